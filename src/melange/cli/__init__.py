@@ -12,11 +12,11 @@ from typing import NoReturn
 from melange.cli.app import app
 from melange.errors import InfeasibleError, MelangeError, printable
 
-# Exit code for bugs (EX_SOFTWARE of sysexits.h), and the longest text printed about one [characters].
+# Exit code for bugs (EX_SOFTWARE of sysexits.h), and the longest text printed about a bug [characters].
 _BUG = 70
 _MOST_TOLD = 300
-# On several threads, NumPy's products of small matrices mostly wait for each other: a fifth of an exploration's CPU.
-# OpenBLAS reads this when NumPy is imported. What operate starts are others' programs, which would inherit it.
+# With several threads, NumPy's products of small matrices mostly wait for each other: a fifth of an exploration's CPU
+# time. OpenBLAS reads this when NumPy is imported. It is not set for operate, whose child processes would inherit it.
 _BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 
 
@@ -32,7 +32,7 @@ def fail(error: MelangeError) -> NoReturn:
 
 
 def _say(text: str, indent: str = "  ") -> None:
-    """Print to stderr: broken between words where that is a terminal, in whole lines elsewhere."""
+    """Print to stderr: wrapped between words on a terminal, in whole lines elsewhere."""
     lines = text.split("\n")
     if sys.stderr.isatty():
         wrapper = textwrap.TextWrapper(
@@ -53,11 +53,11 @@ def main() -> None:
         try:
             app()
         finally:
-            sys.stdout.flush()  # report a full disk here; at Python's exit it would be a traceback
+            sys.stdout.flush()  # report a full disk here; at Python's exit it would cause a traceback
     except MelangeError as error:
         fail(error)
     except BrokenPipeError:
-        # The reader has gone (`melange catalog | head`): nothing is left to say.
+        # The reader has closed the pipe (`melange catalog | head`): nothing is left to print.
         _close_output()
         raise SystemExit(0) from None
     except OSError as error:
@@ -79,7 +79,7 @@ def _close_output() -> None:
 
 
 def crashed(error: Exception) -> NoReturn:
-    """Print a bug in one line; the traceback only on request."""
+    """Print a bug in one line; the traceback is printed only on request."""
     told = " ".join(printable(f"{type(error).__name__}: {error}").split())
     told = told if len(told) <= _MOST_TOLD else f"{told[:_MOST_TOLD]}..."
     _say(

@@ -95,7 +95,7 @@ class _Flags:
     tls_key: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None
 
     def settings(self) -> BalancerSettings:
-        """As the balancer's settings."""
+        """Convert to the balancer's settings."""
         from melange.deploy.live.access import read_keys, upstream_key
         from melange.deploy.live.settings import BalancerSettings
         from melange.deploy.live.tenants import read_tenants

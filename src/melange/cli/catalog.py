@@ -26,7 +26,7 @@ class _Subject(StrEnum):
 
 @dataclass(frozen=True)
 class _Flags:
-    """Which offers."""
+    """Filters for offers."""
 
     gpu: Annotated[list[str] | None, typer.Option(help="Only these accelerators (repeatable).")] = None
     provider: Annotated[list[str] | None, typer.Option(help="Only these providers (repeatable).")] = None
@@ -39,7 +39,7 @@ class _Flags:
 
 @dataclass(frozen=True)
 class _UpdateFlags:
-    """Where current prices come from."""
+    """The source of current prices."""
 
     source: Annotated[
         str | None,

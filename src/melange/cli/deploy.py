@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Flags:
-    """Options of targets: those of gateways by flags of their own, those of all targets by ``--option``."""
+    """Options of targets: gateways' options have their own flags, and ``--option`` sets any option of any target."""
 
     replica: Annotated[
         list[str] | None,
@@ -110,7 +110,7 @@ def deploy(
 
 
 def is_schedule(source: Path) -> bool:
-    """Whether a file is a schedule's."""
+    """Whether a file contains a schedule."""
     from melange.files import read_json
 
     return str(read_json(source).get("melange", "")).startswith("schedule/")

@@ -12,9 +12,9 @@ _Command = TypeVar("_Command", bound=Callable[..., None])
 
 
 def with_flags(command: _Command) -> _Command:
-    """Let a command take the fields of the dataclasses that its parameters are annotated with, each as a flag.
+    """Let a command's dataclass parameters become flags, one for each field.
 
-    The fields are annotated like Typer parameters and take the place of their dataclass.
+    The fields are annotated like Typer parameters and replace their dataclass in the signature.
     """
     hints = get_type_hints(command, include_extras=True)
     kinds = {name: kind for name, kind in hints.items() if isinstance(kind, type) and is_dataclass(kind)}

@@ -31,7 +31,7 @@ _INTERRUPTED = 130  # the shells' exit code for Ctrl-C
 
 @dataclass(frozen=True)
 class _Flags:
-    """What is measured, how, and for how long."""
+    """What to measure, how, and for how long."""
 
     url: Annotated[str, typer.Option(help="Address of the server: http://host:8000, with or without /v1.")] = ""
     replica_type: Annotated[
@@ -91,7 +91,7 @@ def measure(
     as_json: JsonFlag = False,
 ) -> None:
     """Measure the highest rate of a running server within the SLO."""
-    import asyncio  # a quarter of what all commands would import
+    import asyncio  # imports only a quarter of what all commands would import
 
     _check(flags.url)
     session = _session(source, flags, settings or [])
@@ -144,7 +144,7 @@ def _session(source: Path | None, flags: _Flags, settings: list[str]) -> Session
 
 @dataclass(slots=True, kw_only=True)
 class _Campaign:
-    """One run of the command, and what to print when it stops early."""
+    """One run of the command, and the output if it stops early."""
 
     flags: _Flags
     session: Session
@@ -154,7 +154,7 @@ class _Campaign:
     kept_points: int = 0
 
     def _subject(self, endpoint: Endpoint) -> Subject:
-        """What is measured, with what the server reports about itself."""
+        """The subject of the measurement, with what the server reports about itself."""
         from melange.measure.lone_server import LoneServer, server_subject
 
         session, flags = self.session, self.flags
@@ -234,7 +234,7 @@ class _Campaign:
         layout.console(stderr=not self.flags.dry_run).print(page)
 
     def say_how_to_go_on(self, why: str) -> None:
-        """Where the points are and how to use them."""
+        """Where the points are saved and how to use them."""
         if self.kept_points:
             print(
                 f"{why}: {self.kept_points} load points are kept in {self.journal}; the same command with --resume "

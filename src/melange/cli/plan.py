@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from melange.service.session import Session
 
 
-_DOES_NOT_HOLD = 1  # an answer, but the SLO is not shown to hold; 2 is an error
+_DOES_NOT_HOLD = 1  # a plan is written, but the SLO is not shown to hold; 2 is an error
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class _Flags:
             raise InputError("--burstiness applies to simulated requests, but --quick simulates none")
 
     def check_for_pools(self) -> None:
-        """Reject flags that are for one fleet."""
+        """Reject flags that apply only to one fleet."""
         for flag, value in (("--incumbent", self.incumbent), ("--explain", self.explained), ("--report", self.report)):
             if value:
                 raise InputError(
@@ -87,7 +87,7 @@ class _Flags:
                 )
 
     def check_for_one_fleet(self, why: str, hint: str) -> None:
-        """Reject flags that are for a plan of one fleet."""
+        """Reject flags that apply only to a plan of one fleet."""
         for flag, value in (
             ("--incumbent", self.incumbent),
             ("--explain", self.explained),
@@ -184,7 +184,7 @@ def plan(
 
 
 def _print_pools(pools: DisaggregatedPlan, out: Path | None, as_json: bool) -> None:
-    """A plan in two pools; exit code 1 where they are not shown to hold."""
+    """Print a plan in two pools; exit code 1 if they are not shown to meet the SLO."""
     from melange.present.terminal.disaggregated_page import disaggregated_page
 
     save_and_print(pools, out, as_json, disaggregated_page)
@@ -193,7 +193,7 @@ def _print_pools(pools: DisaggregatedPlan, out: Path | None, as_json: bool) -> N
 
 
 def _last_words(found: Plan, source: Path | None, explanation: RenderableType | None) -> RenderableType | None:
-    """What would change the answer, if asked for, and the load points to run before the plan is rented."""
+    """What would change the answer, if asked for, and the load points to run before renting the plan."""
     from melange.present.terminal.suggestions import load_points_part
     from melange.service.session import is_service
 
@@ -206,7 +206,7 @@ def _last_words(found: Plan, source: Path | None, explanation: RenderableType | 
 
 
 def plan_fleet(flags: _Flags, inputs: Inputs, out: Path | None, as_json: bool) -> None:
-    """Plan the services of a ``fleet.yaml``; each one's plan is written beside the file of all."""
+    """Plan the services of a ``fleet.yaml``; each service's plan is written beside the joint file."""
     from melange.files import write_text
     from melange.present.pages.fleet_report import fleet_html
     from melange.present.terminal.fleet_page import fleet_page
@@ -234,7 +234,7 @@ def plan_fleet(flags: _Flags, inputs: Inputs, out: Path | None, as_json: bool) -
 
 
 def plan_regions(flags: _Flags, inputs: Inputs, out: Path | None, as_json: bool) -> None:
-    """Plan a service with users in several places; each region's plan is written beside the file of all."""
+    """Plan a service with users in several places; each region's plan is written beside the joint file."""
     from melange.present.terminal.regions_page import regions_page
     from melange.service.regional_session import RegionalSession
 
@@ -264,7 +264,7 @@ def _read(file: Path | None) -> Plan | None:
 
 
 def _write_report(path: Path, session: Session, found: Plan) -> None:
-    """The plan's own page."""
+    """The page of the plan."""
     from datetime import UTC, datetime
 
     from melange.files import write_text

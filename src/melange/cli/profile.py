@@ -71,7 +71,7 @@ def profile(
 
 
 def _print_file(source: Path, workload_file: Path | None, out: Path | None, as_json: bool) -> None:
-    """A profile of another tool."""
+    """Print a profile from another tool."""
     from melange.present.terminal import inputs
     from melange.profile.formats.profiles import read_profile
     from melange.workload.workload import Workload
@@ -81,7 +81,7 @@ def _print_file(source: Path, workload_file: Path | None, out: Path | None, as_j
 
 
 def _source_and_anchors(files: list[Path], anchors: list[str]) -> tuple[Path, list[str]]:
-    """The service among the files; the others are anchors if a shell expanded a pattern after ``--anchor``."""
+    """The service among the files; the other files are anchors if a shell expanded a pattern after ``--anchor``."""
     from melange.service.session import is_service
 
     if len(files) == 1:

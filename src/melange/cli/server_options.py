@@ -1,4 +1,4 @@
-"""Options of the commands that serve others: ui, serve and mcp."""
+"""Options of the commands that run servers: ui, serve and mcp."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MemoryOption = Annotated[float, typer.Option("--memory", min=1, help="Memory lim
 
 
 def limits_of(limit: str, memory_gib: float) -> Limits:
-    """What a job may take, as the options say it."""
+    """The limits of a job, from the options."""
     from melange.serve.job import Limits
     from melange.units import GIB
     from melange.workload.clock import parse_duration

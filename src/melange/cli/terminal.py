@@ -60,12 +60,12 @@ ProfileOption = Annotated[
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is planned: a service, or files in place of one.
+    """The input of a plan: a service, or files that replace it.
 
     Parameters
     ----------
     workload_file, profile_files
-        Files in place of the service's own workload and profile.
+        Files that replace the service's own workload and profile.
     settings
         Values of ``--set``, ``key=value``.
     """
@@ -80,7 +80,7 @@ class Inputs:
     def session(
         self, listener: Listener, more: Sequence[str] = (), anchors: Sequence[str] = (), observed: Path | None = None
     ) -> Session:
-        """Opened once, with settings in addition to those of the command line, and results of load tests."""
+        """Open the input, with settings in addition to those of the command line, and results of load tests."""
         from melange.service.session import Session
 
         return Session(
@@ -111,7 +111,7 @@ def save_and_print(
 ) -> None:
     """Save, then print: the page with any extra parts, or everything as JSON and nothing else.
 
-    The page is made first: after an error nothing may have been written.
+    The page is made first: if this fails, nothing may have been written.
     """
     from melange.present.terminal import layout
 
@@ -130,7 +130,7 @@ def save_and_print(
 
 
 def keep_text(parts: Callable[[], Sequence[RenderableType]]) -> None:
-    """Where ``MELANGE_TEXT`` names a file, write there what ``--json`` prints nothing of: servers show both."""
+    """If ``MELANGE_TEXT`` names a file, write the text there that ``--json`` omits: servers show both."""
     if not (file := os.environ.get("MELANGE_TEXT")):
         return
     from melange.files import write_text
@@ -155,8 +155,8 @@ def need_extra(command: str, extra: str, *modules: str) -> None:
 def events(words: str = "") -> Iterator[Listener]:
     """A spinner on a terminal's stderr that shows what a session does; silent elsewhere.
 
-    With ``MELANGE_PROGRESS=json`` each event is a line of JSON on stderr instead. ``words`` are shown at once, for work
-    outside a session.
+    With ``MELANGE_PROGRESS=json``, each event is a line of JSON on stderr instead. ``words`` are shown at once, for
+    work outside a session.
     """
     if os.environ.get("MELANGE_PROGRESS") == "json":
         yield _as_json
@@ -202,7 +202,7 @@ def parse_pairs(text: str, flag: str, example: str) -> dict[str, str]:
 
 
 def parse_where(conditions: Sequence[str] | None) -> dict[str, Any] | None:
-    """``FIELD=VALUE`` each as a mapping; values are YAML; a field that is named twice matches any of its values."""
+    """``FIELD=VALUE`` texts as a mapping; values are YAML; if a field is repeated, any of its values matches."""
     from melange.parsing import parse_yaml
 
     where: dict[str, list[Any]] = {}
@@ -211,7 +211,7 @@ def parse_where(conditions: Sequence[str] | None) -> dict[str, Any] | None:
         try:
             parsed = parse_yaml(value, "--where")
         except InputError:
-            parsed = value  # a field may hold anything
+            parsed = value  # a field may have any value
         if not (equals and field.strip()) or isinstance(parsed, dict):
             raise InputError(f"--where must be FIELD=VALUE, got {condition!r}", hint="--where model=llama")
         where.setdefault(field.strip(), []).extend(parsed if isinstance(parsed, list) else [parsed])

@@ -98,10 +98,10 @@ class _Flags:
             raise InputError("--columns and --where need a log", hint="--trace requests.parquet")
 
 
-# Rates that differ by less are the same.
+# Rates that differ by less count as equal.
 _SAME_RATE = 0.05
 _NO_CLASS = "the log has no request classes: they are drawn from the plan's shares for each size"
-# Most replicas that are simulated: each has its own state, and a million of them take 1 GB.
+# Most simulated replicas: each has its own state, and a million of them take 1 GB.
 _MOST_REPLICAS = 1_000_000
 
 
@@ -168,9 +168,9 @@ def _plan_of(source: Path, settings: list[str], *, quick: bool) -> tuple[Plan, S
 
 
 def _requests(plan: Plan, session: Session | None, flags: _Flags) -> tuple[list[Arrivals], tuple[Caution, ...]]:
-    """The requests of each run: drawn, a log as recorded, or drawn from a log's sizes; and cautions about them.
+    """The requests of each run, with cautions: drawn, a log as recorded, or drawn from a log's sizes.
 
-    Without another log, the service's own is simulated: it is what the plan was certified on.
+    Without another log, the service's own log is simulated: the plan was certified on it.
     """
     from melange.validate.evidence import REQUESTS, RUNS
     from melange.validate.run_lengths import enough
@@ -185,7 +185,7 @@ def _requests(plan: Plan, session: Session | None, flags: _Flags) -> tuple[list[
         )
     burstiness = flags.burstiness
     carried, shown = planned_workload(plan), plan.certificate or plan.simulation
-    # A plan that was simulated on a log at its own pace is made for that pace, not for a statistic of it.
+    # A plan that was simulated on a log at the log's own pace is made for that pace, not for a statistic of the log.
     own_pace = None if shown is None else shown.rate
     rate = flags.scale * (carried.total_rate if own_pace is None else own_pace)
     observed = _observed(session, flags)
@@ -203,7 +203,7 @@ def _requests(plan: Plan, session: Session | None, flags: _Flags) -> tuple[list[
 
 
 def _too_short(count: int, needed: int) -> tuple[Caution, ...]:
-    """A caution where runs end before the fleet has filled."""
+    """A caution if runs end before the fleet has filled."""
     if count >= needed:
         return ()
     told = f"runs of {count:,} requests end before the fleet has filled, and may look better: {needed:,} are needed"
@@ -213,7 +213,7 @@ def _too_short(count: int, needed: int) -> tuple[Caution, ...]:
 def _of_log(
     plan: Plan, observed: Arrivals, context: int, flags: _Flags, rate: float
 ) -> tuple[list[Arrivals], tuple[Caution, ...]]:
-    """The requests of a log, replayed or drawn from."""
+    """The requests of a log, replayed or drawn from its sizes."""
     from melange.validate.evidence import REQUESTS, RUNS
     from melange.validate.run_lengths import enough
     from melange.validate.simulate import planned_workload, within_context
@@ -229,7 +229,7 @@ def _of_log(
 
 
 def _observed(session: Session | None, flags: _Flags) -> Arrivals | None:
-    """The log of ``--trace``, read as flags or else the service say, or the service's own; None: there is none."""
+    """The log of ``--trace``, read as the flags or else the service say, or the service's own log; None: no log."""
     from melange.workload.arrivals import read_arrivals
     from melange.workload.layouts import Naming
 
@@ -244,7 +244,7 @@ def _observed(session: Session | None, flags: _Flags) -> Arrivals | None:
 
 
 def _replayed(plan: Plan, log: Arrivals, flags: _Flags, rate: float) -> tuple[list[Arrivals], tuple[Caution, ...]]:
-    """A log as its requests came: the part that the plan is made for, or all of it at a rate [1/s]."""
+    """A log's requests as recorded: the part that the plan is made for, or all of it at a given rate [1/s]."""
     from melange.validate.evidence import REQUESTS, RUNS
     from melange.validate.replay import planned_part, whole_log
     from melange.validate.simulate import planned_workload
@@ -265,7 +265,7 @@ def _replayed(plan: Plan, log: Arrivals, flags: _Flags, rate: float) -> tuple[li
         said.append(Caution("other-speed", told))
     if flags.requests is None and flags.seeds is None:
         return [whole_log(played)], tuple(said)
-    # Runs are consecutive parts of the log, as far as it goes.
+    # Runs are consecutive parts of the log, as far as it is long enough.
     count = flags.requests or REQUESTS
     starts = range(0, min(len(played), count * (flags.seeds or RUNS)), count)
     parts = [

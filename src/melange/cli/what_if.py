@@ -66,7 +66,7 @@ def what_if(
             *(asked.Variant(label=one, settings=(one,)) for one in changes or ()),
         ]
         if len(variants) > 1:
-            with suppress(InputError):  # two rates, say, have no sum: each is answered by itself
+            with suppress(InputError):  # variants such as two rates cannot be combined: each is answered separately
                 variants.append(asked.together(variants))
         base = asked.answer(open_session, asked.Variant(label=asked.BASE), quick=quick)
         answers = [base, *(asked.answer(open_session, one, quick=quick) for one in variants)]

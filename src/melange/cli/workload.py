@@ -77,7 +77,7 @@ class _Flags:
     )
 
     def refuse_beside(self, service: Path, context: typer.Context) -> None:
-        """A service describes its own traffic: flags that would have no effect are errors."""
+        """Reject flags that would have no effect, because a service describes its own traffic."""
         called = {one.name: one.opts[0] for one in context.command.params}
         for one in fields(self):
             if getattr(self, one.name) != one.default:
@@ -152,7 +152,7 @@ def workload(
 
 
 def _parse_edges(text: str | None) -> list[str] | None:
-    """Comma-separated edges; they are checked with the service."""
+    """Comma-separated edges; they are checked later, with the service."""
     return [edge.strip() for edge in text.split(",")] if text else None
 
 

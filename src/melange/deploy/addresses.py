@@ -22,9 +22,10 @@ class Address:
     Parameters
     ----------
     place
-        Of its replica type in ``plan.replica_types``.
+        Index of its replica type in ``plan.replica_types``.
     url
-        ``http://host:port`` or ``https://host:port``, perhaps with a path before ``/v1``; no slash at the end.
+        ``http://host:port`` or ``https://host:port``, optionally with a path before ``/v1``; without a slash at the
+        end.
     """
 
     place: int
@@ -32,13 +33,13 @@ class Address:
 
 
 def addresses_of(given: Iterable[tuple[str, str]], plan: Plan) -> tuple[Address, ...]:
-    """The replicas of ``NAME=URL`` texts, each with its place in a file or on the command line.
+    """Parse replicas from ``NAME=URL`` texts, each with its place in a file or on the command line.
 
     Raises
     ------
     InputError
-        A text of another shape, a name that no used type of the plan goes by or that several do, a URL that is none
-        or is given twice, no replica at all. All of them are reported together.
+        A text in another format, a name that matches no used type of the plan or several, an invalid or repeated URL,
+        or no replica at all. All faults are reported together.
     """
     found: list[Address] = []
     faults: list[str] = []
@@ -58,9 +59,9 @@ def addresses_of(given: Iterable[tuple[str, str]], plan: Plan) -> tuple[Address,
 
 
 def read_addresses(path: Path, plan: Plan) -> tuple[Address, ...]:
-    """The replicas of a file: ``NAME=URL`` or ``NAME URL`` a line.
+    """The replicas in a file: ``NAME=URL`` or ``NAME URL``, one per line.
 
-    ``#`` begins a comment at the start of a line and behind a URL; in a name it belongs to the name.
+    ``#`` begins a comment at the start of a line and after a URL; in a name it is part of the name.
     """
     lines = [_without_comment(line).strip() for line in read_text(path).splitlines()]
     return addresses_of(
@@ -76,12 +77,12 @@ def _without_comment(line: str) -> str:
 
 
 def known_types(plan: Plan) -> list[int]:
-    """Places of the types that the plan says the rates of: those that it uses."""
+    """Indexes of the types with known rates in the plan: the used types."""
     return [r for r in range(len(plan.replica_types)) if plan.max_request_rate[r].any()]
 
 
 def counts_of(addresses: Sequence[Address], plan: Plan) -> dict[str, int]:
-    """Replicas by replica type name."""
+    """Number of replicas by replica type name."""
     counts = dict.fromkeys((one.name for one in plan.replica_types), 0)
     for address in addresses:
         counts[plan.replica_types[address.place].name] += 1
@@ -96,7 +97,7 @@ def _address(text: str, plan: Plan) -> Address:
 
 
 def place_of(name: str, plan: Plan) -> int:
-    """The used type of that name; of that accelerator, whatever the case; or of the one name that it is part of."""
+    """The used type with that name, or that accelerator (ignoring case), or the only one whose name contains it."""
     types, used = plan.replica_types, known_types(plan)
     by_rule = (
         lambda one: one.name == name,

@@ -9,7 +9,7 @@ import yaml
 
 
 def yaml_text(documents: Iterable[Any]) -> str:
-    """Documents in their keys' order, with ``---`` between them; text of several lines as a person would write it.
+    """Documents with keys in order and ``---`` in between; multi-line text is written as a block.
 
     >>> print(yaml_text([{"b": "1.10", "a": "x: y"}, [1]]), end="")
     b: '1.10'
@@ -21,10 +21,10 @@ def yaml_text(documents: Iterable[Any]) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Text of several lines as a block; values that are used twice are written twice."""
+    """Writes multi-line text as a block, and repeated values in full."""
 
     def ignore_aliases(self, data: Any) -> bool:
-        """Anchors are for machines."""
+        """Never use anchors, which are hard to read."""
         return True
 
 

@@ -1,4 +1,4 @@
-"""Engine command lines: a plan's assumptions as flags of vLLM and SGLang."""
+"""Engine command lines: the assumptions of a plan as flags of vLLM and SGLang."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from melange.replica.speculation import DRAFT_MODEL, EAGLE, MTP, NGRAM, Speculat
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
-    """What a command line needs besides a server's limits.
+    """Values for a command line besides a server's limits.
 
     Parameters
     ----------
     model, served_name
-        Where the engine finds the model, and what clients call it.
+        Path or name of the model for the engine, and the name that clients use.
     port
-        Where it listens.
+        Port to listen on.
     drain_s
-        How long it may finish what it has begun when it is to stop [s].
+        How long the engine may finish running requests when it stops [s].
     copies
-        Replicas that one process runs beside each other.
+        Number of replicas that one process runs in parallel.
     quantization, kv_dtype
-        What the engine is to store weights and KV cache in; empty: as the checkpoint says.
+        Data types for weights and KV cache; empty: as in the checkpoint.
     is_half
-        Whether the accelerator has no bf16, so that 16 bits are fp16.
+        Whether the accelerator lacks bf16, so that 16-bit values are fp16.
     """
 
     model: str
@@ -43,25 +43,25 @@ class Serving:
 
 
 class CommandLine(Protocol):
-    """A server as a command line: the program first."""
+    """The command line of a server, starting with the program."""
 
     def __call__(self, server: Server, serving: Serving) -> tuple[str, ...]:
-        """The words, unquoted."""
+        """The unquoted words of the command line."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """An engine as it is started.
+    """How to start an engine.
 
     Parameters
     ----------
     command
-        Its command line for a server.
+        Returns its command line for a server.
     image
-        Its own container image by the accelerators' architecture or vendor; ``{}`` is where the version goes.
+        Its own container image by the accelerator's architecture or vendor; ``{}`` is replaced by the version.
     version
-        Whose flags these are.
+        Version that the flags are for.
     busy
         Names of its metrics that are above 0 while it has requests.
     """
@@ -72,15 +72,15 @@ class Program:
     busy: tuple[str, ...]
 
 
-# Moves KV caches from prefill to decode replicas; both take the same, and a router tells them their parts.
+# Moves KV caches from prefill to decode replicas; both use the same setting, and a router assigns their roles.
 _NIXL = {"kv_connector": "NixlConnector", "kv_role": "kv_both"}
 
 
 def _vllm(server: Server, serving: Serving) -> tuple[str, ...]:
     """The flags of vLLM since its version 1 engine.
 
-    Prefixes are cached where the plan counts on it; elsewhere ``extra_args`` turn it on. The size of KV blocks is left
-    to the attention kernels, some of which have only one.
+    Prefix caching is on only if the plan assumes it; ``extra_args`` can turn it on otherwise. The size of KV blocks is
+    left to the attention kernels, some of which support only one size.
     """
     return (
         *("vllm", "serve", serving.model, "--served-model-name", serving.served_name),
@@ -108,7 +108,7 @@ def _vllm(server: Server, serving: Serving) -> tuple[str, ...]:
 
 
 def _data_parallel(server: Server, serving: Serving) -> int | None:
-    """Ranks of attention, or replicas of one process; None: one."""
+    """Number of attention ranks, or of replicas in one process; None: one."""
     ranks = server.layout.data_parallel
     if ranks > 1 and serving.copies > 1:
         raise InputError(
@@ -119,7 +119,7 @@ def _data_parallel(server: Server, serving: Serving) -> int | None:
 
 
 def _speculative_config(speculation: Speculation) -> str:
-    """The JSON that vLLM takes."""
+    """The JSON for vLLM's flag."""
     config: dict[str, object] = {"method": speculation.method, "num_speculative_tokens": speculation.draft_tokens}
     if speculation.model:
         config["model"] = speculation.model
@@ -129,7 +129,7 @@ def _speculative_config(speculation: Speculation) -> str:
 
 
 def _vllm_0(server: Server, serving: Serving) -> tuple[str, ...]:
-    """The flags of vLLM 0.2, which reads a prompt in one step and does not start where a step is shorter than that."""
+    """The flags of vLLM 0.2, which reads a prompt in one step and does not start if a step is shorter than a prompt."""
     if not server.layout.is_plain:
         raise InputError(
             f"{server.replica_type}: vLLM 0.2 splits layers only", hint="plan without expert and pipeline parallelism"
@@ -158,7 +158,7 @@ def _vllm_0(server: Server, serving: Serving) -> tuple[str, ...]:
 
 
 def _sglang(server: Server, serving: Serving) -> tuple[str, ...]:
-    """SGLang, which counts all ranks in its degree of tensor parallelism and in its limits."""
+    """The flags of SGLang, which counts all ranks in its tensor-parallel degree and in its limits."""
     ranks, experts = server.layout.data_parallel, server.expert_parallel > 1
 
     def of_all(limit: int | None) -> int | None:
@@ -192,7 +192,7 @@ def _sglang(server: Server, serving: Serving) -> tuple[str, ...]:
 
 
 def _sglang_drafts(speculation: Speculation) -> tuple[str, ...]:
-    """SGLang's flags of drafts: a chain of them, one step each."""
+    """SGLang's flags for speculative decoding: a chain of drafts, one step each."""
     algorithm = {NGRAM: "NGRAM", DRAFT_MODEL: "STANDALONE", EAGLE: "EAGLE3", MTP: "EAGLE"}[speculation.method]
     chain = speculation.method != NGRAM
     return tuple(
@@ -207,16 +207,16 @@ def _sglang_drafts(speculation: Speculation) -> tuple[str, ...]:
 
 
 def _flags(*pairs: tuple[str, object]) -> Sequence[str]:
-    """Flags whose values are known, one after the other."""
+    """Flags with their values, without those whose value is None."""
     return [text for flag, value in pairs if value is not None for text in (flag, str(value))]
 
 
 _VLLM_IMAGES = {"nvidia": "vllm/vllm-openai:v{}", "amd": "vllm/vllm-openai-rocm:v{}"}
 _VLLM_BUSY = ("vllm:num_requests_running", "vllm:num_requests_waiting")
 PROGRAM_BY_ERA: Mapping[str, Program] = {
-    # The version that tests/engine runs and whose parser of arguments reads these.
+    # The version that tests/engine runs; its argument parser checks these flags.
     "vllm-1": Program(command=_vllm, image=_VLLM_IMAGES, version="0.32.0", busy=_VLLM_BUSY),
-    # The version that its constants were fitted on.
+    # The version that the engine's constants were fitted on.
     "vllm-0.2": Program(command=_vllm_0, image={"nvidia": "vllm/vllm-openai:v{}"}, version="0.2.7", busy=_VLLM_BUSY),
     "sglang": Program(
         command=_sglang,
@@ -232,12 +232,12 @@ PROGRAM_BY_ERA: Mapping[str, Program] = {
 
 
 def program_of(server: Server) -> Program:
-    """How the engine of a server is started.
+    """How to start the engine of a server.
 
     Raises
     ------
     InputError
-        An engine whose command line is not known here, or none.
+        The engine is unknown here, or the plan names none.
     """
     from melange.replica.era import ERA_BY_ALIAS, find_era
     from melange.replica.releases import pinned

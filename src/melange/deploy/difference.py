@@ -6,14 +6,14 @@ import difflib
 
 from melange.deploy.manifest import Manifest
 
-# A plan embedded in a file is one very long line: only the beginning of long lines is shown.
+# A plan embedded in a file is one very long line, so only the beginning of long lines is shown.
 _LONGEST_LINE = 200
-# Lines around a change.
+# Lines of context around a change.
 _CONTEXT = 3
 
 
 def difference(before: Manifest, after: Manifest) -> str:
-    r"""A unified diff, file by file; empty where no file changes.
+    r"""A unified diff of all files; empty if no file changes.
 
     >>> old, new = (Manifest(target="a", files={"a.yaml": f"replicas: {count}\n"}) for count in (2, 3))
     >>> print(difference(old, new), end="")

@@ -9,12 +9,12 @@ import numpy as np
 from melange.errors import Caution
 from melange.plan.plan import Plan
 
-# Weights that differ by less from every size's shares route as the plan does.
+# Weights count as equal to the plan's routing if all shares differ by less than this.
 _SAME = 0.005
 
 
 def weights_of(plan: Plan) -> tuple[int, ...]:
-    """Whole parts of 10,000 for each type in use: its part of all requests, the largest remainders rounded up."""
+    """Each used type's share of all requests in whole parts of 10,000, rounded up for the largest remainders."""
     used = np.flatnonzero(plan.instances > 0)
     sent = (plan.share[used] * plan.workload.request_rate).sum(axis=(1, 2))
     exact = 10_000 * sent / sent.sum()
@@ -24,10 +24,10 @@ def weights_of(plan: Plan) -> tuple[int, ...]:
 
 
 def elsewhere(plan: Plan) -> tuple[float, float]:
-    """Under those weights: parts of requests that go to another type than planned, and to one that cannot serve them.
+    """With these weights: shares of requests that go to a type other than planned, and to one that cannot serve them.
 
-    The first is the part of each size's requests by which its shares differ from the weights, the second the part whose
-    size has a rate of 0 where it goes, both over all requests, 0-1.
+    The first is the share by which the weights differ from each size's planned shares. The second is the share of
+    requests whose size has a rate of 0 on the type that gets them. Both are relative to all requests, 0-1.
     """
     used = np.flatnonzero(plan.instances > 0)
     rate = plan.workload.request_rate * (plan.share[used].sum(axis=0) > 0)
@@ -40,12 +40,12 @@ def elsewhere(plan: Plan) -> tuple[float, float]:
 
 
 def is_size_aware(plan: Plan) -> bool:
-    """Whether the plan sends sizes to types in other parts than its weights over all requests."""
+    """Whether the plan's shares depend on the request size, so that weights alone cannot reproduce them."""
     return elsewhere(plan)[0] > _SAME
 
 
 def not_by_size(plan: Plan, target: str, nearest: str) -> Sequence[Caution]:
-    """What to say of a target that spreads requests by weights; nothing where the plan asks for no more."""
+    """A caution about a target that routes by weights; empty if weights are enough for the plan."""
     misplaced, unable = elsewhere(plan)
     if misplaced <= _SAME:
         return ()

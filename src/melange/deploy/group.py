@@ -19,9 +19,9 @@ from melange.plan.server import Server, servers_of
 from melange.profile.profile import ReplicaType
 from melange.replica.occupancy import parts_of, sizes_of
 
-# Letters that a name has: with its base and what KServe appends (20) it stays within DNS's 63.
+# Most letters in the parts of a name: with its base and KServe's suffix (20), it stays within the 63 letters of DNS.
 _BASE_LETTERS, _TYPE_LETTERS, _DIGEST = 16, 26, 5
-# Nothing is scaled on less than one request in flight a replica.
+# Least number of requests in flight per replica for scaling.
 _LEAST_IN_FLIGHT = 1.0
 
 
@@ -32,23 +32,23 @@ class Group:
     Parameters
     ----------
     name
-        Of the group: a DNS label, unique in the plan, at most 43 letters.
+        Name of the group: a DNS label, unique in the plan, at most 43 letters.
     key
-        Its part that tells the type: lower-case letters, digits and dashes.
+        The part of the name that identifies the type: lower-case letters, digits and dashes.
     server
-        What the plan assumes of a replica.
+        The plan's assumptions about a replica.
     launch
-        How one is started.
+        How to start a replica.
     node
-        What it runs on.
+        The instances that replicas run on.
     replicas
-        How many the plan has.
+        Number of replicas in the plan.
     share
-        Part of all requests that the plan sends to it, 0-1.
+        Share of all requests that the plan sends to the group, 0-1.
     request_rate
-        Requests of one replica at the planned traffic [1/s].
+        Request rate of one replica at the planned traffic [1/s].
     in_flight
-        Requests that one replica has in flight at the planned traffic, for scaling on them.
+        Requests in flight on one replica at the planned traffic, for scaling.
     """
 
     name: str
@@ -68,12 +68,12 @@ class Group:
 
     @property
     def replicas_per_node(self) -> int:
-        """Replicas that one instance holds."""
+        """Number of replicas per instance."""
         return self.node.accelerators // self.server.layout.accelerators
 
     @property
     def replica_cost_per_h(self) -> float:
-        """Its part of an instance's price [USD/h]."""
+        """A replica's part of the instance's price [USD/h]."""
         return self.node.cost_per_h / self.replicas_per_node
 
     @property
@@ -85,14 +85,14 @@ class Group:
         return max(most, self.replicas)
 
     def least_replicas(self, given: int | None) -> int:
-        """Lower end of scaling: as given, or as planned if nothing is given."""
+        """Lower end of scaling: the given number, or the planned one if none is given."""
         return self.replicas if given is None else min(given, self.most_replicas)
 
 
 def base_name(plan: Plan, options: ServerOptions) -> str:
-    """What everything of a plan is called: as the user says, or after the model.
+    """The base name of all objects of a plan: the user's name, or one from the model's name.
 
-    Lower-case letters, digits and dashes; it begins with a letter.
+    It consists of lower-case letters, digits and dashes, and starts with a letter.
     """
     if options.name is not None:
         return options.name
@@ -106,23 +106,23 @@ def base_name(plan: Plan, options: ServerOptions) -> str:
 def groups_of(
     plan: Plan, options: ServerOptions, *, is_one_process: bool = False, start: Start | None = None
 ) -> tuple[Group, ...]:
-    """The groups of a plan, one a replica type in use, in the plan's order.
+    """The groups of a plan, one per used replica type, in the plan's order.
 
     Parameters
     ----------
     plan
-        What is to be started.
+        The plan to deploy.
     options
-        What the user decides of its servers.
+        The user's options for servers.
     is_one_process
-        Whether the target starts one process an instance, which then runs all of the instance's replicas.
+        Whether the target starts one process per instance, which then runs all replicas of the instance.
     start
-        What else the target decides of how servers are started.
+        Other decisions of the target about starting servers.
 
     Raises
     ------
     InputError
-        A plan without replicas, or with a server that cannot be started here.
+        The plan has no replicas, or a server that cannot be started here.
     """
     servers = {server.replica_type: _with_engine(server, options) for server in servers_of(plan)}
     if not servers:
@@ -157,7 +157,7 @@ def groups_of(
 
 
 def cautions_of(groups: Sequence[Group]) -> tuple[Caution, ...]:
-    """What a reader should know of the servers, whatever starts them."""
+    """Cautions about the servers, for every target."""
     cautions = []
     if measured := [group.replica_type for group in groups if group.server.source == "measured"]:
         cautions.append(
@@ -186,7 +186,7 @@ def cautions_of(groups: Sequence[Group]) -> tuple[Caution, ...]:
 def _across(
     one: ReplicaType, server: Server, node: Node, plan: Plan, longest: float, options: ServerOptions
 ) -> InputError:
-    """The error for a replica that spans machines, with what to start by hand."""
+    """The error for a replica on several machines, with the commands to start it by hand."""
     command = launch_of(server, node.facts, plan.slo, longest, options).shell
     return InputError(
         f"{one.name}: one replica spans {one.machines} machines, which melange deploy does not start",
@@ -198,7 +198,7 @@ def _across(
 
 
 def _with_engine(server: Server, options: ServerOptions) -> Server:
-    """The server with the engine that the user names where the plan names none."""
+    """The server with the user's engine if the plan names none."""
     return server if server.engine or options.engine is None else replace(server, engine=options.engine)
 
 
@@ -207,7 +207,7 @@ def _slug(text: str) -> str:
 
 
 def _keys(names: Sequence[str]) -> list[str]:
-    """Short names of replica types, unique: those that are long or alike end in a digest of the whole name."""
+    """Short, unique names of replica types: long or ambiguous ones end in a digest of the whole name."""
     plain = [_slug(name) or "replicas" for name in names]
     return [
         slug
@@ -224,9 +224,10 @@ def _longest_answer(plan: Plan) -> float:
 
 
 def _in_flight(plan: Plan, r: int, replicas: int) -> float:
-    """Requests that one replica has in flight at the planned traffic.
+    """Requests in flight on one replica at the planned traffic.
 
-    Each bucket takes ``rate / (replicas max_request_rate)`` of it, and as much of what it has in flight at that rate.
+    Each bucket uses ``rate / (replicas max_request_rate)`` of a replica, and the same share of its requests in flight
+    at the maximum rate.
     """
     sizes = sizes_of(plan.workload)
     rate = plan.max_request_rate[r]

@@ -1,4 +1,4 @@
-"""The heading of all generated files: the plan they are from, and how to start its servers."""
+"""The heading of all generated files: the source plan, and how to start its servers."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from melange.errors import Caution
 from melange.plan.plan import Plan
 from melange.plan.server import servers_of
 
-# A text, which is wrapped, or lines that stay as they are.
+# A text, which is wrapped, or lines that stay unchanged.
 Block = str | tuple[str, ...]
-# Of comments, less their mark.
+# Width of comments, without their mark.
 _WIDTH = 116
 
 
 def heading_of(plan: Plan, written: date, cautions: Iterable[Caution] = ()) -> tuple[Block, ...]:
-    """Which plan a file is from: fingerprint, model, SLO, cost, replicas, traffic; a line a server type; cautions."""
+    """The source plan: fingerprint, model, SLO, cost, replicas and traffic; one line per server type; cautions."""
     replicas = ", ".join(f"{count} x {name}" for name, count in plan.replicas.items() if count)
     facts = [
         f"Written by melange deploy on {written.isoformat()} from the plan with fingerprint {plan.fingerprint}.",
@@ -30,7 +30,7 @@ def heading_of(plan: Plan, written: date, cautions: Iterable[Caution] = ()) -> t
 
 
 def comments(blocks: Iterable[Block]) -> str:
-    """Lines that begin with ``#``, with an empty one between blocks.
+    """Lines that start with ``#``, with an empty one between blocks.
 
     >>> print(comments(["A text.", ("a  b", "1  2")]))
     # A text.

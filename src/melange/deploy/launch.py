@@ -1,4 +1,4 @@
-"""How one replica is started: image, command line and timeouts."""
+"""How to start a replica: image, command line and timeouts."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from melange.plan.server import Server
 from melange.replica.releases import pinned
 from melange.slo import Slo
 
-# Quantized variants that an engine makes by itself of the model as published, while it loads it.
+# Quantized variants that an engine makes from the published model while loading it.
 _MADE_WHILE_LOADING = ("fp8",)
-# Before Ampere accelerators have no bf16.
+# Architectures before Ampere, which have no bf16.
 _WITHOUT_BF16 = ("Volta", "Turing")
-# What is drained is given twice the longest answer within the SLO: replicas that are late have requests too. Bounds
-# [s]: below a minute a restart cuts off what a busy replica holds, and an hour of waiting helps nobody.
+# The drain time is twice the longest answer within the SLO, because late replicas have requests too. Bounds [s]: with
+# less than a minute, a restart cuts off the requests of a busy replica; waiting for more than an hour is useless.
 _DRAIN_ROOM, _LEAST_DRAIN_S, _MOST_DRAIN_S = 2.0, 60, 3600
-# Where a plan names no SLO [s].
+# Drain time if the plan has no SLO [s].
 _UNKNOWN_DRAIN_S = 600
-# What changes it besides the flags of the command line: short forms, and flags that go before others.
+# Arguments that change planned settings besides the command line's own flags: short forms and alternative flags.
 _SHORT = ("-tp", "-pp", "-dp", "-ep", "-q", "-tpn", "-n")
 _ALSO_DECIDED = {
     *("--model", "--quantization", "--kv-cache-dtype", "--kv-cache-memory-bytes", "--num-gpu-blocks-override"),
@@ -33,22 +33,22 @@ _ALSO_DECIDED = {
     *("--kv-transfer-config", "--disaggregation-mode"),
     *("--enable-expert-parallel", "--ep-size", "--expert-parallel-size", "--enable-dp-attention"),
 }
-# For balancers to learn that a replica is going before it refuses connections [s].
+# Time for balancers to notice that a replica is leaving, before it rejects connections [s].
 LEAVE_S = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """What a target decides of how servers are started.
+    """A target's decisions about starting servers.
 
     Parameters
     ----------
     copies
-        Replicas that one process runs side by side, where replicas cannot be started one by one.
+        Number of replicas in one process, if replicas cannot be started one by one.
     served_name
-        What clients call the model, where that must have a certain form; empty: the model's name.
+        The model's name for clients, if the target requires a certain form; empty: the model's name.
     mount
-        Where the target puts the model for the engine; empty: the engine downloads it.
+        Path where the target provides the model to the engine; empty: the engine downloads it.
     """
 
     copies: int = 1
@@ -58,26 +58,26 @@ class Start:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """How the engine of one replica is started.
+    """How to start the engine of one replica.
 
     Parameters
     ----------
     image
-        Its container image.
+        The container image.
     command
-        The whole command line, the program first.
+        The whole command line, starting with the program.
     model
-        Where the engine finds the model: a name on the Hugging Face hub or a path.
+        The model for the engine: a name on the Hugging Face hub or a path.
     served_name
-        What clients call the model.
+        The model's name for clients.
     port
-        Where it listens.
+        Port to listen on.
     accelerators
-        How many it takes.
+        Number of accelerators.
     startup_s, drain_s
-        How long it may load the model, and finish what it has begun when it is to stop [s].
+        Time limits for loading the model, and for finishing running requests when it stops [s].
     busy
-        Names of metrics that are above 0 while it has requests.
+        Names of metrics that are above 0 while the engine has requests.
     """
 
     image: str
@@ -92,12 +92,12 @@ class Launch:
 
     @property
     def shell(self) -> str:
-        """The command line for a shell, each word quoted where it has to be."""
+        """The command line for a shell, quoted where needed."""
         return shlex.join(self.command)
 
     @property
     def drain_script(self) -> str:
-        """For a shell beside the engine: wait until balancers know, then until it has no requests left."""
+        """A shell script: wait until balancers know that the replica is leaving, then until it has no requests left."""
         metrics = "|".join(self.busy)
         busy = f"curl -sf http://127.0.0.1:{self.port}/metrics | grep -E '^({metrics})' | grep -qv ' 0\\.0*$'"
         return f"sleep {LEAVE_S}; while {busy}; do sleep 1; done"
@@ -111,26 +111,26 @@ def launch_of(
     options: ServerOptions,
     start: Start | None = None,
 ) -> Launch:
-    """How the replicas of a server's type are started.
+    """How to start the replicas of a server's type.
 
     Parameters
     ----------
     server
-        What the plan assumes of it.
+        The plan's assumptions about a replica.
     accelerator
-        What it runs on; None: not known.
+        The accelerator; None: unknown.
     slo, longest_answer
-        The plan's SLO and its longest completion [tokens], which say how long a replica takes to finish.
+        The plan's SLO and its longest completion [tokens], which determine the drain time.
     options
-        What the user decides.
+        The user's options.
     start
-        What the target decides; None: nothing.
+        The target's decisions; None: there are none.
 
     Raises
     ------
     InputError
-        An engine that cannot be started here, a model without a name, a variant without a checkpoint, arguments that
-        the plan decides.
+        An engine that cannot be started here, a model without a name, a variant without a checkpoint, or arguments that
+        the plan determines.
     """
     program = program_of(server)
     image = options.image or _own_image(program, server, accelerator, options)
@@ -156,7 +156,7 @@ def launch_of(
 
 
 def _own_image(program: Program, server: Server, accelerator: Accelerator | None, options: ServerOptions) -> str:
-    """The engine's own image for the accelerator."""
+    """The engine's own image for an accelerator."""
     made_for = (accelerator.architecture, accelerator.vendor) if accelerator else ("nvidia",)
     for name in made_for:
         if name in program.image:
@@ -198,10 +198,12 @@ def _serving(server: Server, accelerator: Accelerator | None, options: ServerOpt
 
 
 def _check_extra(extra: Sequence[str], command: tuple[str, ...]) -> None:
-    """Refuse arguments that would change what the plan assumes, abbreviated or not."""
+    """Reject arguments, also abbreviated ones, that would change the plan's assumptions."""
     flags = {word for word in command if word.startswith("--")} | _ALSO_DECIDED
     decided = {f"--{word[2:].removeprefix('no-')}" for word in flags}
-    if "--enable-prefix-caching" not in command:  # the plan does not count on it, so that it does no harm
+    if (
+        "--enable-prefix-caching" not in command
+    ):  # the plan does not assume prefix caching, so turning it on does no harm
         decided -= {"--enable-prefix-caching"}
     for word in extra:
         flag = word.partition("=")[0].replace("_", "-")
@@ -214,7 +216,7 @@ def _check_extra(extra: Sequence[str], command: tuple[str, ...]) -> None:
 
 
 def _drain_s(slo: Slo | None, longest_answer: float) -> int:
-    """How long the longest answer takes within the SLO, with room [s]."""
+    """Time limit for draining: the longest answer within the SLO, with a margin [s]."""
     stay_s = None if slo is None else slo.longest_stay_s(longest_answer)
     if stay_s is None:
         return _UNKNOWN_DRAIN_S

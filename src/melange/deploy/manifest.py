@@ -1,4 +1,4 @@
-"""The dataclass of the deploy stage: files by name, ready to be written."""
+"""The dataclass of the deploy stage: files by name, ready to write."""
 
 from __future__ import annotations
 
@@ -22,18 +22,17 @@ class Manifest:
     Parameters
     ----------
     target
-        What reads them: ``haproxy``, ``envoy``, ``nginx``.
+        The target that the files are for: ``haproxy``, ``envoy``, ``nginx``.
     files
-        Text by file name: a path below the folder that they are written to, with ``/`` between its parts
-        (``base/deployment.yaml``).
+        Text by file name: a path below the output folder, with ``/`` between its parts (``base/deployment.yaml``).
     cautions
-        What a reader should know before using them.
+        What users should know before using the files.
 
     Raises
     ------
     ValueError
-        A name that leads out of the folder or means different files on different systems, or two that cannot both be
-        files.
+        A name that leads out of the folder or means different files on different systems, or two names that cannot both
+        be files.
     """
 
     target: str
@@ -52,15 +51,15 @@ class Manifest:
         return "\n".join(f"# file: {name}\n{text}" for name, text in self.files.items())
 
     def write(self, folder: str | Path) -> tuple[Path, ...]:
-        """Write the files to a folder. Absent folders are made; files are replaced whole, all or none.
+        """Write the files to a folder. Missing folders are created; files are replaced as a whole, all or none.
 
-        A link in the place of a file is replaced and what it points to is left alone; a link in the place of a folder
-        is followed only within the folder.
+        A link in place of a file is replaced, and its target is left unchanged; a link in place of a folder is followed
+        only within the output folder.
 
         Raises
         ------
         InputError
-            When a folder cannot be made or written to, or is a link to elsewhere; in the last case nothing is written.
+            A folder cannot be created or written to, or is a link to outside; in the last case, nothing is written.
         """
         place = _made(Path(folder))
         homes = [_within(place, name) for name in self.files]
@@ -82,14 +81,14 @@ class Manifest:
 
 
 def _check_name(name: str) -> None:
-    """Refuse what is no relative path, or not the same one on every system."""
+    """Reject names that are not relative paths, or that mean different files on different systems."""
     is_plain = name.isprintable() and "\\" not in name and not _DRIVE.match(name)
     if not is_plain or any(part in {"", ".", ".."} for part in name.split("/")):
         raise ValueError(f"file names of a manifest must be plain and below its folder, got {name!r}")
 
 
 def _check_all(names: Iterable[str]) -> None:
-    """Refuse names that differ in case only, which are one file on some systems, and a file that others are below."""
+    """Reject names that differ only in case (one file on some systems), and files that are also parent folders."""
     name_by_folded: dict[str, str] = {}
     for name in names:
         if (other := name_by_folded.setdefault(name.casefold(), name)) != name:
@@ -101,11 +100,11 @@ def _check_all(names: Iterable[str]) -> None:
 
 
 def _within(place: Path, name: str) -> Path:
-    """The folder that a file goes to, links resolved."""
+    """The folder of a file, with links resolved."""
     home = (place / name).parent
     try:
         found, root = home.resolve(), place.resolve()
-    except (OSError, RuntimeError) as error:  # a circle of links
+    except (OSError, RuntimeError) as error:  # circular links
         raise InputError(f"{home}: cannot be written to: {error}") from error
     if not found.is_relative_to(root):
         raise InputError(

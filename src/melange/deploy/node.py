@@ -9,7 +9,7 @@ from melange.catalog.accelerator import Accelerator
 from melange.catalog.bundled import accelerators
 from melange.profile.profile import ReplicaType
 
-# Price lists that name no instances call them after what they hold.
+# Price lists without instance names use names made from the accelerators.
 _MADE_UP = re.compile(r"\d+x-.+")
 
 
@@ -20,19 +20,19 @@ class Node:
     Parameters
     ----------
     provider, region
-        Who rents them out, and where; empty: not known.
+        The provider and the region; empty: unknown.
     instance_type
-        What the provider calls them; empty where it has no name for them.
+        The provider's name of the instance type; empty if there is none.
     market
         ``on-demand``, ``spot`` or ``reserved``.
     accelerator, facts
-        Name of the accelerator, and what is known of it; None for one that is not in the bundled table.
+        Name of the accelerator, and its entry in the bundled table; None if it is not in the table.
     accelerators
-        How many one instance holds.
+        Accelerators per instance.
     instances
-        How many the plan rents.
+        Instances in the plan.
     most_instances
-        How many are available; None if unknown.
+        Available instances; None if unknown.
     cost_per_h
         Price of one instance [USD/h].
     """
@@ -50,12 +50,12 @@ class Node:
 
     @property
     def is_spot(self) -> bool:
-        """Whether the provider may take them back."""
+        """Whether the provider may interrupt the instances."""
         return self.market == "spot"
 
     @property
     def vendor(self) -> str:
-        """Who makes the accelerator; NVIDIA where that is not known."""
+        """Vendor of the accelerator; NVIDIA if unknown."""
         return self.facts.vendor if self.facts else "nvidia"
 
 

@@ -1,4 +1,4 @@
-"""Plans of one pool of two, which nothing here routes to."""
+"""Plans of only one of two pools, which no router here supports."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ _DRAIN_S = 600
 
 
 def refuse_pools(plan: Plan, what: str) -> None:
-    """Refuse a plan whose replicas only read prompts or only make tokens, with how each is started.
+    """Reject a plan whose replicas only read prompts or only generate tokens; the error says how to start them.
 
-    A router that sends each request to both pools, one after the other, is part of neither our balancer nor of the
-    files for gateways.
+    A router that sends each request to both pools in sequence is not part of the balancer or of the gateway files.
 
     Raises
     ------
     InputError
-        Such a plan.
+        The plan is of this kind.
     """
     servers = [one for one in servers_of(plan) if one.pool]
     if not servers:

@@ -1,4 +1,4 @@
-"""A plan without the types that it does not use: what goes with a balancer, and is small."""
+"""A plan without unused types: small enough to be shipped with a balancer."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from melange.plan.plan import Plan
 from melange.plan.question import Question
 from melange.profile.profile import Profile
 
-# What Kubernetes keeps in one ConfigMap [bytes], less what its other keys may take.
+# Largest plan that fits into one Kubernetes ConfigMap [bytes], with room for its other keys.
 _MOST_BYTES = 1_000_000
 
 
 def plan_in_use(plan: Plan) -> Plan:
-    """The same plan over the types that it uses: the same fleet, shares and fingerprint."""
+    """The same plan with only the used types: the same fleet, shares and fingerprint."""
     used = np.flatnonzero(plan.instances > 0)
     profile = plan.question.profile
     rows = {name: getattr(profile, name)[used] for name in ("max_request_rate", "low", "high", "provenance", "reason")}
@@ -46,14 +46,14 @@ def plan_in_use(plan: Plan) -> Plan:
         instances=plan.instances[used],
         share=plan.share[used],
         load=plan.load[used],
-        # Solving it again changes nothing that is deployed.
+        # The time of the solution has no effect on a deployment.
         solve_s=0.0,
         single_type={name: plan.single_type[name] for name in names if name in plan.single_type},
     )
 
 
 def _options_of(options: Options, profile: Profile) -> Options:
-    """The options without the names that bind none of the types that are left."""
+    """The options without names that apply to none of the remaining types."""
     kinds = {
         "max_instances": (OFFER, INSTANCE_TYPE, REPLICA_TYPE),
         "max_accelerators": (ACCELERATOR, ACCELERATOR_IN_REGION, REGION),
@@ -75,12 +75,12 @@ def _options_of(options: Options, profile: Profile) -> Options:
 
 
 def plan_text(plan: Plan) -> str:
-    """The text of a ``plan.json`` of the types in use.
+    """The text of a ``plan.json`` with only the used types.
 
     Raises
     ------
     InputError
-        Where it is too large for a ConfigMap.
+        The text is too large for a ConfigMap.
     """
     text = plan_in_use(plan).dumps() + "\n"
     if len(text.encode()) > _MOST_BYTES:

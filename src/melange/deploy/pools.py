@@ -1,4 +1,4 @@
-"""Where the replicas of a plan answer: what people give on the command line, sorted by the plan's replica types."""
+"""Addresses of a plan's replicas: from the command line, sorted by the plan's replica types."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from melange.deploy.heading import one_line
 from melange.errors import Caution, InputError
 from melange.plan.plan import Plan
 
-# Where a URL names no port; and vLLM's own, for names that are made up.
+# Port of URLs without one; and vLLM's default port, for placeholder names.
 _DEFAULT_PORT = 80
 _PLACEHOLDER_PORT = 8000
 _HINT = "NAME=http://host:port, for example L4=http://10.0.0.7:8000"
@@ -22,14 +22,14 @@ _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|[0-9A-Fa-f:.]*:[0-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostPort:
-    """Where one replica answers.
+    """Address of one replica.
 
     Parameters
     ----------
     host
-        A name or an address; IPv6 without brackets.
+        A host name or an IP address; IPv6 without brackets.
     port
-        Its TCP port.
+        TCP port.
 
     Examples
     --------
@@ -42,12 +42,12 @@ class HostPort:
 
     @classmethod
     def parse(cls, url: str) -> HostPort:
-        """From ``http://host:port``.
+        """Parse ``http://host:port``.
 
         Raises
         ------
         InputError
-            Anything else: another scheme, a path, a user, a host that is none.
+            Anything else: another scheme, a path, a user, or an invalid host.
         """
         try:
             parts = urlsplit(url)
@@ -68,20 +68,20 @@ class HostPort:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
-    """The replicas of one type, as a gateway knows them.
+    """The replicas of one type, for a gateway.
 
     Parameters
     ----------
     name
-        Letters, digits and dashes; unique.
+        Unique name of letters, digits and dashes.
     replica_type
         Name of the plan's replica type.
     accelerators
-        What one replica runs on, in words.
+        The accelerators of one replica, in words.
     planned
-        Replicas that the plan has of it.
+        Number of replicas in the plan.
     replicas
-        Those that there are.
+        The existing replicas.
     """
 
     name: str
@@ -92,7 +92,7 @@ class Pool:
 
     @property
     def title(self) -> str:
-        """Its replica type and accelerator in one line."""
+        """The replica type and accelerator in one line."""
         return one_line(f"{self.replica_type} ({self.accelerators})")
 
 
@@ -114,20 +114,20 @@ def parse_replicas(given: Iterable[str]) -> dict[str, list[str]]:
 def pools_of(
     plan: Plan, urls: Mapping[str, Sequence[str]] | None = None
 ) -> tuple[tuple[Pool, ...], tuple[Caution, ...]]:
-    """The pools of a plan, one a replica type that it uses, and what should be known of them.
+    """The pools of a plan, one per used replica type, with cautions.
 
     Parameters
     ----------
     plan
-        What is to be deployed.
+        The plan to deploy.
     urls
-        Where replicas answer, by replica type name or by accelerator; None: names are made up, and a caution says so.
+        URLs of replicas by replica type name or by accelerator; None: placeholder names are used, with a caution.
 
     Raises
     ------
     InputError
-        A plan without replicas; a name that is no type of the plan, or several; a type without a replica; the same
-        replica twice.
+        The plan has no replicas; a name matches no type of the plan, or several; a type has no replica; or a replica is
+        given twice.
     """
     used = [(one, plan.replicas[one.name]) for one in plan.replica_types if plan.replicas[one.name] > 0]
     if not used:
@@ -163,7 +163,7 @@ def pools_of(
 
 
 def _sorted_by_type(plan: Plan, urls: Mapping[str, Sequence[str]]) -> dict[str, tuple[HostPort, ...]]:
-    """Replicas by replica type name; each type has one at least, and none is there twice."""
+    """Replicas by replica type name; each type has at least one, and none is listed twice."""
     given: dict[str, tuple[HostPort, ...]] = {}
     for name, some in urls.items():
         kind = plan.replica_types[place_of(name, plan)].name
@@ -180,7 +180,7 @@ def _sorted_by_type(plan: Plan, urls: Mapping[str, Sequence[str]]) -> dict[str, 
 
 
 def _counted(plan: Plan, given: Mapping[str, Sequence[HostPort]]) -> tuple[Caution, ...]:
-    """A caution for each type that has another number of replicas than was planned."""
+    """A caution for each type whose number of replicas differs from the plan."""
     return tuple(
         Caution("replicas", f"{name}: the plan has {plan.replicas[name]} replicas, {len(some)} given")
         for name, some in given.items()
@@ -189,6 +189,6 @@ def _counted(plan: Plan, given: Mapping[str, Sequence[HostPort]]) -> tuple[Cauti
 
 
 def _pool_names(names: Sequence[str]) -> list[str]:
-    """Names that every gateway and DNS take: letters, digits, dashes."""
+    """Names that are valid in every gateway and in DNS: letters, digits, dashes."""
     plain = [re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-") or "replicas" for name in names]
     return [name if plain.count(name) == 1 else f"{name}-{k}" for k, name in enumerate(plain)]

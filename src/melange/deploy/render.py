@@ -1,4 +1,4 @@
-"""The verb of the deploy stage: a plan as the files of what it is deployed to."""
+"""The main function of the deploy stage: converts a plan to the files of a deployment target."""
 
 from __future__ import annotations
 
@@ -41,20 +41,19 @@ def render(plan: Plan, target: str, *, written: date | None = None, **options: o
     Parameters
     ----------
     plan
-        What is to be deployed.
+        The plan to deploy.
     target
-        Its name: ``haproxy``, ``envoy`` or ``nginx``.
+        Name of the target: ``haproxy``, ``envoy`` or ``nginx``.
     written
-        The date that the files name; None: today (UTC).
+        The date in the files; None: today (UTC).
     options
-        What the target declares (``TARGETS[target].declared``). Gateways: ``replicas`` (where they answer,
-        ``http://host:port``, by replica type or accelerator), ``listen``, ``bytes_per_token``, ``envelope_bytes``,
-        ``max_body_bytes``.
+        The target's options (``TARGETS[target].declared``). Gateways: ``replicas`` (addresses, ``http://host:port``, by
+        replica type or accelerator), ``listen``, ``bytes_per_token``, ``envelope_bytes``, ``max_body_bytes``.
 
     Raises
     ------
     InputError
-        An unknown target; options that it does not have, or other values than it takes; a plan that it cannot run.
+        An unknown target, unknown options or invalid values, or a plan that the target cannot run.
 
     Examples
     --------
@@ -76,7 +75,7 @@ def target_of(name: str) -> Target[Any]:
     Raises
     ------
     InputError
-        Where there is none, with the nearest ones.
+        There is no such target; the error names the nearest ones.
     """
     if name not in TARGETS:
         raise unknown("target", name, TARGETS)

@@ -1,7 +1,7 @@
-"""The scaling rule of a schedule for a scaler: KEDA on Prometheus, KEDA by the clock, or plain JSON.
+"""The scaling rule of a schedule for a scaler: KEDA on Prometheus, KEDA by time of day, or plain JSON.
 
-Load is asked of the bundled balancer's counters by request size (``melange_completed_requests_total``): a recording
-rule adds them up with the weights of each signal, and the scaler looks ahead over what was recorded.
+The load comes from the bundled balancer's counters by request size (``melange_completed_requests_total``). A recording
+rule sums them with the weights of each signal, and the scaler uses the recorded values to look ahead.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from melange.units import S_PER_MIN
 from melange.workload.cycle import WEEK
 from melange.workload.workload import Buckets
 
-# How often a signal is recorded [s].
+# Interval at which a signal is recorded [s].
 _RECORDED_S = 60
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _OPTIONS = {
@@ -37,17 +37,17 @@ def render_rule(schedule: Schedule, target: str, options: Mapping[str, str]) -> 
     Parameters
     ----------
     schedule
-        What was planned.
+        The schedule with the rule.
     target
         ``keda``, ``cron`` or ``json``.
     options
-        ``deployment`` (its instances are scaled, the reserved ones are not part of it), ``namespace``, ``prometheus``,
-        ``time_zone``, ``most`` instances.
+        ``deployment`` (its instances are scaled; reserved ones are not part of it), ``namespace``, ``prometheus``,
+        ``time_zone``, and ``most``, the maximum number of instances.
 
     Raises
     ------
     InputError
-        An unknown target or option, a schedule without a rule, a time zone that is needed and missing.
+        An unknown target or option, a schedule without a rule, or a missing time zone.
     """
     if target not in _OPTIONS:
         raise unknown("target of a schedule", target, _OPTIONS)
@@ -109,7 +109,7 @@ def _keda(schedule: Schedule, rule: ScalingRule, buckets: Buckets, options: Mapp
 
 
 def _signal(signal: Signal, buckets: Buckets, window_s: float) -> str:
-    """PromQL of one signal: weights times rates by size, sizes that were never seen counting as none."""
+    """PromQL of one signal: weights times rates by size; sizes without requests count as 0."""
     parts = []
     for i, o in np.argwhere(signal.request_weight > 0).tolist():
         k, row = divmod(i, len(buckets.input_edges))
@@ -121,7 +121,7 @@ def _signal(signal: Signal, buckets: Buckets, window_s: float) -> str:
 
 
 def _query(k: int, signal: Signal, rule: ScalingRule) -> str:
-    """PromQL of the instances that a signal asks for, before they are rounded up."""
+    """PromQL of the instances that a signal requires, before rounding up."""
     one, name = rule.settings, f"melange:signal{k}:instances"
     ahead = _ahead(name, one, rule)
     scale = (1 + one.margin) / one.target
@@ -129,7 +129,7 @@ def _query(k: int, signal: Signal, rule: ScalingRule) -> str:
 
 
 def _ahead(name: str, one: RuleSettings, rule: ScalingRule) -> str:
-    # The newest window is recorded already, so k windows are k - 1 steps back.
+    # The newest window is already recorded, so looking back over k windows takes k - 1 steps.
     back_s = max(1, round((one.look_back - 1) * rule.window_s + _RECORDED_S))
     if one.ahead == HIGHEST:
         return f"max_over_time({name}[{back_s}s])"
@@ -172,9 +172,9 @@ def _cron(schedule: Schedule, options: Mapping[str, str]) -> Manifest:
 
 
 def _stretches(counts: Positions) -> list[tuple[int, int, int]]:
-    """First hour, hour after the last, and count of each stretch of equal counts; two where all are equal.
+    """First hour, hour after the last, and count of each run of equal counts; two runs if all are equal.
 
-    A stretch that ends when it begins is none to a clock.
+    A scaler ignores a run that ends at the hour at which it begins.
     """
     if (counts == counts[0]).all():
         half = len(counts) // 2
@@ -185,7 +185,7 @@ def _stretches(counts: Positions) -> list[tuple[int, int, int]]:
 
 
 def _clock(hour: int, over: str) -> str:
-    """Cron's words for an hour of the week, or of the day."""
+    """An hour of the week or of the day, as a cron expression."""
     return f"0 {hour % 24} * * {_DAYS[hour // 24]}" if over == WEEK else f"0 {hour} * * *"
 
 

@@ -10,7 +10,7 @@ from melange.deploy.target import option
 from melange.errors import InputError
 
 _NAME = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
-# With the name of a replica type behind it, and what others append to that, a name stays within the 63 characters of
+# Longest base name: with the name of a replica type and the suffixes of other tools, it stays within the 63 letters of
 # DNS.
 _LONGEST_NAME = 16
 
@@ -22,25 +22,24 @@ class ServerOptions:
     Parameters
     ----------
     name
-        What everything is called, before the name of its replica type; None: from the model's name.
+        Base name of all objects, before the name of the replica type; None: from the model's name.
     model
-        Where the engine finds the model as published: a name on the Hugging Face hub or a path; None: the plan's name.
+        The published model for the engine: a name on the Hugging Face hub or a path; None: the plan's name.
     engine
-        Engine of replica types that the plan names none of (``vllm``); None: those are an error.
+        Engine for replica types without one in the plan (``vllm``); None: a missing engine is an error.
     checkpoints
-        Where it finds quantized variants, by their name in the plan (``int4``).
+        Checkpoints of quantized variants, by the variant's name in the plan (``int4``).
     image, version
-        The engine's container image, whole, or the version of the engine's own image; None: the version whose flags
-        were tried.
+        The engine's container image, complete, or the version of the engine's own image; None: the version that the
+        flags were tested with.
     port
-        Where servers listen.
+        Port of the servers.
     extra_args
-        More arguments of the engine, none of which the plan decides.
+        Additional arguments of the engine, none of which the plan determines.
     startup_s
-        How long a server may take to load the model [s].
+        Time limit for loading the model [s].
     drain_s
-        How long a server that is to stop may finish what it has begun [s]; None: twice the longest answer within the
-        SLO.
+        Time limit for finishing requests when a server stops [s]; None: twice the longest answer within the SLO.
     """
 
     name: str | None = option(None, "Name prefix of everything; null: from the model's name.")
@@ -51,7 +50,7 @@ class ServerOptions:
     version: str | None = option(None, "Version of the engine's own image; null: the tested one.")
     port: int = option(8000, "Port that servers listen on.")
     extra_args: Sequence[str] = option((), "Additional engine arguments that the plan does not set.")
-    # 180 looks, ten seconds apart: a model of 140 GB at 100 MB/s takes 1,400 s.
+    # 180 checks at intervals of ten seconds: a model of 140 GB at 100 MB/s takes 1,400 s.
     startup_s: int = option(1800, "Timeout for loading the model [s].")
     drain_s: int | None = option(None, "Time to finish requests before stopping [s]; null: from the SLO.")
 
@@ -69,6 +68,6 @@ class ServerOptions:
 
 
 def check_port(name: str, port: int) -> None:
-    """Refuse what is no TCP port."""
+    """Reject values that are not TCP ports."""
     if not 0 < port < 2**16:
         raise InputError(f"{name} must be from 1 to 65535, got {port}")

@@ -35,18 +35,18 @@ def option(default: Any, about: str) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """An option as people read it.
+    """An option as shown to users.
 
     Parameters
     ----------
     name
-        Of its field.
+        Name of its field.
     kind
-        Which values it takes, in words.
+        Valid values, in words.
     default
-        Its value where nobody gives one.
+        Default value.
     about
-        What it does, in a sentence.
+        Description, in one sentence.
     """
 
     name: str
@@ -57,20 +57,20 @@ class Option:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target(Generic[Chosen]):
-    """A place that plans go to.
+    """A deployment target.
 
     Parameters
     ----------
     name
-        Under which people ask for it.
+        Name that users give.
     about
-        What it is, in a sentence.
+        Description, in one sentence.
     options
-        Its own options: a frozen dataclass whose fields are made by :func:`option`, of ``str``, ``int``, ``float``,
-        ``bool``, ``Literal`` choices, ``Sequence`` and ``Mapping``, or None besides. Ranges, and what several fields
-        say together, are checked in its ``__post_init__``.
+        Its own options: a frozen dataclass whose fields are made by :func:`option`. Types are ``str``, ``int``,
+        ``float``, ``bool``, ``Literal`` choices, ``Sequence`` and ``Mapping``, and each of these or None.
+        ``__post_init__`` checks ranges and combinations of fields.
     render
-        The files of a plan with options, written on a date.
+        Returns the files for a plan with options, written on a date.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Target(Generic[Chosen]):
 
     @property
     def declared(self) -> tuple[Option, ...]:
-        """Its options, as people read them."""
+        """The options as shown to users."""
         hints = get_type_hints(self.options)
         return tuple(
             Option(name=one.name, kind=_kind_of(hints[one.name]), default=one.default, about=one.metadata["about"])
@@ -88,12 +88,12 @@ class Target(Generic[Chosen]):
         )
 
     def chosen(self, given: Mapping[str, object]) -> Chosen:
-        """Its options with some values, checked.
+        """The options with the given values, checked.
 
         Raises
         ------
         InputError
-            An option that it does not have, with those that it has; a value of another kind than declared.
+            An unknown option (the error names the known ones), or a value of another type.
         """
         hints = get_type_hints(self.options)
         if strange := [name for name in given if name not in hints]:
@@ -109,14 +109,14 @@ class Target(Generic[Chosen]):
         return self.options(**given)
 
     def read(self, pairs: Iterable[str]) -> dict[str, object]:
-        """``KEY=VALUE`` texts as values by option name, not yet checked.
+        """Values by option name from ``KEY=VALUE`` texts, not yet checked.
 
-        Values are YAML; one that is not of the option's kind stays the text that it is: ``image_tag=1.10``.
+        Values are YAML; a value of another type than the option's remains text: ``image_tag=1.10``.
 
         Raises
         ------
         InputError
-            A text of another shape; an option that is given twice.
+            A text in another format, or an option that is given twice.
         """
         hints, values = get_type_hints(self.options), dict[str, object]()
         for pair in pairs:
@@ -129,12 +129,12 @@ class Target(Generic[Chosen]):
         return values
 
     def to_json(self) -> Json:
-        """What it is and which options it has, as a JSON object."""
+        """The target's description and options, as a JSON object."""
         return {"name": self.name, "about": self.about, "options": [asdict(one) for one in self.declared]}
 
 
 def _kind_of(hint: Any) -> str:
-    """Which values a type takes, in words.
+    """Valid values of a type, in words.
 
     >>> _kind_of(float | None), _kind_of(Literal["hpa", "keda"])
     ('a number or null', 'hpa or keda')
@@ -147,7 +147,7 @@ def _kind_of(hint: Any) -> str:
 
 
 def _is_of(hint: Any, value: object) -> bool:
-    """Whether a value is of a type; a whole number is a number too, and nothing else becomes another kind."""
+    """Whether a value has a type; a whole number is also accepted as a number, but there is no other conversion."""
     try:
         TypeAdapter(hint).validate_python(value, strict=True)
     except ValidationError:

@@ -1,4 +1,4 @@
-"""Which names of replica types a line ``NAME=URL`` of the balancer can hold."""
+"""Names of replica types that the balancer's ``NAME=URL`` lines can hold."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _UNTELLABLE = re.compile(r"^\s*#|^\s|\s$|=|://|[^\S ]|^$")
 
 
 def check_tellable(names: Iterable[str]) -> None:
-    """Refuse names that would not come back from such a line as they are.
+    """Reject names that such a line could not return unchanged.
 
     Raises
     ------
     InputError
-        A name with an equals sign, a URL in it, or characters that are not printed.
+        A name with an equals sign, a URL in it, or unprintable characters.
     """
     strange = [name for name in names if not name.isprintable() or _UNTELLABLE.search(name)]
     if strange:

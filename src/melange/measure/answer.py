@@ -1,4 +1,4 @@
-"""One request to a server and the moments of its tokens."""
+"""One request to a server and the arrival times of its tokens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import aiohttp
 
-# Statuses with which a server reports overload.
+# Status codes with which a server reports overload.
 BUSY = (429, 503)
 SHOWN = 200  # characters of a server's error message
 _MOST_LINE = 2**24  # longest line of a stream [bytes]
@@ -18,26 +18,26 @@ _MOST_LINE = 2**24  # longest line of a stream [bytes]
 
 @dataclass(slots=True, kw_only=True)
 class Answer:
-    """The outcome of one request; times are of the event loop's clock [s].
+    """The outcome of one request; times are on the event loop's clock [s].
 
     Parameters
     ----------
     scheduled_s
-        When it was to be sent.
+        When the request was scheduled.
     sent_s, first_s, last_s
-        When it was sent, when its first token came, and its last; nan where none came.
+        When it was sent, and when its first and last token came; nan if no token came.
     input_tokens, output_tokens
-        As the server's usage block counts them; chunks where it counts none.
+        As in the server's usage block; the number of chunks if there is no usage block.
     chunks
-        Pieces of text that came.
+        Pieces of text received.
     gaps
-        Times between two of them [s].
+        Times between two chunks [s].
     is_counted
-        Whether the server counted its tokens.
+        Whether the server reported token counts.
     status
-        Of HTTP; 0 where there was none.
+        HTTP status; 0 if there was no response.
     failure
-        What went wrong; empty where nothing did.
+        What went wrong; empty on success.
     """
 
     scheduled_s: float
@@ -54,34 +54,34 @@ class Answer:
 
     @property
     def lag_s(self) -> float:
-        """By how much the client sent it too late [s]."""
+        """Delay between the scheduled time and the actual send [s]."""
         return self.sent_s - self.scheduled_s
 
     @property
     def ttft_s(self) -> float:
-        """From the moment it was to be sent to its first token [s]."""
+        """Time from the scheduled send to the first token [s]."""
         return self.first_s - self.scheduled_s
 
     @property
     def latency_s(self) -> float:
-        """From the moment it was to be sent to its last token [s]."""
+        """Time from the scheduled send to the last token [s]."""
         return self.last_s - self.scheduled_s
 
     @property
     def tpot_s(self) -> float:
-        """Time between its tokens [s]; 0 for a single one."""
+        """Mean time between tokens [s]; 0 for a single token."""
         return (self.last_s - self.first_s) / (self.output_tokens - 1) if self.output_tokens > 1 else 0.0
 
     @property
     def ntpot_s(self) -> float:
-        """Latency over output tokens [s]."""
+        """Latency divided by output tokens [s]."""
         return self.latency_s / max(self.output_tokens, 1)
 
 
 async def ask(session: aiohttp.ClientSession, url: str, body: dict[str, Any], scheduled_s: float) -> Answer:
-    """Send one request, read its stream to the end, and note when tokens came.
+    """Send one request, read its stream to the end, and record when tokens came.
 
-    Failures are part of the answer and not raised: in a load test they are results. Cancelling closes the
+    A failure is part of the answer and is not raised: in a load test, failures are results. Cancelling closes the
     connection, so that the server stops too.
     """
     import aiohttp
@@ -148,7 +148,7 @@ def _count(answer: Answer, usage: Any) -> None:
 
 
 def _is_token(event: dict[str, Any]) -> bool:
-    """Whether an event carries text, even none: bytes that make no character yet are a token too."""
+    """Whether an event carries text, even an empty one: bytes of an incomplete character are a token too."""
     choices = event.get("choices")
     if not (isinstance(choices, list) and choices and isinstance(choices[0], dict)):
         return False
@@ -157,5 +157,5 @@ def _is_token(event: dict[str, Any]) -> bool:
         return choices[0].get("text") is not None
     said = [delta.get(name) for name in ("content", "reasoning_content", "reasoning")]
     if delta.get("role") and not any(said):
-        return False  # a chat's first event names the speaker
+        return False  # a chat's first event only names the role
     return any(text is not None for text in said)

@@ -1,4 +1,4 @@
-"""A campaign: measure one bucket after the other, most important first, until the plan would no longer change."""
+"""A campaign: measure buckets one by one, most important first, until more results cannot change the plan."""
 
 from __future__ import annotations
 
@@ -27,30 +27,31 @@ from melange.profile.profile import Profile
 if TYPE_CHECKING:
     import aiohttp
 
-# After a load the server must answer a short request this much faster than it takes it anyway, within this time [s].
+# After a load, a short request must take at most this multiple of its idle latency before the next load; the wait is
+# limited [s].
 _IDLE_FACTOR, _SETTLE_S = 3.0, 60.0
-# So short a time tells nothing of how busy it is [s], and a pause between two tries [s].
+# Below this latency, a server counts as idle [s]; pause between two tries [s].
 _IDLE_S, _PAUSE_S = 0.02, 0.1
-# Tokens in and out of that request: few, for it is sent again and again. A judgment.
+# Input and output tokens of that request: few, because it is sent repeatedly. Chosen by judgment.
 _SHORT = (8, 2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Result:
-    """What a campaign has found.
+    """The result of a campaign.
 
     Parameters
     ----------
     profile
-        Measured cells, and anchored ones for all other sizes of the same kind of replica.
+        Measured cells; cells of other sizes of the same kind of replica are anchored to them.
     found_by_bucket
-        The searches that ended.
+        The searches that were completed.
     ended
-        Why it ended, in words.
+        Why the campaign ended, in words.
     is_settled
-        Whether the plan would be the same whatever the other buckets turned out to be.
+        Whether the plan would stay the same for all possible rates of the other buckets.
     points
-        Load points behind it.
+        Load points that were measured.
     """
 
     profile: Profile
@@ -60,21 +61,21 @@ class Result:
     points: int
 
     def to_json(self) -> Json:
-        """What was found and why it ended, as a JSON object; the profile has a file of its own."""
+        """The results and why the campaign ended, as a JSON object; the profile is saved in a separate file."""
         found = [{"bucket": list(bucket), **one.to_json()} for bucket, one in self.found_by_bucket.items()]
         return {"found": found, "ended": self.ended, "is_settled": self.is_settled, "points": self.points}
 
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What a campaign is doing, or has done.
+    """What a campaign is doing or has done.
 
     Parameters
     ----------
     text
-        In a sentence.
+        The step, in one sentence.
     is_done
-        Whether it has been done, and the text stays.
+        Whether the step is done; then the text stays on the screen.
     """
 
     text: str
@@ -82,11 +83,11 @@ class News:
 
 
 class _TimeIsUpError(Exception):
-    """The budget is spent."""
+    """The time budget is spent."""
 
 
 def header_of(subject: Subject, endpoint: Endpoint, effort: Effort) -> Json:
-    """What a journal is about: one that differs in any of it is another campaign's."""
+    """What a journal is about: a journal with any other value belongs to another campaign."""
     workload = subject.workload
     return {
         "replica_type": subject.replica_type,
@@ -100,7 +101,7 @@ def header_of(subject: Subject, endpoint: Endpoint, effort: Effort) -> Json:
 
 
 def _measurements_of(journal: Journal) -> list[Measurement]:
-    """Load points that a server kept up with, and the rates that were found."""
+    """Load points that the server kept up with, and the highest rates that were found."""
     points = [
         point.measurement
         for bucket in journal.guess_by_bucket
@@ -121,29 +122,30 @@ async def run_campaign(
     budget_s: float | None = None,
     progress: Callable[[News], None] | None = None,
 ) -> Result:
-    """Measure one bucket after the other, and what is measured already not again.
+    """Measure buckets one by one; results in the journal are not measured again.
 
     Parameters
     ----------
     session, endpoint
         The client and the server.
     subject
-        What is measured, and what for.
+        What is measured, and for which traffic and objective.
     journal
-        Of this campaign, new or begun.
+        The campaign's journal, new or from an interrupted run.
     effort
         How thorough each search is.
     most_buckets
-        Number of buckets to measure, regardless of the plan; None: until the plan is settled, at least one.
+        Number of buckets to measure, regardless of the plan; None: measure until the plan is settled, at least one
+        bucket.
     budget_s
-        Time after which no load is put on the server any more [s]; None: no limit.
+        Time after which no more load is sent [s]; None: no limit.
     progress
-        Told what is being done, and what has come of it.
+        Called with each step and its result.
 
     Raises
     ------
     MeasurementError
-        The server or the client cannot be measured; or time was up before anything was known.
+        The server or the client cannot be measured, or the time ran out before the first result.
     """
     effort = effort or Effort()
     tell = progress or (lambda _: None)
@@ -190,7 +192,7 @@ def _end(journal: Journal, left: Sequence[Bucket], most_buckets: int | None, *, 
 
 
 def _with_cautions(profile: Profile, journal: Journal, subject: Subject) -> Profile:
-    """The profile with cautions on searches that the client ended."""
+    """The profile, with cautions about searches that ended because the client was too slow."""
     cautions = [
         Caution("client", f"{subject.workload.buckets.label(*bucket)}: {found.why}")
         for bucket, found in journal.found_by_bucket.items()
@@ -200,7 +202,7 @@ def _with_cautions(profile: Profile, journal: Journal, subject: Subject) -> Prof
 
 
 class _Tester:
-    """Puts loads on one server and keeps what comes of them."""
+    """Sends loads to one server and records the results."""
 
     def __init__(
         self,
@@ -218,7 +220,7 @@ class _Tester:
         self.idle_s: float | None = None
 
     async def search(self, bucket: Bucket, guess: float | None) -> None:
-        """Find the highest rate of one bucket, or go on where the journal ends."""
+        """Find the highest rate of one bucket, or continue where the journal ends."""
         journal, size = self.journal, self.subject.size(bucket)
         if bucket in journal.guess_by_bucket:
             guess = journal.guess_by_bucket[bucket]
@@ -266,12 +268,12 @@ class _Tester:
         return f"{self.endpoint.target}, {_load(rate)}"
 
     async def _point(self, size: tuple[int, int], step: Step) -> Point:
-        """Requests one after another, or a rate tried."""
+        """Measure requests in sequence, or one rate of a search."""
         details = {"replica_type": self.subject.replica_type, "source": self._source(step.rate)}
         if step.rate is None:
             self._check_time()
             await self._settle()
-            await send_alone(self.session, self.endpoint, *size, 1)  # the first of a kind may be slow
+            await send_alone(self.session, self.endpoint, *size, 1)  # the first request of each size may be slow
             window = await send_alone(self.session, self.endpoint, *size, self.effort.alone)
             return point_of(window, self.subject.slo, **details)
 
@@ -287,13 +289,13 @@ class _Tester:
             raise _TimeIsUpError
 
     async def _settle(self) -> None:
-        """Wait until the server has dropped what was cancelled: until a short request is as fast as on its own."""
+        """Wait until the server has dropped cancelled requests: a short request is as fast as on an idle server."""
         limit_s = self.now() + _SETTLE_S
         tokens = max(_SHORT[0], self.endpoint.vocabulary.fixed_tokens + 1)
         while True:
             try:
                 window = await send_alone(self.session, self.endpoint, tokens, _SHORT[1], 2)
-            except MeasurementError:  # still too busy to take it, where it has been idle before
+            except MeasurementError:  # still too busy for a request that succeeded when the server was idle
                 if self.idle_s is None or self.now() > limit_s:
                     raise
             else:

@@ -1,4 +1,4 @@
-"""A server under test: its model, the requests it understands, and how to make prompts of a given length."""
+"""A server under test: its model, the requests it accepts, and how to make prompts of a given length."""
 
 from __future__ import annotations
 
@@ -20,40 +20,40 @@ from melange.workload.scrapes import labels_of
 if TYPE_CHECKING:
     import aiohttp
 
-# How long a server may report that it is busy, and how long it may refuse connections or not answer [s]; then it counts
-# as absent. A wrong address should be reported before the user wonders what is happening.
+# How long a server may report that it is busy, and how long it may refuse connections or not answer [s]; after that it
+# counts as absent. A wrong address should be reported before the user wonders what is happening.
 _PATIENCE_S, _SILENCE_S = 30.0, 3.0
-# First and longest wait between tries [s].
+# First and longest wait between retries [s].
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 4.0
-# Tokens in and out of the request that tries what a server understands: few, to be answered at once. A judgment.
+# Input and output tokens of the trial request: few, for a fast answer. Chosen by judgment.
 _TRIAL_TOKENS = (32, 4)
-# What makes completions run to their full length, as far as servers know it, the most thorough first.
+# Fields that make completions run to their full length on the servers that know them, strictest first.
 _FULL_LENGTH: tuple[tuple[str, ...], ...] = (("ignore_eos", "min_tokens"), ("ignore_eos",), ("min_tokens",), ())
 _CACHE = re.compile(r"^vllm:cache_config_info\{(?P<labels>[^}]*)\}", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """A server and how it is talked to.
+    """A server and how to send requests to it.
 
     Parameters
     ----------
     url
-        Where it is, without ``/v1``.
+        Its address, without ``/v1``.
     model
-        What it calls its model.
+        The server's name of its model.
     is_chat
-        Whether requests are conversations (``/v1/chat/completions``) rather than completions.
+        Whether requests use ``/v1/chat/completions`` rather than completions.
     vocabulary
-        What prompts are made of.
+        The words or token ids for prompts.
     full_length
         Fields that make completions run to their full length.
     max_context
-        Longest prompt plus completion [tokens]; None where it does not say.
+        Longest prompt plus completion [tokens]; None if the server does not report it.
     kv_tokens, block_tokens
-        Tokens that its KV cache holds, and tokens of a block; None where it does not say (vLLM does).
+        Capacity of its KV cache, and tokens per block; None if the server does not report them (vLLM does).
     choose
-        Draws the words of prompts.
+        Random generator that draws the words of prompts.
     """
 
     url: str
@@ -68,11 +68,11 @@ class Endpoint:
 
     @property
     def target(self) -> str:
-        """Where requests go."""
+        """The URL for requests."""
         return f"{self.url}/v1/{'chat/' if self.is_chat else ''}completions"
 
     def body(self, input_tokens: int, output_tokens: int) -> dict[str, Any]:
-        """A request of that size with a prompt that it has not seen."""
+        """A request of the given size with a new prompt, which is in no cache."""
         asked = body_of(self.vocabulary, self.is_chat, input_tokens, output_tokens, self.choose)
         return {
             "model": self.model,
@@ -83,7 +83,7 @@ class Endpoint:
         }
 
     def limits(self) -> EngineLimits:
-        """What its engine allows, as far as it says."""
+        """The limits of its engine, as far as the server reports them."""
         unsaid = EngineLimits()
         return EngineLimits(
             max_context=self.max_context or unsaid.max_context,
@@ -104,25 +104,25 @@ def _full_length(names: tuple[str, ...], output_tokens: int) -> dict[str, Any]:
 async def connect(
     session: aiohttp.ClientSession, url: str, model: str = "", *, patience_s: float = _PATIENCE_S, seed: int = 0
 ) -> Endpoint:
-    """Find out how a server is talked to, by asking it.
+    """Find out by trial requests how to send requests to a server.
 
     Parameters
     ----------
     session
-        Of the client, with its credentials.
+        The client's session, with its credentials.
     url
-        With or without ``/v1``.
+        The server's address, with or without ``/v1``.
     model
-        The name to ask for; empty: the one model that it serves.
+        The model's name; empty: the only model that the server has.
     patience_s
-        How long it may answer that it is busy (429 or 5xx) [s]; without any answer it has 3 s at most.
+        How long the server may answer that it is busy (429 or 5xx) [s]; if it does not answer at all, the limit is 3 s.
     seed
-        Of the prompts.
+        Seed of the prompts.
 
     Raises
     ------
     MeasurementError
-        No connection, no such model, no request that it understands, or answers whose tokens nobody counts.
+        No connection, no such model, no request format that the server accepts, or answers without token counts.
     """
     place = url.rstrip("/").removesuffix("/v1")
     served = await _models(session, place, patience_s)
@@ -161,7 +161,7 @@ async def connect(
 
 
 async def _exact(session: aiohttp.ClientSession, trial: Endpoint, answer: Answer, *, is_text: bool) -> Endpoint:
-    """The endpoint with prompts whose lengths are right."""
+    """The endpoint, with prompts of the right length."""
     if not answer.is_counted:
         raise MeasurementError(
             f"{trial.target}: its streams have no usage block, so lengths cannot be checked",
@@ -184,7 +184,7 @@ async def _exact(session: aiohttp.ClientSession, trial: Endpoint, answer: Answer
 
 
 async def _models(session: aiohttp.ClientSession, place: str, patience_s: float) -> Mapping[str, int | None]:
-    """Names of the models that it serves, each with its context limit; waits while it is busy or starts."""
+    """Names of the served models, each with its context limit; waits while the server is busy or starting."""
     import aiohttp
 
     now = asyncio.get_running_loop().time
@@ -229,7 +229,7 @@ def _names(content: Any, place: str) -> dict[str, int | None]:
 
 
 async def _token_ids(session: aiohttp.ClientSession, place: str, model: str) -> list[int]:
-    """Ids of some plain words; none where the server has no ``/tokenize``."""
+    """Ids of some plain words; empty if the server has no ``/tokenize``."""
     import aiohttp
 
     try:
@@ -243,7 +243,7 @@ async def _token_ids(session: aiohttp.ClientSession, place: str, model: str) -> 
 
 
 async def _cache(session: aiohttp.ClientSession, place: str) -> dict[str, int]:
-    """What vLLM's metrics say of the KV cache; empty where they say nothing."""
+    """What vLLM's metrics say about the KV cache; empty if they say nothing."""
     import aiohttp
 
     try:
@@ -259,7 +259,7 @@ async def _cache(session: aiohttp.ClientSession, place: str) -> dict[str, int]:
 
 
 def _reason_of(error: aiohttp.ClientConnectorError) -> str:
-    """Why a connection failed; the codes of name resolution are none of the system's."""
+    """Why a connection failed; the error codes of name resolution are not system error codes."""
     if isinstance(error.os_error, socket.gaierror):
         return "the host's name is not known"
     return os.strerror(error.errno) if error.errno else f"{error}"

@@ -1,17 +1,19 @@
-"""Confidence interval of the highest rate: from the last rate that surely held to the first that surely failed.
+"""Confidence interval of the highest rate: from the last rate that clearly held to the first that clearly failed.
 
-The search ends between a rate at which the objective held and one at which it failed. Both answers may be luck where
-the interval on the statistic holds the limit. So the low end is the highest rate at which the objective held beyond
-chance, and the high end the lowest at which it failed beyond chance, or where the low end of the statistic's interval
-meets the limit on the way there. Allowed for besides, as ``bench/measure.py`` has shown to be needed:
+The search ends between a rate at which the objective held and a rate at which it failed. Either result may be due to
+chance if the interval on the statistic contains the limit. So the low end is the highest rate at which the objective
+held beyond chance. The high end is the lowest rate at which the objective failed beyond chance, or the rate on the way
+there at which the low end of the statistic's interval meets the limit. Three corrections, which ``bench/measure.py``
+has shown to be needed:
 
-- The bootstrap draws blocks of a twelfth of a window, but requests that run at once share their steps. Where fewer than
-  12 times as many were counted as run at once, the statistic's interval is as much wider, as its square root.
-- A server that falls behind by up to 5 % counts as one that keeps up: where that ended the search, the rate may be as
-  much lower. Slow ebb and flow looks alike, unless the server ended a tenth less than came; what it ended then bounds
-  the rate.
-- A rate under a percentile, or for a share of requests, comes out too high, because windows see too little of ebb and
-  flow for it: by ``TAIL`` for each factor of ten by which fewer requests lie beyond it.
+- The bootstrap draws blocks of a twelfth of a window, but concurrent requests share their steps. If the window counted
+  fewer than 12 times as many requests as ran at once, the statistic's interval is widened by the square root of that
+  ratio.
+- A server that falls behind by up to 5 % counts as keeping up. If falling behind ended the search, the rate may be
+  lower by that share. Slow fluctuations look the same, unless the server completed a tenth fewer requests than arrived;
+  then the rate of completed requests bounds the rate.
+- A rate under a percentile, or for a share of requests, comes out too high, because windows see too few of the
+  fluctuations: by ``TAIL`` for each factor of ten by which fewer requests lie beyond the percentile or share.
 """
 
 from __future__ import annotations
@@ -24,9 +26,9 @@ from melange.measure.point import Point
 from melange.measure.window import BLOCKS, DRIFT
 from melange.slo import Slo
 
-# More holds the known rate more often and says less of it. Chosen with the two servers of docs/measure.md in view.
+# A larger value covers the true rate more often but widens the interval. Chosen on the two servers of docs/measure.md.
 TAIL = 0.05
-# A server that ends so much less than comes is behind beyond chance.
+# A server that completes this share fewer requests than arrive is behind beyond chance.
 BEHIND = 0.1
 
 
@@ -36,11 +38,11 @@ def interval(points: Sequence[Point], slo: Slo, *, held_rate: float, failed_rate
     Parameters
     ----------
     points
-        All that the search has tried, requests one at a time among them.
+        All load points of the search, including requests one at a time.
     slo
         The objective.
     held_rate, failed_rate
-        The highest rate that held and the lowest that did not [1/s]; infinite where all held: so is the high end then.
+        The highest rate that held and the lowest that did not [1/s]; infinite, like the high end, if all held.
     """
     alone, *tried = (_widened(point) for point in sorted(points, key=_rate))
     held = [point for point in tried if _rate(point) <= held_rate]
@@ -56,7 +58,7 @@ def _rate(point: Point) -> float:
 
 
 def _widened(point: Point) -> Point:
-    """The point with the interval that follows from as many blocks as requests ran after one another."""
+    """The point with a wider interval if its blocks were too short for the number of concurrent requests."""
     counted = point.measurement.samples if point.measurement is not None else None
     if point.rate is None or not counted or not math.isfinite(point.excess_high):
         return point
@@ -71,14 +73,14 @@ def _widened(point: Point) -> Point:
 def _chord(alone: Point, held: Point) -> float:
     """Where the upper end of the statistic meets its limit, on a straight line from one request alone to a rate [1/s].
 
-    Latency grows faster than that, so that the true place lies beyond.
+    Latency grows faster than linearly, so the true rate is higher.
     """
     rise = held.excess_high - alone.excess_high
     return _rate(held) * min(max(1 - alone.excess_high, 0.0) / rise, 1.0) if rise > 0 else 0.0
 
 
 def _failing(failed: Sequence[Point]) -> float:
-    """The rate at which the objective fails beyond chance [1/s]; of those that failed, the lowest first."""
+    """The lowest rate at which the objective fails beyond chance [1/s]; ``failed`` starts with the lowest rate."""
     before: Point | None = None
     for point in failed:
         if _fails_clearly(point):
@@ -88,7 +90,7 @@ def _failing(failed: Sequence[Point]) -> float:
 
 
 def _fails_clearly(point: Point) -> bool:
-    """Whether it fails beyond chance: by the objective, or because it is far behind."""
+    """Whether the load fails beyond chance: it misses the objective, or the server is far behind."""
     return point.excess_low > 1 or (not point.keeps_up and (point.achieved_rate or 0.0) < (1 - BEHIND) * _rate(point))
 
 

@@ -19,21 +19,21 @@ from melange.records import record, whole
 
 
 class Journal:
-    """A file that grows by a line for each load point, and is read again where a campaign goes on.
+    """A file that grows by one line per load point; a campaign that continues reads it again.
 
-    The first line says what is measured. A last line that a crash has cut short is dropped.
+    The first line says what is measured. A last line that a crash cut short is dropped.
 
     Parameters
     ----------
     path
-        The file; it is made where there is none.
+        The file; created if it does not exist.
     header
-        What is measured: a journal of something else is refused.
+        What is measured: the journal of another campaign is rejected.
 
     Raises
     ------
     InputError
-        A file that is no journal, or one of something else.
+        The file is not a journal, or belongs to another campaign.
     """
 
     def __init__(self, path: Path, header: Json) -> None:
@@ -52,34 +52,34 @@ class Journal:
         self._stream.close()
 
     def begin(self, bucket: Bucket, size: tuple[int, int], guess: float | None) -> None:
-        """A search begins; ``size`` is in and out [tokens], ``guess`` where it starts [1/s]."""
+        """Record that a search begins; ``size`` is input and output [tokens], ``guess`` is the expected rate [1/s]."""
         self._write({"bucket": list(bucket), "size": list(size), "guess": guess})
 
     def add(self, bucket: Bucket, step: Step, point: Point) -> None:
-        """A load point was measured."""
+        """Record a measured load point."""
         told = {"rate": step.rate, "latency_s": step.latency_s, "is_far": step.is_far}
         self._write({"bucket": list(bucket), "step": told, "point": point.to_json()})
 
     def end(self, bucket: Bucket, found: Found, measurement: Measurement) -> None:
-        """A search has ended; ``measurement`` is its result as a load point."""
+        """Record that a search has ended; ``measurement`` is its result as a load point."""
         self._write({"bucket": list(bucket), "found": found.to_json(), "measurement": measurement.to_json()})
 
     def recorded(self, bucket: Bucket, step: Step) -> Point | None:
-        """The point that was measured for a step of a search; None where it was not yet."""
+        """The point that was measured for a step of a search; None if the step was not measured yet."""
         wanted = (step.rate, step.is_far)
         return next((point for told, point in self._points[bucket] if (told.rate, told.is_far) == wanted), None)
 
     def points(self, bucket: Bucket) -> list[Point]:
-        """Those of one bucket, in the order in which they were measured."""
+        """The points of one bucket, in the order of measurement."""
         return [point for _, point in self._points[bucket]]
 
     @property
     def count(self) -> int:
-        """Load points that it holds."""
+        """Number of load points in the journal."""
         return sum(map(len, self._points.values()))
 
     def unfinished(self) -> Bucket | None:
-        """The bucket at which a campaign was interrupted; None where it was between two."""
+        """The bucket at which a campaign was interrupted; None if it stopped between two buckets."""
         return next((bucket for bucket in self.guess_by_bucket if bucket not in self.found_by_bucket), None)
 
     def _open(self) -> IO[str]:

@@ -1,4 +1,4 @@
-"""Load on a server: requests in sequence, or sent at random times regardless of earlier answers."""
+"""Load on a server: requests in sequence, or at random times regardless of earlier answers."""
 
 from __future__ import annotations
 
@@ -21,46 +21,47 @@ from melange.workload.workload import Array
 if TYPE_CHECKING:
     import aiohttp
 
-# How often the client looks at its own clock, and at whether a server is hopelessly behind [s].
+# How often the client checks its own clock, and whether a server is hopelessly behind [s].
 _TICK_S, _LOOK_S = 0.02, 0.25
-# It is, once this many more requests than before the window are in flight, and this share of those sent since, and
-# if what is in flight takes longer (Little's law) than this share of the patience.
+# A server is hopelessly behind if this many more requests are in flight than before the window, if they are this share
+# of the requests sent since, and if completing them takes longer (Little's law) than this share of the patience.
 _HOPELESS, _HOPELESS_SHARE, _PATIENCE_SHARE = 24, 0.4, 0.5
-# A connection that says nothing for so long is dead [s].
+# A connection without data for this long is dead [s].
 _SILENCE_S = 600.0
-# A connection that was idle longer is not used again: many servers close theirs after 5 s, maybe as a request leaves.
+# A connection that was idle longer is not reused: many servers close theirs after 5 s, maybe just as a request is sent.
 _KEPT_S = 2.0
-# Lengths may differ from what was asked for by so much: a token, or this share.
+# Lengths may differ from the requested ones by one token, or by this share.
 _OFF_TOKENS, _OFF_SHARE = 1.0, 0.02
-# So few failures are left out; with more the size is not served at that rate; with most something else is wrong.
+# Up to this share of failures is ignored; with more, the server cannot serve the size at that rate; if most requests
+# fail, something else is wrong.
 _FEW_FAILED, _MOST_FAILED = 0.01, 0.5
 _GIVEN_UP = "timed out"
-# Statuses by which a server says that it takes no request of a size.
+# Status codes with which a server rejects requests of a size.
 _REFUSED = (400, 413, 422)
 
 
 class RefusedError(MeasurementError):
-    """The server takes no request of this size."""
+    """The server rejects requests of this size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What to send.
+    """The load to send.
 
     Parameters
     ----------
     input_tokens, output_tokens
-        Size of all requests.
+        Size of every request.
     rate
-        Requests a second.
+        Requests per second.
     warm_up
-        Requests before the first that is counted.
+        Requests sent before the first that is counted.
     counted
         Requests that are counted.
     patience_s
-        How long to wait for the last of them once all were sent [s].
+        How long to wait for the last counted request after all were sent [s].
     seed
-        Of the times.
+        Seed of the send times.
     """
 
     input_tokens: int
@@ -72,10 +73,10 @@ class Load:
     seed: int = 0
 
     def times_s(self) -> Array:
-        """When to send: the requests that warm up, those that are counted, and as many again while those end [s].
+        """When to send the warm-up requests, the counted ones, and at least as many more while those complete [s].
 
-        Times of a Poisson process given how many fall into each of the three parts: evenly random, so that the rate is
-        exact in every part and not only on average.
+        Times of a Poisson process, given the number of requests in each of the three parts: uniformly random, so that
+        the rate is exact in every part and not only on average.
         """
         random = np.random.default_rng(self.seed)
         ends = np.array([self.warm_up, self.counted, max(self.counted, math.ceil(self.patience_s * self.rate))])
@@ -89,7 +90,7 @@ class Load:
 
 @contextlib.asynccontextmanager
 async def client_session(api_key: str = "") -> AsyncIterator[aiohttp.ClientSession]:
-    """A session with as many connections as requests are in flight."""
+    """A session that allows as many connections as requests are in flight."""
     import aiohttp
 
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
@@ -105,19 +106,19 @@ async def client_session(api_key: str = "") -> AsyncIterator[aiohttp.ClientSessi
 async def send_alone(
     session: aiohttp.ClientSession, endpoint: Endpoint, input_tokens: int, output_tokens: int, count: int
 ) -> Window:
-    """Requests one after another: what the server does when it has nothing else to do.
+    """Send requests one after another: the latency of an idle server.
 
     Raises
     ------
     MeasurementError
-        A request fails, or lengths are not what was asked for.
+        A request fails, or lengths differ from the requested ones.
     """
     now = asyncio.get_running_loop().time
     answers = []
     for _ in range(count):
         began = now()
         answer = await ask(session, endpoint.target, endpoint.body(input_tokens, output_tokens), began)
-        # The client makes the prompt before it sends it; nothing of that is the server's.
+        # The client makes the prompt before it sends the request, so the prompt adds nothing to the server's time.
         answer.scheduled_s = answer.sent_s
         answers.append(answer)
         if answer.failure:
@@ -128,7 +129,7 @@ async def send_alone(
 
 
 def _fail_alone(endpoint: Endpoint, answer: Answer, input_tokens: int, output_tokens: int) -> NoReturn:
-    """A request that was alone on the server has failed."""
+    """A request that was alone on the server failed."""
     what = f"{endpoint.target}: a request of {input_tokens} tokens in and {output_tokens} out, alone, failed"
     if answer.status in _REFUSED:
         raise RefusedError(f"{what}: {answer.failure}", hint="the server's message says what it accepts")
@@ -137,15 +138,15 @@ def _fail_alone(endpoint: Endpoint, answer: Answer, input_tokens: int, output_to
 
 
 async def send_at_rate(session: aiohttp.ClientSession, endpoint: Endpoint, load: Load) -> Window:
-    """Requests at random times, sent whether earlier ones were answered or not.
+    """Send requests at random times, whether or not earlier ones were answered.
 
-    The clock of a request starts when it was to be sent. Sending goes on while the counted ones are being answered;
-    what is still in flight then is cancelled. Ends early where the server is hopelessly behind.
+    A request's latency starts at its scheduled time. Sending continues until the counted requests are answered;
+    requests still in flight then are cancelled. Ends early if the server is hopelessly behind.
 
     Raises
     ------
     MeasurementError
-        Most requests fail, or lengths are not what was asked for.
+        Most requests fail, or lengths differ from the requested ones.
     """
     test = _Test(session=session, endpoint=endpoint, load=load)
     await test.run()
@@ -179,7 +180,7 @@ class _Test:
         self.first, self.last = load.warm_up, load.warm_up + load.counted
 
     async def run(self) -> None:
-        """Send, watch, and leave nothing in flight."""
+        """Send, watch, and leave no request in flight."""
         self.start_s = self.now()
         helpers = [asyncio.create_task(self._tick()), asyncio.create_task(self._send())]
         try:
@@ -192,7 +193,7 @@ class _Test:
             await asyncio.gather(*left, return_exceptions=True)
 
     def counted(self) -> list[Answer]:
-        """Answers that count, in the order in which they were sent; given up where they did not come."""
+        """Answers that count, in the order of sending; requests without an answer count as given up."""
         sent = [(place, self.begin_s[place]) for place in range(self.first, self.last) if place in self.begin_s]
         return [
             self.answers.get(place) or Answer(scheduled_s=begin_s, sent_s=begin_s, failure=_GIVEN_UP)
@@ -200,7 +201,7 @@ class _Test:
         ]
 
     def finished(self) -> tuple[int, float]:
-        """Requests that ended while the counted ones were being sent, and how long that took [s]."""
+        """Requests that completed while the counted ones were being sent, and how long that took [s]."""
         begin_s = self.start_s + self.first / self.load.rate
         end_s = min(self.start_s + self.last / self.load.rate, self.end_s)
         ends = [answer.last_s for answer in self.answers.values() if not answer.failure]
@@ -209,7 +210,7 @@ class _Test:
     async def _send(self) -> None:
         start_s = self.start_s
         for place, time_s in enumerate(self.load.times_s().tolist()):
-            # The prompt is made before its time, so that making it delays nothing.
+            # The prompt is made ahead of time, so that it does not delay sending.
             body = self.endpoint.body(self.load.input_tokens, self.load.output_tokens)
             if (wait_s := start_s + time_s - self.now()) > 0:
                 await asyncio.sleep(wait_s)
@@ -230,7 +231,7 @@ class _Test:
             self.tick_lag_s.append(self.now() - due_s)
 
     async def _watch(self, sender: asyncio.Task[None]) -> None:
-        """Until the counted requests have ended, time is over, or there is no hope."""
+        """Wait until the counted requests have completed, time has run out, or the server is hopelessly behind."""
         deadline_s = math.inf
         before: int | None = None
         while not self._is_answered() and self.now() < deadline_s:
@@ -297,7 +298,7 @@ def _window(
     tick_lag_s: Sequence[float] = (),
     is_cut: bool = False,
 ) -> Window:
-    """Answers in the order in which they were sent, as arrays."""
+    """Answers in the order of sending, as arrays."""
     failures = [answer.failure for answer in answers if answer.failure and answer.failure != _GIVEN_UP]
     if len(failures) <= _FEW_FAILED * len(answers):
         answers = [answer for answer in answers if answer.failure in ("", _GIVEN_UP)]

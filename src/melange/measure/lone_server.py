@@ -1,4 +1,4 @@
-"""A server without datasheet estimates: its profile comes from load points alone."""
+"""A server without datasheet estimates: only load points give its profile."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from melange.replica.reasons import why_zero
 from melange.slo import Slo
 from melange.workload.workload import Workload
 
-# What an instance is said to cost where nobody says it [USD/h].
+# Price of an instance if the user gives none [USD/h].
 _UNKNOWN_COST_PER_H = 1.0
 
 
@@ -33,13 +33,13 @@ class LoneServer:
     Parameters
     ----------
     name
-        What to call its replica type, the only one there is.
+        Name of its replica type, the only one.
     limits
-        What its engine allows, as far as it is known.
+        What its engine allows, as far as known.
     model
-        Name of the model that it serves, for the profile to carry.
+        Name of the served model, for the profile.
     cost_per_h
-        Price of the instance that it runs on [USD/h]; None: 1, with a caution.
+        Price of the instance that the server runs on [USD/h]; None: 1, with a caution.
     """
 
     name: str
@@ -63,14 +63,14 @@ class LoneServer:
 
 
 def server_subject(server: LoneServer, slo: Slo, workload: Workload, options: Options) -> Subject:
-    """A server whose steps are fitted to load points.
+    """A server whose step times are fitted to load points.
 
     Parameters
     ----------
     server
-        What is known of it.
+        What is known about the server.
     slo, workload, options
-        The objective, the traffic, what a plan must respect.
+        The objective, the traffic, and the options that a plan must respect.
     """
     return Subject(
         replica_type=server.name,
@@ -84,7 +84,7 @@ def server_subject(server: LoneServer, slo: Slo, workload: Workload, options: Op
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Fitted:
-    """A server whose steps are fitted to load points."""
+    """A server whose step times are fitted to load points."""
 
     server: LoneServer
     workload: Workload
@@ -92,7 +92,7 @@ class _Fitted:
     kept: RateCache
 
     def profile_of(self, points: Sequence[Measurement]) -> Profile | None:
-        """What is known of the server after some load points; None before there are any."""
+        """The profile of the server after some load points; None before there are any."""
         loads, searched = divided(points)
         if not loads:
             return None
@@ -103,7 +103,7 @@ class _Fitted:
         return completed(profile, searched, np.ones(1, bool), self.workload, self.slo, self.kept)
 
     def _closed_form(self, points: Sequence[Measurement]) -> Profile:
-        """Rates of all buckets by steps that were fitted to load points, under the limits on the mean."""
+        """Rates of all buckets, from step times that were fitted to load points, under the limits on the mean."""
         engine, limits = fit_engine(points, self.server.limits), self.slo.limits
         sizes, shape = planned_sizes(self.workload), one_layer(self.server.limits)
         unsure = np.exp(INTERVAL * spread_at(engine, points, sizes))

@@ -13,30 +13,30 @@ from melange.measure.search import START_SHARE, TURNS, WARM_UP_TURNS, Effort
 from melange.measure.subject import Bucket, Subject, latency_bound_s
 from melange.profile.profile import Profile
 
-# Where the objective limits the first token only: time of an output token that is taken in its place [s].
+# Assumed time per output token if the objective limits only the first token [s].
 _USUAL_TPOT_S = 0.05
-# An estimate is off by such a factor often enough.
+# Estimates are often wrong by this factor.
 _OFF = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outlook:
-    """What the search of one bucket may take.
+    """Expected effort for the search of one bucket.
 
     Parameters
     ----------
     bucket
-        Place on the grid.
+        Position in the grid.
     input_tokens, output_tokens
         Size of its requests.
     request_rate
-        Its share of the traffic [1/s].
+        Request rate of the bucket [1/s].
     guess
-        Highest rate that is expected [1/s]; None where nothing is known.
+        Expected highest rate [1/s]; None if unknown.
     tests
-        Rates that are tried.
+        Number of load tests.
     duration_s
-        Time that they take together [s].
+        Total time of the tests [s].
     """
 
     bucket: Bucket
@@ -55,16 +55,16 @@ class Outlook:
 def outlook(
     subject: Subject, profile: Profile | None, buckets: Sequence[Bucket], effort: Effort
 ) -> tuple[Outlook, ...]:
-    """What each bucket may take.
+    """Expected tests and duration for each bucket.
 
     The tests near the highest rate take ``warm-up + counted / rate + latency`` each, with the latency that the
-    objective allows. Where nothing is known of the rate, one request at a time bounds it from below.
+    objective allows. If the rate is unknown, one request at a time bounds it from below.
     """
     return tuple(_of(subject, profile, bucket, effort) for bucket in buckets)
 
 
 def guess_of(subject: Subject, profile: Profile | None, bucket: Bucket) -> float | None:
-    """Where the highest rate of a bucket is expected [1/s]; None where nothing is known."""
+    """Expected highest rate of a bucket [1/s]; None if unknown."""
     if profile is None:
         return None
     r = profile.index(subject.replica_type)
@@ -82,7 +82,7 @@ def _of(subject: Subject, profile: Profile | None, bucket: Bucket, effort: Effor
     guess = guess_of(subject, profile, bucket)
     rates = _tried(guess or 1.0 / latency_s, effort, is_guess=guess is not None)
     counted = effort.counted(subject.slo)
-    # Half of the tests are near enough to the limit to be repeated once.
+    # Half of the tests are near enough to the limit that one repeat is needed.
     times_s = [
         1.5 * (max(counted / rate, TURNS * latency_s) + WARM_UP_TURNS * latency_s) + latency_s / 2 for rate in rates
     ]
@@ -98,7 +98,7 @@ def _of(subject: Subject, profile: Profile | None, bucket: Bucket, effort: Effor
 
 
 def _tried(rate: float, effort: Effort, *, is_guess: bool) -> list[float]:
-    """About the rates that a search tries: up by doubling, then bisection of what is left."""
+    """Approximate rates that a search tries: doubling up, then bisection of the remaining range."""
     start = START_SHARE * rate if is_guess else rate
     doublings = [start * _OFF**power for power in range(3 if is_guess else 6)]
     halvings = math.ceil(math.log2(math.log(_OFF) / math.log1p(effort.precision)))

@@ -1,4 +1,4 @@
-"""One load point of a search: what was sent, the result, and whether it meets the SLO."""
+"""One load point of a search: the load, the result, and whether the result meets the SLO."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from melange.slo import Slo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """A load on a server and how it stands to an SLO.
+    """A load on a server, compared with an SLO.
 
     Parameters
     ----------
     rate
-        Requests sent a second [1/s]; None: each after the one before.
+        Requests sent per second [1/s]; None: each request after the previous one.
     metric
-        The metric that is nearest to its limit, or farthest beyond.
+        The metric that is nearest to its limit, or furthest beyond.
     excess, excess_low, excess_high
-        What the SLO binds of it over its limit (:class:`~melange.measure.window.Excess`), and the ends of a 90 %
-        interval on that.
+        The metric's value for the SLO divided by its limit (:class:`~melange.measure.window.Excess`), and the ends of a
+        90 % interval on this ratio.
     keeps_up
-        Whether the server ended requests as fast as they came.
+        Whether the server completed requests as fast as they arrived.
     is_client_late
         Whether the client could not keep its own schedule.
     latency_s
-        Mean latency of the requests that ended [s].
+        Mean latency of the completed requests [s].
     achieved_rate
-        Requests answered while they were sent [1/s]; None where none was.
+        Requests completed per second during sending [1/s]; None if none was.
     failure
-        What requests failed with; empty where none did.
+        The error of failed requests; empty if none failed.
     measurement
-        The load point for fitting step times; None if too few requests ended.
+        The load point for fitting step times; None if too few requests completed.
     """
 
     rate: float | None
@@ -56,12 +56,12 @@ class Point:
 
     @property
     def holds(self) -> bool:
-        """Whether the SLO holds at this load, which the server keeps up with."""
+        """Whether the server keeps up with this load and meets the SLO."""
         return self.keeps_up and self.excess <= 1
 
     @property
     def capacity(self) -> float | None:
-        """Requests that the server ends in a second where it cannot keep up [1/s]; None where it can."""
+        """Requests per second that the server completes if it cannot keep up [1/s]; None if it can."""
         return None if self.keeps_up else self.achieved_rate
 
     @property
@@ -70,7 +70,7 @@ class Point:
         return self.keeps_up and self.excess_high <= 1
 
     def is_settled(self, narrow: float) -> bool:
-        """Whether more requests of the same load would hardly change the answer."""
+        """Whether more requests at the same load would change the answer little."""
         if not self.keeps_up or self.excess_high <= 1 or self.excess_low > 1:
             return True
         return (self.excess_high - self.excess_low) / 2 <= narrow
@@ -85,7 +85,7 @@ class Point:
 
     @classmethod
     def from_json(cls, content: Json) -> Point:
-        """From the JSON object that :meth:`to_json` makes."""
+        """The inverse of :meth:`to_json`."""
         values: Json = {}
         for name in ("excess", "excess_low", "excess_high", "latency_s"):
             values[name] = math.inf if content[name] is None else number(content[name], name)
@@ -101,7 +101,7 @@ class Point:
 
 
 def point_of(window: Window, slo: Slo, **details: Any) -> Point:
-    """A window as a point; ``details`` say what was measured."""
+    """A window as a point; ``details`` describe what was measured."""
     found = excess(window, slo)
     whole = window.latency_s[np.isfinite(window.latency_s)]
     is_enough = len(whole) >= max(1, len(window.latency_s) // 2)

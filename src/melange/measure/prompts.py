@@ -1,4 +1,4 @@
-"""Prompts of an exact length: token ids where a server takes them, else words whose tokens were counted."""
+"""Prompts of an exact length: token ids if the server takes them, else words with known token counts."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 from melange.errors import MeasurementError
 
-# Short, common, and of one or two tokens in nearly every vocabulary.
+# Short, common words of one or two tokens in nearly every vocabulary.
 WORDS = (
     *("time", "year", "way", "day", "man", "world", "life", "hand", "part", "child", "eye", "woman", "place", "work"),
     *("week", "case", "point", "company", "number", "group", "problem", "fact", "water", "house", "night", "area"),
 )
 _OPENING = "the"
-# A word is used if this many repetitions of it are a whole number of tokens each: more are more reliable, but a longer
-# prompt. A judgment.
+# A word is used if this many repetitions give a whole number of tokens per word: more repetitions are more reliable,
+# but make the prompt longer. Chosen by judgment.
 _REPEATS = 16
-# Ids that exist in every vocabulary of practical size and are no special tokens in most.
+# Ids that exist in every vocabulary of practical size and are not special tokens in most.
 _PLAIN_IDS = tuple(range(1000, 1800))
 
 Count = Callable[[str], Awaitable[int]]
@@ -26,16 +26,16 @@ Count = Callable[[str], Awaitable[int]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vocabulary:
-    """What prompts are made of.
+    """The token ids or words that prompts consist of.
 
     Parameters
     ----------
     ids
-        Token ids to choose from; empty where prompts are words.
+        Token ids to choose from; empty if prompts are words.
     words
-        Words to choose from, each with its tokens after a blank.
+        Words to choose from, each with its token count after a blank.
     fixed_tokens
-        Tokens that every prompt has besides: a template's, a start token, the opening word.
+        Extra tokens in every prompt: from a template, a start token, or the opening word.
     """
 
     ids: tuple[int, ...] = ()
@@ -43,7 +43,7 @@ class Vocabulary:
     fixed_tokens: int = 0
 
     def prompt(self, tokens: int, choose: random.Random) -> list[int] | str:
-        """A random prompt of ``tokens`` tokens; random, so that no cache contains its prefix.
+        """A random prompt of ``tokens`` tokens; because it is random, no cache contains its prefix.
 
         >>> Vocabulary(ids=(7,)).prompt(3, random.Random(0))
         [7, 7, 7]
@@ -66,21 +66,21 @@ class Vocabulary:
 def body_of(
     vocabulary: Vocabulary, is_chat: bool, tokens: int, output_tokens: int, choose: random.Random
 ) -> dict[str, Any]:
-    """The part of a request that says what is asked, and how long the answer may be."""
+    """The part of a request that holds the prompt and the length of the answer."""
     prompt = vocabulary.prompt(tokens, choose)
     asked = {"messages": [{"role": "user", "content": prompt}]} if is_chat else {"prompt": prompt}
     return {**asked, "max_tokens": output_tokens}
 
 
 async def counted_words(count: Count, place: str) -> Vocabulary:
-    """Words with their tokens, found by counting the tokens of prompts.
+    """Words with their token counts, measured with prompts that repeat them.
 
-    Vocabularies split text at blanks first, so that the tokens of words add up; those that do not are left out.
+    Vocabularies split text at blanks first, so token counts of words add up; words for which they do not are left out.
 
     Raises
     ------
     MeasurementError
-        No word is a single token, so that no length can be met exactly.
+        No word is a single token, so exact lengths cannot be reached.
     """
     fixed = await count(_OPENING)
     words = []
@@ -97,5 +97,5 @@ async def counted_words(count: Count, place: str) -> Vocabulary:
 
 
 def id_vocabulary(known: Sequence[int], fixed_tokens: int = 0) -> Vocabulary:
-    """Token ids that the server's own tokenizer makes, or plain ones where it has none."""
+    """Token ids from the server's own tokenizer, or plain ids if the server has none."""
     return Vocabulary(ids=tuple(sorted(set(known))) or _PLAIN_IDS, fixed_tokens=fixed_tokens)

@@ -1,4 +1,4 @@
-"""Search the highest rate of one request size at which a server meets an SLO: doubling, then bisection."""
+"""Search for the highest rate of one request size at which a server meets an SLO: doubling, then bisection."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from melange.records import number, record
 from melange.slo import Slo
 from melange.units import ms
 
-# The search starts a little below what is expected, and gives up where a request comes so seldom that it is alone.
+# The search starts at this share of the expected rate, and gives up below this mean number of concurrent requests.
 START_SHARE, _LEAST_BATCH = 0.7, 0.02
-# A rate that holds and is as near to a capacity that was seen refutes it.
+# If a rate holds at this share of a capacity seen earlier, that capacity was too low and is ignored.
 _TOO_NEAR = 0.95
-# Tests at one rate wait for a steady state for the time of this many requests, and last at least this many.
+# Each test warms up for this many request latencies to reach a steady state, and then lasts at least this many.
 WARM_UP_TURNS, TURNS = 2.0, 3.0
-# Requests that warm a server up at least, and that lie beyond a percentile or a share at least (docs/measure.md): fewer
-# leave more to chance, more take longer. Judgments.
+# Least number of warm-up requests, and of requests beyond a percentile or share (docs/measure.md): fewer make results
+# more random, more take longer. Chosen by judgment.
 _LEAST_WARM_UP, _BEYOND = 5, 10
 # Margin on the expected latency under load, and timeout as a multiple of it.
 MARGIN, _PATIENCE = 1.5, 4.0
-# Where the objective bounds no latency, load is thought to slow requests down by this factor at most.
+# If the objective limits no latency, load is assumed to slow requests down by at most this factor.
 _SLOWEST = 4.0
 
 Probe = Callable[["Step"], Awaitable[Point]]
@@ -38,15 +38,15 @@ class Effort:
     Parameters
     ----------
     requests
-        Counted at each rate, at least; more where requests are long, or little may miss the objective.
+        Least number of counted requests per rate; more for long requests, or if few may miss the objective.
     repeats
-        Tests at one rate at most, until the interval on the metric is narrow or clear of the limit.
+        Most tests at one rate; tests repeat until the interval on the metric is narrow or does not contain the limit.
     narrow
-        Half the interval's width that is narrow, as a share of the limit.
+        Half width of an interval that counts as narrow, as a share of the limit.
     precision
-        Relative distance between the highest rate that holds and the lowest that does not, at which the search ends.
+        The search ends when the highest rate that holds and the lowest that fails differ by this share.
     alone
-        Requests sent one after another to begin with.
+        Requests sent one after another at the start.
     """
 
     requests: int = 60
@@ -70,16 +70,16 @@ class Effort:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One load that a search asks for.
+    """One load of a search.
 
     Parameters
     ----------
     rate
-        Requests a second [1/s]; None: one after another.
+        Requests per second [1/s]; None: one after another.
     latency_s
-        What a request is expected to take [s]; 0 where nothing is known.
+        Expected latency of a request [s]; 0 if unknown.
     is_far
-        Whether the objective is expected to hold by far, so that a few requests may say so.
+        Whether the objective is expected to hold by a wide margin, so that a few requests may be enough.
     """
 
     rate: float | None = None
@@ -102,17 +102,17 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What a search has found.
+    """The result of a search.
 
     Parameters
     ----------
     max_request_rate
-        The highest rate at which the SLO held [1/s]; 0: not even one request at a time holds it.
+        The highest rate at which the SLO held [1/s]; 0: it does not hold even for one request at a time.
     failed_rate
-        The lowest rate at which it did not [1/s]; infinite where the client gave up first.
+        The lowest rate at which the SLO failed [1/s]; infinite if the client's limit came first.
     low, high
-        Ends of an 80 % interval on the highest rate at which it holds [1/s]; ``high`` infinite where the client gave
-        up first.
+        Ends of an 80 % interval on the highest rate at which the SLO holds [1/s]; ``high`` is infinite if the client's
+        limit came first.
     why
         The limiting factor, in words.
     """
@@ -125,7 +125,7 @@ class Found:
 
     @classmethod
     def nothing(cls, why: str, failed_rate: float = 0.0) -> Found:
-        """No rate holds the objective."""
+        """A result for a size at which no rate meets the objective."""
         return cls(max_request_rate=0.0, failed_rate=failed_rate, low=0.0, high=0.0, why=why)
 
     def to_json(self) -> Json:
@@ -135,7 +135,7 @@ class Found:
 
     @classmethod
     def from_json(cls, content: Json) -> Found:
-        """From the JSON object that :meth:`to_json` makes; journals of before had no interval."""
+        """The inverse of :meth:`to_json`; older journals have no interval."""
         values: Json = {"low": content["max_request_rate"], "high": content["max_request_rate"]} | content
         known: Json = {
             name: math.inf if value is None else number(value, name) for name, value in values.items() if name != "why"
@@ -151,25 +151,25 @@ async def find_rate(
     effort: Effort | None = None,
     bound_s: float = math.inf,
 ) -> Found:
-    """The highest request rate that holds an SLO.
+    """Find the highest request rate that meets an SLO.
 
     Parameters
     ----------
     probe
-        Puts a load on the server and says what came of it.
+        Sends a load to the server and returns the result.
     slo
         The objective.
     guess
-        Where the highest rate is expected [1/s]; None: about where requests begin to meet each other.
+        Expected highest rate [1/s]; None: about the rate at which requests start to overlap.
     effort
         How thorough.
     bound_s
-        About what a request takes where the objective is just held [s].
+        Approximate latency of a request when the objective is just met [s].
 
     Raises
     ------
     MeasurementError
-        The client is too slow for any rate at which the server would be.
+        The client is too slow for every rate at which the server might be.
     """
     effort = effort or Effort()
     alone = await probe(Step())
@@ -179,7 +179,7 @@ async def find_rate(
     held, failed, points = alone, alone, [alone]
     rate = START_SHARE * guess if guess else 1.0 / alone.latency_s
     while (is_wide := high > low * (1 + effort.precision)) or not is_sure:
-        # What bounds the search has failed in a short test only, maybe disturbed: once more, at full length.
+        # The upper bound failed only in a short test, which may have been disturbed: repeat that rate at full length.
         rate = rate if is_wide else high
         is_far = math.isinf(high)
         expected_s = _expected_s(rate, alone, held, guess, bound_s)
@@ -200,17 +200,17 @@ async def find_rate(
 
 
 def _found(why: str, points: Sequence[Point], slo: Slo, held_rate: float, failed_rate: float) -> Found:
-    """The end of a search, with how sure it is."""
+    """The end of a search, with its confidence interval."""
     low, high = interval(points, slo, held_rate=held_rate, failed_rate=failed_rate)
     return Found(max_request_rate=held_rate, failed_rate=failed_rate, low=low, high=high, why=why)
 
 
 def _expected_s(rate: float, alone: Point, held: Point, guess: float | None, bound_s: float) -> float:
-    """What a request will take at a higher rate than one that held, with a margin [s].
+    """Expected latency at a rate above one that held, with a margin [s].
 
-    A server whose steps grow with what runs takes ``alone / (1 - rate s)``. s follows from what it took at the rate
-    that held; before that from the bound, which it reaches about where the highest rate is expected. Longer than the
-    bound is not waited for: that the objective does not hold is seen before.
+    A server whose step times grow with the number of running requests takes ``alone / (1 - rate s)``. s follows from
+    the latency at the rate that held. Before any rate has held, s follows from the bound, which is reached near the
+    expected highest rate. The wait never exceeds the bound: a missed objective is seen before.
     """
     most_s = bound_s if math.isfinite(bound_s) else _SLOWEST * held.latency_s
     if held.rate is not None:
@@ -225,9 +225,9 @@ def _expected_s(rate: float, alone: Point, held: Point, guess: float | None, bou
 
 
 def _next(low: float, high: float, failed: Point) -> float:
-    """The rate to try next: twice the last one, towards a capacity that was seen, or the middle.
+    """The rate to try next: twice the last one, a rate near an observed capacity, or the geometric mean.
 
-    What a server finished while it fell behind is its capacity, about, until a rate holds that is as high.
+    The rate that a server completed while it fell behind is about its capacity, until a rate that high holds.
     """
     if math.isinf(high):
         return 2 * low
@@ -240,7 +240,7 @@ def _next(low: float, high: float, failed: Point) -> float:
 
 
 def _limited(low: float, point: Point) -> str:
-    """Why a search ends at which the client fell behind, in words."""
+    """Why a search ended when the client fell behind, in words."""
     if low == 0:
         raise MeasurementError(
             f"the client falls behind its own schedule at {point.rate:.3g} requests/s, so a slow server cannot be "

@@ -1,12 +1,12 @@
 """Fit the step times of an engine to load points, without datasheet estimates.
 
-Where the accelerator and the model are known, :mod:`melange.profile.anchor` corrects an estimate; here there is none.
-The shape of the step is the same (:mod:`melange.replica.step`), and the points say what it holds::
+If the accelerator and the model are known, :mod:`melange.profile.anchor` corrects an estimate; here there is no
+estimate. The step has the same form (:mod:`melange.replica.step`), and its coefficients are fitted to the points::
 
     TPOT of requests at a rate      = mean step of the closed form at that load
     TTFT of requests one at a time  = the steps that read one prompt
 
-Coefficients that the points cannot distinguish keep the proportions of the first guess, which is made from them too.
+Coefficients that the points cannot distinguish keep the proportions of a first guess, which also comes from the points.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from melange.replica.engine import Engine
 from melange.replica.step import StepCost, scaled, stack
 from melange.workload.workload import Array
 
-# Each is scaled apart. The time of a prompt's tokens is told by TTFT, that of the others by TPOT under load.
+# Each coefficient has its own scale. TTFT determines the time of prompt tokens, TPOT under load the time of the others.
 _GROUPS = (
     ("host_s",),
     ("token_s",),
@@ -38,25 +38,25 @@ _GROUPS = (
     ("request_s",),
     ("weights_s",),
 )
-# The first guess: how a step of one request divides, the least part of a prompt's step that is for its tokens, and by
-# how much attention adds to a token of a prompt of this many. Judgments, from which the fit starts.
+# The first guess: how the step of one request divides, the least share of a prompt's step that goes to its tokens, and
+# how much attention adds per token at a prompt of this many tokens. Chosen by judgment; the fit starts from them.
 _TOKENS_SHARE = 0.1
 _HOST_SHARE, _WEIGHTS_SHARE, _SEQUENCE_SHARE = 0.3, 0.5, 0.1
 _CONTEXT_SHARE, _REQUEST_SHARE, _POSITION_SHARE = 0.1, 0.5, 0.2
 _POSITION_TOKENS = 1000.0
-# Steps are known no better than this share, however well they are fitted: load points of a minute differ by it.
+# Least relative error of step times, however good the fit: one-minute load points differ by this share.
 _LEAST_SPREAD = 0.05
-# Coefficients of the first guess are wrong by such a logarithm.
+# Standard deviation of the logarithm of coefficients in the first guess.
 _GUESS_SPREAD = 1.5
-# So much worse they are known at sizes far from all that were measured; how far that is, as estimates have it.
+# Additional spread at sizes far from all measured ones; the distance scale is the same as for estimates.
 _FAR_SPREAD, _REACH = 0.3, SHARES.reach
-# A limit that no server reaches, in 32 bits.
+# A limit that no server reaches; fits into 32 bits.
 _UNLIMITED = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineLimits:
-    """What an engine allows, as far as it is known.
+    """What an engine allows, as far as known.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ class EngineLimits:
     block_tokens
         Tokens of one KV block.
     is_chunked
-        Whether prompts are read in chunks beside running requests.
+        Whether prompts are read in chunks together with running requests.
     """
 
     max_sequences: int = 256
@@ -81,22 +81,22 @@ class EngineLimits:
 
 
 def fit_engine(points: Sequence[Measurement], limits: EngineLimits | None = None) -> Engine:
-    """An engine whose steps come nearest to load points.
+    """The engine whose step times fit the load points best.
 
-    Least squares of the logarithms of predicted over measured TPOT at every point, and over TTFT at those of requests
-    one at a time.
+    Minimizes the squared logarithms of predicted over measured TPOT at every point, and of predicted over measured TTFT
+    at points with one request at a time.
 
     Parameters
     ----------
     points
-        With mean TPOT and, one request at a time (``concurrency=1``) at least once, mean TTFT.
+        With mean TPOT, and with mean TTFT for at least one point with one request at a time (``concurrency=1``).
     limits
         What the engine allows.
 
     Raises
     ------
     InputError
-        No point of requests one at a time.
+        No point with one request at a time.
     """
     limits = limits or EngineLimits()
     alone = [point for point in points if point.concurrency == 1 and point.ttft_s.get("mean")]
@@ -130,9 +130,10 @@ def fit_engine(points: Sequence[Measurement], limits: EngineLimits | None = None
 
 
 def spread_at(engine: Engine, points: Sequence[Measurement], sizes: Sizes) -> Array:
-    """Standard deviation of the logarithm of a step's time at each size (1, I, O): the farther from points the larger.
+    """Standard deviation of the logarithm of the step time at each size (1, I, O); it grows with distance from points.
 
-    ``spread^2 = fit^2 + far^2 (1 - exp(-d^2 / (2 reach^2)))``, d the logarithmic distance to the nearest measured size.
+    ``spread^2 = fit^2 + far^2 (1 - exp(-d^2 / (2 reach^2)))``; d is the logarithmic distance to the nearest measured
+    size.
     """
     fit = math.log(engine.slow) / INTERVAL
     measured = {(point.input_tokens, point.output_tokens) for point in points}
@@ -141,7 +142,7 @@ def spread_at(engine: Engine, points: Sequence[Measurement], sizes: Sizes) -> Ar
 
 
 def replicas_with(engine: Engine, factor: float | Array = 1.0) -> Replicas:
-    """The engine as the closed form has it, all steps ``factor`` times as long."""
+    """The engine in the form that the closed form needs, with all step times multiplied by ``factor``."""
     limits = EngineLimits(
         max_sequences=engine.max_sequences,
         max_batched_tokens=engine.max_batched_tokens,
@@ -155,7 +156,7 @@ def replicas_with(engine: Engine, factor: float | Array = 1.0) -> Replicas:
 
 
 def one_layer(limits: EngineLimits) -> Model:
-    """A model that stands for one whose shape is not known: its KV cache is counted in tokens of all layers."""
+    """A placeholder for a model of unknown shape: its KV cache is counted in tokens of all layers."""
     return Model(
         name="unknown",
         layers=1,
@@ -182,14 +183,14 @@ def _replicas(cost: StepCost, limits: EngineLimits) -> Replicas:
 
 
 def _prompt_ratio(replicas: Replicas, point: Measurement) -> float:
-    """Predicted over measured time to the first token of a request that is alone."""
+    """Predicted over measured time to first token of a request that is alone."""
     sizes = Sizes(inputs=np.full((1, 1, 1), point.input_tokens), outputs=np.full((1, 1, 1), point.output_tokens))
     own_s = prompt_times_s(replicas, sizes, np.zeros((1, 1, 1)))[0]
     return float(own_s[0, 0, 0]) / point.ttft_s["mean"]
 
 
 def _first_guess(alone: Sequence[Measurement]) -> StepCost:
-    """Coefficients of about the right size, from requests one at a time."""
+    """Coefficients of the right magnitude, from requests one at a time."""
     longest = max(alone, key=lambda point: point.input_tokens)
     prompt_s = longest.ttft_s["mean"]
     step_s = longest.tpot_s.get("mean") or prompt_s / longest.input_tokens

@@ -21,28 +21,28 @@ from melange.replica.parallelism import Layout
 from melange.slo import Slo
 from melange.workload.workload import Mask, Workload
 
-# Where a bucket of the workload is, by input and by output.
+# Index of a bucket of the workload, by input and by output.
 Bucket = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """What a campaign measures, and what for.
+    """What a campaign measures, and for which traffic and objective.
 
     Parameters
     ----------
     replica_type
-        Name of the replica type that the server is one of.
+        Name of the server's replica type.
     workload
-        The traffic; its buckets are measured at the sizes that they are planned for.
+        The traffic; each bucket is measured at the size that represents it in a plan.
     slo
         The objective.
     options
-        What a plan must respect.
+        The options that a plan must respect.
     profile_of
-        What is known of all replica types after some load points: None where nothing is.
+        Gives the profile of all replica types after some load points; None if nothing is known.
     cost_per_h
-        Price of the instance that the server runs on [USD/h]; None where it is not known.
+        Price of the server's instance [USD/h]; None if unknown.
     """
 
     replica_type: str
@@ -59,13 +59,13 @@ class Subject:
             )
 
     def size(self, bucket: Bucket) -> tuple[int, int]:
-        """Tokens in and out of the requests that stand for a bucket."""
+        """Input and output tokens of the requests that represent a bucket."""
         inputs, outputs = self.workload.input_tokens[bucket], self.workload.output_tokens[bucket]
         return max(1, round(float(inputs))), max(1, round(float(outputs)))
 
 
 def same_kind(profile: Profile, name: str) -> Mask:
-    """Replica types (R,) that differ from the named one in price and place only."""
+    """Replica types (R,) that differ from the named one only in price and place."""
     one = profile.replica_types[profile.index(name)]
     key = _kind(one)
     return np.array([_kind(other) == key for other in profile.replica_types])
@@ -85,27 +85,27 @@ def service_subject(
     anchors: Sequence[Measurement] = (),
     kept: RateCache | None = None,
 ) -> Subject:
-    """A replica type of a service, whose estimates load points correct.
+    """A replica type of a service; load points correct its estimates.
 
     Parameters
     ----------
     name
-        Of the replica type; or of an accelerator, or ``A10G tp2``, where one replica type is of it.
+        Name of the replica type, or of an accelerator (also as ``A10G tp2``) if only one replica type uses it.
     inputs
-        What the service is estimated from, a workload and limits on the mean among it.
+        The inputs of the service's estimates; they include a workload and limits on the mean.
     slo
-        The objective, by its own statistic.
+        The objective, with its own statistic.
     options
-        What a plan must respect.
+        The options that a plan must respect.
     anchors
         Load points of other replica types, or of earlier tests.
     kept
-        Simulated rates that were found before; None: none were.
+        Simulated rates from earlier runs; None: there are none.
 
     Raises
     ------
     InputError
-        As of ``anchor``; a name that is not known.
+        The errors of ``anchor``, or an unknown name.
     """
     if not isinstance(inputs.sizes, Workload):
         raise TypeError("a subject is measured for a workload, and the inputs hold buckets")
@@ -129,7 +129,7 @@ def service_subject(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Anchored:
-    """A replica type of a service, whose estimates load points correct."""
+    """A replica type of a service; load points correct its estimates."""
 
     replica_type: str
     inputs: EstimateInputs
@@ -139,16 +139,17 @@ class _Anchored:
     kept: RateCache
 
     def profile_of(self, points: Sequence[Measurement]) -> Profile:
-        """What is known of all replica types after some load points."""
+        """The profile of all replica types after some load points."""
         loads, searched = divided(points)
-        # Its own prompts have nothing in common, and a server that speculates will do so for the traffic too.
+        # The load test's prompts share no prefix, and a server with speculative decoding will use it for the traffic
+        # too.
         profile = anchor_from(self.inputs, [*self.anchors, *loads], doubtful=True)
         where = same_kind(profile, self.replica_type)
         return completed(profile, searched, where, self.workload, self.slo, self.kept)
 
 
 def divided(points: Sequence[Measurement]) -> tuple[list[Measurement], list[Measurement]]:
-    """Points at one load, and maximum rates that were searched for."""
+    """Load points at one load, and maximum rates that were found by search."""
     loads = [point for point in points if point.max_request_rate is None]
     return loads, [point for point in points if point.max_request_rate is not None]
 
@@ -156,21 +157,21 @@ def divided(points: Sequence[Measurement]) -> tuple[list[Measurement], list[Meas
 def completed(
     profile: Profile, searched: Sequence[Measurement], where: Mask, workload: Workload, slo: Slo, kept: RateCache
 ) -> Profile:
-    """A profile under the limits on the mean made one under the objective.
+    """Turn a profile under limits on the mean into one under the objective.
 
     Parameters
     ----------
     profile
-        Rates from steps that load points tell of.
+        Rates from step times that load points have corrected.
     searched
-        Maximum rates that were searched for under load, which take the place of others.
+        Maximum rates that were found under load; they replace other rates.
     where
-        Replica types that those are of (R,), true or false.
+        Replica types that the searched rates belong to (R,), true or false.
     workload, slo
-        The traffic, and the objective: where it is on no mean, other rates are found by simulation, as searched rates
-        hold it and not its mean.
+        The traffic and the objective. If the objective is not on a mean, other rates come from simulation, because
+        searched rates hold the objective and not its mean.
     kept
-        Simulated rates that were found before.
+        Simulated rates from earlier runs.
     """
     profile, cautions = with_searched_rates(profile, planned_sizes(workload), slo, searched, where)
     profile = replace(profile, cautions=(*profile.cautions, *cautions))
@@ -182,7 +183,7 @@ def completed(
 
 
 def _named(replica_types: Sequence[ReplicaType], name: str) -> ReplicaType:
-    """The replica type of that name, or the cheapest of those with that accelerator and degree."""
+    """The replica type of that name, or the cheapest with that accelerator and tensor-parallel degree."""
     for one in replica_types:
         if one.name == name:
             return one
@@ -205,7 +206,7 @@ def _named(replica_types: Sequence[ReplicaType], name: str) -> ReplicaType:
 
 
 def latency_bound_s(slo: Slo, output_tokens: int) -> float:
-    """About what a request takes where the SLO is just held [s]; infinite where it limits the first token only."""
+    """Approximate latency of a request when the SLO is just met [s]; infinite if the SLO limits only TTFT."""
     tpot_s = slo.tpot_s * output_tokens + (slo.ttft_s or 0.0) if slo.tpot_s else math.inf
     ntpot_s = slo.ntpot_s * output_tokens if slo.ntpot_s else math.inf
     return min(tpot_s, ntpot_s, slo.latency_s or math.inf)

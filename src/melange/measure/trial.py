@@ -13,7 +13,7 @@ from melange.measure.search import MARGIN, Effort, Step
 from melange.measure.window import Window, merged
 from melange.slo import Slo
 
-# Share of the counted requests that is sent first if the objective is expected to hold by far.
+# Share of the counted requests that is sent first if the objective is expected to hold by a wide margin.
 _FEW_SHARE = 1 / 3
 
 Send = Callable[[Load], Awaitable[Window]]
@@ -22,21 +22,22 @@ Send = Callable[[Load], Awaitable[Window]]
 async def try_rate(send: Send, step: Step, size: tuple[int, int], slo: Slo, effort: Effort, **details: Any) -> Point:
     """Load at one rate, repeated until it is clear whether the objective holds.
 
-    A window in which the client was late says nothing of the server, and one in which requests still take longer and
-    longer nothing of its steady state: the next one follows, and waits as long for that as requests were seen to take.
+    A window in which the client was late says nothing about the server. A window in which latency still grows says
+    nothing about the server's steady state: another window follows, with a warm-up as long as the latency that was
+    seen.
 
     Parameters
     ----------
     send
-        Puts a load on the server.
+        Sends a load to the server.
     step
-        The rate, and what is expected of it.
+        The rate, and the expected latency.
     size
-        Tokens in and out.
+        Input and output tokens.
     slo, effort
-        The objective, and how thorough to be.
+        The objective, and how thorough the search is.
     details
-        For the measurement that the point holds.
+        Details to record in the point's measurement.
     """
     windows: list[Window] = []
     others: list[Window] = []
@@ -59,7 +60,7 @@ async def try_rate(send: Send, step: Step, size: tuple[int, int], slo: Slo, effo
 
 
 def _counts(counted: int, step: Step, effort: Effort) -> list[int]:
-    """Requests to count in each window, at least."""
+    """Least number of requests to count in each window."""
     return [*([math.ceil(counted * _FEW_SHARE)] if step.is_far else []), *([counted] * effort.repeats)]
 
 

@@ -15,49 +15,49 @@ from melange.replica.simulated.outcome import excess_of, place_within
 from melange.slo import METRICS, Slo
 from melange.workload.workload import Array
 
-# Statistics that a load point keeps.
+# Statistics that a load point records.
 _QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
-# Ends of the interval on a statistic, the blocks it is drawn from, and how often.
+# Level of the interval on a statistic, number of bootstrap blocks, and number of draws.
 _CONFIDENCE, BLOCKS, _DRAWS = 0.9, 12, 400
-# A server that falls behind by more than this share of the time that passes does not keep up.
+# A server that falls behind by more than this share of the elapsed time does not keep up.
 DRIFT = 0.05
-# A client whose requests leave, or whose clock ticks, later than this is the slow one: a share of the latency and of
-# the time between tokens that it measures, and what no machine can be blamed for [s].
+# A client whose requests or clock are later than this is too slow: as a share of the latency and of the time between
+# tokens that it measures, and an absolute delay that is normal on any machine [s].
 _LATE_SHARE, _LATE_S = 0.1, 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Window:
-    """N requests of one size that were sent one after another, or at random times at one rate, in steady state.
+    """N requests of one size, sent one after another or at random times at one rate, in steady state.
 
     Parameters
     ----------
     input_tokens, output_tokens
-        Their size.
+        Size of the requests.
     offered_rate
-        At which they were sent [1/s]; None: each after the one before.
+        Rate at which they were sent [1/s]; None: each request after the previous one.
     scheduled_s
-        When they were to be sent, from the first on (N,) [s].
+        When they were scheduled, from the first on (N,) [s].
     ttft_s, tpot_s, ntpot_s, latency_s
-        Of each (N,) [s]; infinite where it was given up.
+        Times of each request (N,) [s]; infinite if it was given up.
     itl_s
         Gaps between tokens, of all requests (G,) [s].
     lag_s
-        By how much the client sent each too late (N,) [s].
+        Delay of the client in sending each request (N,) [s].
     tick_lag_s
-        By how much the client's own clock was late, sampled (T,) [s].
+        Delay of the client's own clock, sampled (T,) [s].
     finished
-        Requests that ended while those were being sent.
+        Requests that completed while the counted requests were being sent.
     span_s
-        Time over which they were sent [s].
+        Time over which the counted requests were sent [s].
     failed
-        Requests that failed.
+        Number of failed requests.
     failure
-        What the first of those failed with.
+        The error of the first failed request.
     is_cut
         Whether the test was ended early because the server was far behind.
     repeats
-        Windows that this one is made of.
+        Number of windows that were joined into this one.
     """
 
     input_tokens: int
@@ -80,7 +80,7 @@ class Window:
 
     @property
     def achieved_rate(self) -> float:
-        """Requests answered while they were sent [1/s]."""
+        """Requests completed per second during sending [1/s]."""
         return self.finished / self.span_s if self.span_s > 0 else 0.0
 
     def metric(self, name: str) -> Array:
@@ -90,9 +90,9 @@ class Window:
 
     @property
     def drift(self) -> tuple[float, float]:
-        """By how much later a request ends for each second that it arrives later, and the standard error of that.
+        """How much later a request completes per second of later arrival, and the standard error of this slope.
 
-        0 in steady state; under overload ``1 - capacity / rate``, because all wait for those before them.
+        0 in steady state; ``1 - capacity / rate`` under overload, because every request waits for those before it.
         """
         time = self.scheduled_s - self.scheduled_s.mean()
         spread = float((time**2).sum())
@@ -100,13 +100,13 @@ class Window:
             return 0.0, 0.0
         slope = float((time * self.latency_s).sum()) / spread
         left = self.latency_s - self.latency_s.mean() - slope * time
-        # Neighbors wait for the same things, so that blocks of them count as one.
+        # Neighbors wait for the same things, so a block of them counts as one sample.
         alike = max(1.0, len(time) / BLOCKS / self.repeats)
         return slope, math.sqrt(float((left**2).sum()) / (len(time) - 2) / spread * alike)
 
     @property
     def keeps_up(self) -> bool:
-        """Whether the server ends requests as fast as they come."""
+        """Whether the server completes requests as fast as they arrive."""
         slope, error = self.drift
         return not self.is_cut and not (slope > DRIFT and slope > 2 * error)
 
@@ -142,7 +142,7 @@ class Window:
 
 
 def merged(windows: Sequence[Window]) -> Window:
-    """Windows of the same load as one, each in the order of its own time."""
+    """Windows of the same load, joined into one, each in its own time order."""
     first = windows[0]
     if len(windows) == 1:
         return first
@@ -174,17 +174,17 @@ def _statistics(values: Array) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Excess:
-    """What an SLO binds over its limit, of the metric for which that is largest.
+    """The metric with the largest ratio of value to limit, for an SLO.
 
     Parameters
     ----------
     metric
-        Which.
+        Name of the metric.
     value
-        Statistic over limit; under limits of requests, what the share of them that is asked for stays within, in
-        multiples of the limits. Held where at most 1.
+        Statistic divided by its limit. Under limits per request: the multiple of the limits that the required share of
+        requests stays within. The SLO holds if this is at most 1.
     low, high
-        Ends of a 90 % interval on it.
+        Ends of a 90 % interval on the value.
     """
 
     metric: str
@@ -194,10 +194,11 @@ class Excess:
 
 
 def excess(window: Window, slo: Slo, *, seed: int = 0) -> Excess:
-    """How a window stands to an SLO.
+    """Compare a window with an SLO.
 
-    The interval is that of a block bootstrap: requests that follow each other wait for the same things, so runs of them
-    are drawn and not single ones (Künsch, The jackknife and the bootstrap for general stationary observations, 1989).
+    The interval comes from a block bootstrap: consecutive requests wait for the same things, so the bootstrap draws
+    blocks of them and not single requests (Künsch, The jackknife and the bootstrap for general stationary observations,
+    1989).
     """
     if slo.is_on_requests:
         return _excess_of_requests(window, slo, seed)
@@ -214,7 +215,7 @@ def excess(window: Window, slo: Slo, *, seed: int = 0) -> Excess:
 
 
 def _excess_of_requests(window: Window, slo: Slo, seed: int) -> Excess:
-    """The same of limits that each request must meet by itself: requests without an answer have missed them."""
+    """The same for limits that each request must meet: requests without an answer have missed them."""
     if not len(window.latency_s):
         return Excess(metric=next(iter(slo.limits)), value=math.inf, low=math.inf, high=math.inf)
     values = {metric: window.metric(metric) for metric in slo.limits}
@@ -225,7 +226,7 @@ def _excess_of_requests(window: Window, slo: Slo, seed: int) -> Excess:
 
 
 def _statistic(values: npt.NDArray[np.float64], name: str) -> float:
-    """The mean or a percentile, such as ``p99``; infinite where there is no value, or too many are."""
+    """The mean or a percentile, such as ``p99``; infinite if there is no value, or if too many are infinite."""
     if not len(values):
         return math.inf
     if name == "mean":
@@ -242,6 +243,6 @@ def _interval(values: Array, statistic: Callable[[Array], float], repeats: int, 
     chosen = random.integers(len(blocks), size=(_DRAWS, len(blocks)))
     drawn = np.array([statistic(np.concatenate([blocks[place] for place in row])) for row in chosen])
     tail = (1 - _CONFIDENCE) / 2
-    if not np.isfinite(drawn).all():  # between a number and none there is nothing
+    if not np.isfinite(drawn).all():  # no interpolation between a finite and an infinite value
         return float(np.quantile(drawn, tail, method="lower")), float(np.quantile(drawn, 1 - tail, method="higher"))
     return float(np.quantile(drawn, tail)), float(np.quantile(drawn, 1 - tail))

@@ -1,9 +1,9 @@
-"""The next bucket to measure: the one whose unknown rate affects the fleet most; none once no plan would change.
+"""The next bucket to measure: the bucket whose unknown rate affects the fleet most; none if the plan cannot change.
 
-Of a bucket with ``rate`` arrivals a second, between ``rate / high`` and ``rate / low`` replicas are needed: the width
-of that, times the share of the bucket that the replica type would serve, is what a measurement is about. The plan is
-solved with all rates of the type at their low end, and at their high end; once both buy the same, nothing is left to
-measure. What was measured stays as it was found: its interval is what a search leaves, and another would not narrow it.
+A bucket with ``rate`` arrivals per second needs between ``rate / high`` and ``rate / low`` replicas. The value of a
+measurement is the width of this range, times the share of the bucket that the replica type would serve. The plan is
+solved with all rates of the type at their low ends, and at their high ends; if both plans buy the same, no measurement
+is needed. A measured rate stays as found: another search would leave an interval of the same width.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from melange.plan.solve import solve
 from melange.profile.profile import MEASURED, Profile
 from melange.workload.workload import Array, Mask
 
-# A rate is not believed to be below this share of what it may be at best, or one bucket would outweigh all others.
+# Lower bound of a rate as a share of its highest estimate; without it, one bucket would outweigh all others.
 _LEAST_SHARE = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """What to do next.
+    """The next buckets to measure.
 
     Parameters
     ----------
     buckets
-        Buckets that are not measured yet, those that matter most first.
+        Buckets that are not measured yet, most important first.
     is_settled
-        Whether the plan would be the same whatever they turn out to be.
+        Whether the plan would stay the same for all possible rates of these buckets.
     costs_per_h
-        Cost of the plan with the type's rates at their low and at their high end [USD/h]; None: there is no plan.
+        Cost of the plan with the type's rates at their low and at their high ends [USD/h]; None: there is no plan.
     """
 
     buckets: tuple[Bucket, ...]
@@ -44,10 +44,10 @@ class Choice:
 
 
 def choose(subject: Subject, profile: Profile | None) -> Choice:
-    """What to measure next, after ``profile`` is known; None: nothing is known yet."""
+    """The next buckets to measure, given ``profile``; None: nothing is known yet."""
     traffic = subject.workload.request_rate
     if profile is None:
-        # Tokens are what takes time.
+        # The number of tokens determines the time.
         tokens = traffic * (subject.workload.input_tokens / 10 + subject.workload.output_tokens)
         return Choice(buckets=_in_order(tokens), is_settled=False)
     kind = same_kind(profile, subject.replica_type)
@@ -61,7 +61,7 @@ def choose(subject: Subject, profile: Profile | None) -> Choice:
     low = np.maximum(profile.low[r], _LEAST_SHARE * high)
     width = np.divide(1.0, low, out=np.zeros_like(low), where=low > 0)
     width -= np.divide(1.0, high, out=np.zeros_like(high), where=high > 0)
-    # What was measured is known; what the type cannot serve even at its best is left alone, except where that is all.
+    # Skip measured buckets, and buckets that the type cannot serve even at best, unless it can serve none.
     is_open = (profile.provenance[r] != MEASURED) & ((high > 0) | ~(high > 0).any())
     value = np.where(is_open, traffic * served * np.maximum(width, 1e-12), 0.0)
     low_plan, _, high_plan = ends
@@ -73,21 +73,21 @@ def choose(subject: Subject, profile: Profile | None) -> Choice:
 
 
 def _as_found(profile: Profile) -> Profile:
-    """The profile with measured cells exactly as they were found."""
+    """The profile with measured cells exactly as measured."""
     is_measured = profile.provenance == MEASURED
     low, high = (np.where(is_measured, profile.max_request_rate, end) for end in (profile.low, profile.high))
     return replace(profile, low=low, high=high)
 
 
 def _in_order(value: Array) -> tuple[Bucket, ...]:
-    """Buckets of some value, the greatest first."""
+    """Buckets with a positive value, largest first."""
     order = np.argsort(-value, axis=None, kind="stable")
     cells = [divmod(int(cell), value.shape[1]) for cell in order]
     return tuple(cell for cell in cells if value[cell] > 0)
 
 
 def _plan_at(subject: Subject, profile: Profile, kind: Mask, deviation: float) -> Plan | None:
-    """The plan with the types of one kind at one place of their intervals, the others as they are."""
+    """The plan with the types of one kind at a given quantile of their intervals, and the others unchanged."""
     rates = with_rates(profile, at_quantile(profile, np.where(kind, deviation, 0.0)), NOT_KNOWN)
     try:
         return solve(subject.workload, rates, replace(subject.options, confidence=None, budget_per_h=None))

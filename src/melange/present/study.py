@@ -15,25 +15,25 @@ from melange.workload.workload import Workload
 
 
 def compared_types(plan: Plan) -> list[int]:
-    """Types that are compared by request size, by position; the intervals of others are not shown."""
-    # A second pool works like its type, and plans at other limits and rates have none.
+    """Types that are compared by request size, by index; the intervals of other types are not shown."""
+    # A second pool performs like its type, and plans at other limits and rates have no second pools.
     return [r for r in comparable_types(plan) if not plan.replica_types[r].pool]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Study:
-    """A plan and its curves, as pages show them.
+    """A plan and its curves, as shown on pages.
 
     Parameters
     ----------
     exploration
-        The plan, with plans at other rates and limits.
+        The plan, and plans at other rates and limits.
     day
-        When it was made; None if unknown.
+        Date of the plan; None if unknown.
     compared
-        Types that are compared by request size, as positions in ``replica_types``.
+        Indexes in ``replica_types`` of the types that are compared by request size.
     found
-        The cheapest of them for each size.
+        The cheapest of these types for each size.
     legend
         Letters and colors of the types.
     """
@@ -58,12 +58,12 @@ class Study:
 
     @property
     def workload(self) -> Workload:
-        """What was planned for."""
+        """The workload of the plan."""
         return self.plan.question.workload
 
     @property
     def profile(self) -> Profile:
-        """What the plan was made from."""
+        """The profile of the plan."""
         return self.plan.question.profile
 
     @property

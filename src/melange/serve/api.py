@@ -42,13 +42,13 @@ def application(
     Parameters
     ----------
     token
-        What clients must send as ``Authorization: Bearer``; empty: nothing, for a server on the loopback address.
+        Token that clients must send as ``Authorization: Bearer``; empty: none, for a server on the loopback address.
     parallel
-        Jobs that run at a time.
+        Number of jobs that run at the same time.
     limits
-        What each may take.
+        Limits of each job.
     hosts
-        Names that requests may address it by; ``*``: any. Others are refused: a page in a browser could otherwise
+        Host names that requests may use; ``*``: any. Other names are rejected: otherwise a page in a browser could
         reach a server on the loopback address under a name of its own.
     most_upload_bytes
         Largest uploaded file [bytes].
@@ -150,7 +150,7 @@ def _add_jobs(app: FastAPI, jobs: Callable[[], Queue]) -> None:
 
 
 async def _wait(job: Job, wait_s: float) -> None:
-    """Until it has ended, at most so long."""
+    """Wait until the job has ended, with a time limit."""
     end = time.monotonic() + wait_s
     while not job.is_ended and (left := end - time.monotonic()) > 0:
         await job.wait_for_news(left)
@@ -162,7 +162,7 @@ def _shown(job: Job) -> JSONResponse:
 
 
 async def _events(job: Job) -> AsyncIterator[str]:
-    """News as they come, then how it ended; a comment now and then keeps the connection open."""
+    """Send progress as it comes, then the result; occasional comments keep the connection open."""
     told = 0
     while True:
         while told < len(job.progress):

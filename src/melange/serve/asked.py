@@ -1,4 +1,4 @@
-"""What a client of the HTTP API may ask, and the command line that answers it."""
+"""Requests to the HTTP API, and the command lines that answer them."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ class Asked(BaseModel):
     page: ClassVar[str] = ""
 
     def arguments(self) -> list[str]:
-        """The command's arguments; its files are in the working directory."""
+        """The command's arguments; its files are in the job's folder."""
         raise NotImplementedError
 
     def documents(self) -> Mapping[str, object]:
-        """The files that the request itself holds."""
+        """The files that the request contains."""
         return {}
 
     def uploads(self) -> Mapping[str, str]:
-        """Numbers of uploaded files, by the name that the service knows them by."""
+        """Numbers of uploaded files, by the names in the service."""
         return {}
 
 
@@ -56,11 +56,11 @@ class OfService(Asked):
     quick: bool = Field(False, description="Plan by closed form only, without simulation.")
 
     def documents(self) -> Mapping[str, object]:
-        """The service."""
+        """The service's file."""
         return {SERVICE: self.service}
 
     def uploads(self) -> Mapping[str, str]:
-        """As asked."""
+        """The uploads named in the request."""
         return self.files
 
     def _common(self) -> list[str]:
@@ -76,12 +76,12 @@ class PlanAsked(OfService):
     drop_unservable: bool = Field(False, description="Plan for the remaining sizes when some cannot be served.")
 
     def arguments(self) -> list[str]:
-        """Of melange plan."""
+        """Arguments of melange plan."""
         flags = ("--incumbent=" + PLAN,) if self.incumbent is not None else ()
         return [*self._common(), *flags, *(("--drop-unservable",) if self.drop_unservable else ()), "--json"]
 
     def documents(self) -> Mapping[str, object]:
-        """The service, and the current plan."""
+        """The files of the service and the current plan."""
         return {SERVICE: self.service} | ({} if self.incumbent is None else {PLAN: self.incumbent})
 
 
@@ -96,7 +96,7 @@ class WhatIfAsked(OfService):
     save: str | None = Field(None, description="Find what would save this share of the cost: 20%.")
 
     def arguments(self) -> list[str]:
-        """Of melange what-if."""
+        """Arguments of melange what-if."""
         flags = [
             *(f"--price={one}" for one in self.prices),
             *(f"--rate={one}" for one in self.rates),
@@ -114,7 +114,7 @@ class ExploreAsked(OfService):
     page: ClassVar[str] = PAGE
 
     def arguments(self) -> list[str]:
-        """Of melange explore."""
+        """Arguments of melange explore."""
         return [*self._common(), f"--out={PAGE}"]
 
 
@@ -131,7 +131,7 @@ class ValidateAsked(Asked):
     scenario: str | None = Field(None, description="For example ramp or loss.")
 
     def arguments(self) -> list[str]:
-        """Of melange validate."""
+        """Arguments of melange validate."""
         flags = [
             f"--{name}={value}"
             for name, value in (
@@ -146,11 +146,11 @@ class ValidateAsked(Asked):
         return [PLAN, *flags, "--json"]
 
     def documents(self) -> Mapping[str, object]:
-        """The plan."""
+        """The file of the plan."""
         return {PLAN: self.plan}
 
     def uploads(self) -> Mapping[str, str]:
-        """The log."""
+        """The uploaded log."""
         return {} if self.trace is None else {self.trace_name: self.trace}
 
 
@@ -164,10 +164,10 @@ class DeployAsked(Asked):
     options: dict[str, str] = Field({}, description="Options of the target.")
 
     def arguments(self) -> list[str]:
-        """Of melange deploy."""
+        """Arguments of melange deploy."""
         options = [f"--option={key}={value}" for key, value in self.options.items()]
         return [PLAN, f"--to={self.to}", *(f"--replica={one}" for one in self.replicas), *options, "--json"]
 
     def documents(self) -> Mapping[str, object]:
-        """The plan."""
+        """The file of the plan."""
         return {PLAN: self.plan}

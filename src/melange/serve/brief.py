@@ -1,4 +1,4 @@
-"""The part of a result that an assistant reads: a plan.json has half a megabyte, most of it the profile."""
+"""The part of a result for an assistant to read: a plan.json has half a megabyte, most of it the profile."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from melange.files import Json
 
-# Arrays by request size or time, and what the plan was made from.
+# Arrays by request size or time, and inputs of the plan.
 _LEFT_OUT = frozenset(
     {
         "bucket_attainment",
@@ -25,12 +25,12 @@ _LEFT_OUT = frozenset(
         "share",
     }
 )
-# By replica type: only those in use, or possible alone, are shown.
+# Counts by replica type: only nonzero ones are shown.
 _COUNTS = frozenset({"instances", "replicas", "load"})
 
 
 def brief(result: Json) -> Json:
-    """A result without what is only for other commands.
+    """A result without the parts that only other commands need.
 
     >>> brief({"cost_per_h": 2.5, "share": [[1.0]], "instances": {"L4": 2, "H100": 0}})
     {'cost_per_h': 2.5, 'instances': {'L4': 2}}

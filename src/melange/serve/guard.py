@@ -1,4 +1,4 @@
-"""What every server of the package refuses: other host names, large bodies, and clients without the token."""
+"""Requests that every server of the package rejects: other host names, large bodies, and clients without the token."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from melange.errors import InputError
 from melange.units import MIB
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-# Longest body of a request that uploads nothing [bytes].
+# Longest body of a request that is not an upload [bytes].
 MOST_BODY = 32 * MIB
 
 
 def check_reachable(host: str, token: str, token_env: str) -> tuple[str, ...]:
-    """The names that a server on an address may be called by; ``*``: any.
+    """Host names that clients may use for a server on an address; ``*``: any.
 
     A page in a browser could otherwise reach a server on the loopback address under a name of its own.
 
     Raises
     ------
     InputError
-        Others can reach the address, and no token protects it.
+        Other machines can reach the address, and no token protects the server.
     """
     if host in LOOPBACK:
         return LOOPBACK
@@ -41,12 +41,12 @@ def check_reachable(host: str, token: str, token_env: str) -> tuple[str, ...]:
 
 
 async def received(request: Request, place: Path, most: float) -> int:
-    """Write a request's body to a file as it comes; its size [bytes].
+    """Write a request's body to a file while it arrives; returns its size [bytes].
 
     Raises
     ------
     HTTPException
-        A body of more than ``most`` bytes, of which nothing is kept.
+        The body is longer than ``most`` bytes; none of it is kept.
     """
     size = 0
     with place.open("wb") as file:
@@ -62,33 +62,33 @@ async def received(request: Request, place: Path, most: float) -> int:
 
 
 def is_same(given: str, wanted: str) -> bool:
-    """Whether two secrets are equal, in a time that does not depend on where they differ."""
+    """Whether two secrets are equal; the time does not depend on where they differ."""
     return hmac.compare_digest(given.encode(), wanted.encode())
 
 
 def guard(app: FastAPI, hosts: tuple[str, ...], most_by_path: Mapping[str, float]) -> None:
-    """Let an application refuse other host names, bodies that are too large or of unknown size, and malformed requests.
+    """Make an application reject other host names, bodies of excessive or unknown size, and malformed requests.
 
     Parameters
     ----------
     app
         The application.
     hosts
-        Names that requests may address it by; ``*``: any.
+        Host names that requests may use; ``*``: any.
     most_by_path
-        Longest body by path, where it is not :data:`MOST_BODY` [bytes].
+        Longest body by path, if it is not :data:`MOST_BODY` [bytes].
     """
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
 
     @app.exception_handler(RequestValidationError)
     async def malformed(_: Request, error: RequestValidationError) -> Response:
-        """What is wrong with a request, without its values: some are none that JSON or UTF-8 can hold."""
+        """What is wrong with a request, without its values: JSON or UTF-8 cannot hold some of them."""
         faults = [{key: one[key] for key in ("loc", "msg", "type")} for one in error.errors()]
         return Response(json.dumps({"detail": faults}), 422, media_type="application/json")
 
     @app.middleware("http")
     async def bounded(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        """Refuse a body before it is read."""
+        """Reject a body before it is read."""
         if request.method == "POST":
             most = most_by_path.get(request.url.path, MOST_BODY)
             length = request.headers.get("content-length", "")

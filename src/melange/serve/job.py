@@ -20,16 +20,16 @@ from typing import Any
 from melange.files import Json
 from melange.units import GIB
 
-# The longest line of progress or of an error that is kept, and how many of them.
+# Longest line of progress or of an error that is kept, and the number of lines.
 _MOST_LINE, _MOST_LINES = 2_000, 1_000
-# Time between asking a process to end and killing it [s].
+# Time between terminating a process and killing it [s].
 _GRACE_S = 2.0
 _TEXT = ".text"
 _COMMAND = "import sys; from melange.cli import main; main()"
 
 
 class State(StrEnum):
-    """Where a job stands."""
+    """The state of a job."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -39,13 +39,13 @@ class State(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing follows it."""
+        """Whether the state is final."""
         return self in (State.DONE, State.FAILED, State.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a job may take.
+    """Limits of a job.
 
     Parameters
     ----------
@@ -64,40 +64,40 @@ class Limits:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Job:
-    """One command and what came of it.
+    """One command and its result.
 
     Parameters
     ----------
     number
-        What it is called in addresses: random, so that others cannot guess it.
+        Its id in URLs: random, so that others cannot guess it.
     verb
         ``plan``, ``validate``, ``what-if``, ``explore`` or ``deploy``.
     arguments
         The command's arguments, relative to the folder.
     folder
-        Its files, removed with it.
+        Folder with its files; removed with the job.
     page
-        The file that it writes in place of JSON; empty: it prints JSON.
+        The file that the command writes instead of JSON; empty: the command prints JSON.
     within
-        The only folder whose files it may read, beside its own; None: any file, its owner's.
+        The only folder besides its own whose files it may read; None: any file that the server's owner can read.
     is_remote
-        Whether it may also read databases and object storage, with the rights of the server's owner.
+        Whether the job may also read databases and object storage, with the rights of the server's owner.
     has_text
-        Whether what a terminal shows is kept as well.
+        Whether the terminal output is also kept.
     state
-        Where it stands.
+        The state of the job.
     progress
-        What it has reported, in words.
+        Reported progress, in words.
     result, error
-        What it led to: JSON or a page; or message, hint and reasons.
+        The result: JSON or a page; or the error: message, hint and reasons.
     text
-        What a terminal would show of the result, if it is kept.
+        The result as terminal output, if it is kept.
     changed
-        Notified whenever state or progress change.
+        Notified when the state or progress changes.
     process
-        Its process; None before it runs.
+        The process; None before it starts.
     created_s, ended_s
-        When it was asked for and when it ended [s since the epoch]; None: not yet.
+        When the job was created and when it ended [s since the epoch]; None: not yet.
     """
 
     number: str
@@ -120,7 +120,7 @@ class Job:
 
     @property
     def is_ended(self) -> bool:
-        """Whether nothing follows."""
+        """Whether the job's state is final."""
         return self.state.is_final
 
     def to_json(self) -> Json:
@@ -137,7 +137,7 @@ class Job:
         }
 
     async def run(self, limits: Limits) -> None:
-        """Run the command to its end, within the limits."""
+        """Run the command to completion, within the limits."""
         if self.state.is_final:
             return
         await self._move(State.RUNNING)
@@ -167,7 +167,7 @@ class Job:
             raise
         if self.is_ended:
             return
-        # Exit code 1: there is a result, and it says what is not shown.
+        # Exit code 1: there is a result, but the SLO is not shown to hold.
         if code not in (0, 1):
             self.error = _error_of(said, code)
             await self._move(State.FAILED)
@@ -183,7 +183,7 @@ class Job:
         await self._move(State.DONE)
 
     def _environment(self) -> dict[str, str]:
-        """What the command is told beside its arguments."""
+        """The environment variables of the command."""
         remote = "1" if self.is_remote else "0"
         folders = os.pathsep.join(map(str, dict.fromkeys((self.folder, self.within))))
         within = {} if self.within is None else {"MELANGE_WITHIN": folders, "MELANGE_REMOTE": remote}
@@ -191,7 +191,7 @@ class Job:
         return {"MELANGE_PROGRESS": "json", "COLUMNS": "100"} | within | shown
 
     async def _listen(self, process: asyncio.subprocess.Process, said: list[str]) -> None:
-        """Progress and errors, line by line."""
+        """Read progress and errors, line by line."""
         assert process.stderr is not None
         while line := await process.stderr.readline():
             text = line.decode(errors="replace").rstrip()[:_MOST_LINE]
@@ -209,7 +209,7 @@ class Job:
                 self.changed.notify_all()
 
     async def fail(self, message: str) -> None:
-        """End it without a result, and say why."""
+        """End the job without a result, and record why."""
         self.error = {"message": message, "hint": "", "reasons": []}
         await self._move(State.FAILED)
 
@@ -223,7 +223,7 @@ class Job:
             self.changed.notify_all()
 
     async def wait_for_news(self, most_s: float) -> None:
-        """Until its state or its progress change, at most so long [s]."""
+        """Wait until the state or progress changes, with a time limit [s]."""
         try:
             async with asyncio.timeout(most_s), self.changed:
                 await self.changed.wait()
@@ -231,12 +231,12 @@ class Job:
             pass
 
     async def cancel(self) -> None:
-        """End it; what it has written so far is lost."""
+        """End the job; partial results are lost."""
         await self._move(State.CANCELLED)
         await self.stop()
 
     async def stop(self) -> None:
-        """End its process and those that it started."""
+        """End the process and its child processes."""
         process = self.process
         if process is None or process.returncode is not None:
             return
@@ -249,7 +249,7 @@ class Job:
                     return
 
     def remove(self) -> None:
-        """Remove its files."""
+        """Remove the job's files."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -262,7 +262,7 @@ def _limiter(limits: Limits) -> Callable[[], None]:
 
 
 def _error_of(said: Sequence[str], code: int) -> Json:
-    """An error as the command line prints it, in parts."""
+    """An error message of the command line, divided into its parts."""
     message, hint, reasons = "", "", []
     for line in said:
         if line.startswith("error: "):

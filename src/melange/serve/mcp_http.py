@@ -1,4 +1,4 @@
-"""The MCP server over HTTP, behind what protects the HTTP API."""
+"""The MCP server over HTTP, with the same protection as the HTTP API."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from melange.serve.queue import Queue
 
 
 def http_application(server: Server[Queue], *, token: str, host: str, hosts: tuple[str, ...]) -> FastAPI:
-    """The server at ``/mcp`` over streamable HTTP, behind what protects the HTTP API.
+    """Serve at ``/mcp`` over streamable HTTP, with the same protection as the HTTP API.
 
     Parameters
     ----------
     server
-        One that names no files: its clients may be anywhere.
+        A server without access to files: its clients may be on other machines.
     token
-        What clients must send as ``Authorization: Bearer``; empty: nothing, for the loopback address.
+        Token that clients must send as ``Authorization: Bearer``; empty: none, for the loopback address.
     host
         The address that it listens on.
     hosts
-        Names that requests may address it by; ``*``: any.
+        Host names that requests may use; ``*``: any.
     """
     inner = server.streamable_http_app(host=host, max_request_body_size=int(MOST_BODY))
 
@@ -40,7 +40,7 @@ def http_application(server: Server[Queue], *, token: str, host: str, hosts: tup
 
     @app.middleware("http")
     async def authorized(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        """Refuse clients without the token, before anything is read."""
+        """Reject clients without the token before reading anything."""
         if token and not is_same(request.headers.get("authorization", ""), f"Bearer {token}"):
             return JSONResponse({"detail": "a bearer token is needed"}, 401, {"WWW-Authenticate": "Bearer"})
         return await call_next(request)

@@ -1,4 +1,4 @@
-"""An MCP server with the verbs of the HTTP API, so that assistants can ask: each tool call is a job of its queue."""
+"""An MCP server with the verbs of the HTTP API, for assistants: each tool call is a job of its queue."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from melange.serve.queue import Queue
 from melange.serve.tool_inputs import TOOLS, Shelf, ToolInput, schema_of
 from melange.units import S_PER_H
 
-# Results are kept as long as somebody may work on them [s].
+# How long results are kept [s]: a user may still work on them.
 _KEEP_S = 24 * S_PER_H
 _MOST_WAIT_S = 60.0
 _RESULT, _TEMPLATE = "melange://results/", "melange://service.yaml"
@@ -48,14 +48,14 @@ Context = ServerRequestContext[Queue]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rights:
-    """What the tools of a server may use.
+    """Access rights of a server's tools.
 
     Parameters
     ----------
     folder
-        The folder whose files may be read, and new ones written; None: no files.
+        The folder whose files may be read, and where new files may be written; None: no access to files.
     is_remote
-        Whether databases and object storage that a service names are read, with the rights of the server's owner.
+        Whether databases and object storage named in a service may be read, with the rights of the server's owner.
     """
 
     folder: Path | None = None
@@ -68,11 +68,11 @@ def mcp_server(*, rights: Rights, parallel: int = 2, limits: Limits | None = Non
     Parameters
     ----------
     rights
-        What its tools may use.
+        Access rights of its tools.
     parallel
-        Jobs that run at a time.
+        Number of jobs that run at the same time.
     limits
-        What each may take.
+        Limits of each job.
     """
 
     @asynccontextmanager
@@ -117,7 +117,7 @@ async def _end(queue: Queue) -> None:
 
 
 def serve_stdio(server: Server[Queue]) -> None:
-    """Answer the one client at the other end of stdin and stdout, until it closes them."""
+    """Serve one client over stdin and stdout until it closes them."""
 
     async def run() -> None:
         async with stdio_server() as (read, write):
@@ -149,7 +149,7 @@ async def _answer(context: Context, kind: type[ToolInput], given: Json, rights: 
         if rights.folder is None and (files_named := sorted(kind.of_folder & given.keys())):
             return _failed(f"{files_named[0]}: this server reads and writes no files", "send the content itself", ())
         shelf = Shelf(root=rights.folder, result_of=lambda number: _kept(queue, number))
-        # Plans of half a megabyte are read and written.
+        # Plans have half a megabyte, which takes time to read and write.
         command = await asyncio.to_thread(kind.model_validate(given).command, shelf)
         job = queue.add(
             kind.verb,
@@ -199,7 +199,7 @@ def _kept(queue: Queue, number: str) -> Json:
 
 
 def _told(error: ValidationError) -> list[str]:
-    """What is wrong with a tool's input, a line each."""
+    """What is wrong with a tool's input, one line per fault."""
     return [
         f"{'.'.join(str(part) for part in one['loc']) or 'input'}: {one['msg'][:1].lower()}{one['msg'][1:]}"
         for one in error.errors(include_url=False)
@@ -207,7 +207,7 @@ def _told(error: ValidationError) -> list[str]:
 
 
 def _failed(message: str, hint: str, reasons: Any) -> types.CallToolResult:
-    """An error, as the command line prints it and in parts."""
+    """An error as the command line prints it, and divided into its parts."""
     message = printable(message)
     lines = [f"error: {message}", *(f"  - {one}" for one in reasons), *([f"hint: {hint}"] if hint else [])]
     return types.CallToolResult(

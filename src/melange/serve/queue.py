@@ -1,4 +1,4 @@
-"""The jobs of the HTTP API: a few run at a time, the others wait, and results are kept for a while."""
+"""The jobs of the HTTP API: a few run at a time, the others wait, and results are kept for a limited time."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pathlib import Path
 from melange.errors import InputError, MelangeError
 from melange.serve.job import Job, Limits
 
-# Longest argument of a command and all of them together [bytes]: Linux allows 128 KiB, and 2 MB with the environment.
+# Most bytes of one argument of a command and of all together: Linux allows 128 KiB, and 2 MB with the environment.
 _LONGEST_ARGUMENT = 100_000
 _MOST_ARGUMENTS = 1_000_000
 
 
 class BusyError(MelangeError):
-    """Too many jobs wait already."""
+    """Too many jobs are waiting."""
 
 
 class Queue:
@@ -28,13 +28,13 @@ class Queue:
     Parameters
     ----------
     parallel
-        How many run at a time.
+        Number of jobs that run at the same time.
     waiting
-        How many may wait.
+        Number of jobs that may wait.
     keep_s
         How long results and uploads are kept [s].
     limits
-        What each may take.
+        Limits of each job.
     """
 
     def __init__(self, *, parallel: int = 2, waiting: int = 50, keep_s: float = 3600.0, limits: Limits) -> None:
@@ -47,7 +47,7 @@ class Queue:
         return self._jobs[number]
 
     def all(self) -> list[Job]:
-        """All that are known, the newest first."""
+        """All kept jobs, newest first."""
         self._forget()
         return sorted(self._jobs.values(), key=lambda job: -job.created_s)
 
@@ -64,33 +64,33 @@ class Queue:
         is_remote: bool = False,
         has_text: bool = False,
     ) -> Job:
-        """A new job.
+        """Create a job.
 
         Parameters
         ----------
         verb, arguments
             The command.
         documents
-            Files that it reads, by name: text as it is, anything else as JSON.
+            Files of the job, by name: text unchanged, anything else as JSON.
         uploads
-            Files that were sent before, by the name that the job knows them by.
+            Earlier uploads, by their file names in the job.
         page
-            The file that it writes in place of JSON; empty: none.
+            The file that the command writes instead of JSON; empty: none.
         within
             The folder whose files it may read; None: its own.
         is_confined
-            Whether all other files are refused: what it reads was sent by a client.
+            Whether all other files are refused, because a client sent the input.
         is_remote
-            Whether it may read databases and object storage.
+            Whether the job may read databases and object storage.
         has_text
-            Whether what a terminal would show is kept as well.
+            Whether the terminal output is also kept.
 
         Raises
         ------
         BusyError
-            Too many wait.
+            Too many jobs are waiting.
         InputError
-            Two files of one name; a text that no command line or file can hold.
+            Two files have the same name, or a command line or file cannot hold a text.
         """
         check_texts(arguments, documents)
         self._forget()
@@ -126,14 +126,14 @@ class Queue:
         try:
             async with self._room:
                 await job.run(self._limits)
-        except Exception as error:  # its clients get the reason, and the server logs it
+        except Exception as error:  # clients get the reason, and the server logs it
             await job.fail(f"the job could not be run: {error}")
             raise
         finally:
             job.remove()
 
     def _forget(self) -> None:
-        """Drop old results and uploads; a job that uses an upload keeps it."""
+        """Drop old results and uploads; an upload that a job uses is kept."""
         oldest = time.time() - self._keep_s
         for number, job in list(self._jobs.items()):
             if job.ended_s is not None and job.ended_s < oldest:
@@ -153,7 +153,7 @@ class Queue:
         self._root.cleanup()
 
     def place_for_upload(self) -> Path:
-        """A new file that an upload may fill."""
+        """A new file for an upload."""
         return self.upload(f"upload-{secrets.token_urlsafe(12)}")
 
     def upload(self, number: str) -> Path:
@@ -162,7 +162,7 @@ class Queue:
 
 
 def check_texts(arguments: Sequence[str], documents: Mapping[str, object]) -> None:
-    """Refuse what the operating system would cut off or not take."""
+    """Reject arguments that the operating system would cut off or not accept."""
     texts = [*arguments, *(text for text in documents.values() if isinstance(text, str))]
     try:
         sizes = [len(text.encode()) for text in texts]

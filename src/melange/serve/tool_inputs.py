@@ -1,4 +1,4 @@
-"""What an assistant may ask over MCP: the verbs of the HTTP API, with files of a folder and kept results by id."""
+"""Inputs of the MCP tools: the verbs of the HTTP API, with files of a folder and kept results by id."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _PLAN_ID = "The id of a result of the tool plan."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shelf:
-    """What tools may use of the server.
+    """What tools may use on the server.
 
     Parameters
     ----------
     root
-        The folder whose files may be read, and new ones written; None: no file.
+        The folder whose files may be read, and where new files may be written; None: no access to files.
     result_of
-        A kept result by its id; raises KeyError.
+        Returns a kept result by its id; raises KeyError.
     """
 
     root: Path | None
@@ -45,7 +45,7 @@ class Shelf:
         Raises
         ------
         InputError
-            A path outside of the folder, or where no file may be named.
+            The path is outside the folder, or the server has no folder.
         """
         if self.root is None:
             raise InputError(f"{shown(name)}: this server reads and writes no files", hint="send the content itself")
@@ -59,28 +59,28 @@ class Shelf:
         return found
 
     def new_file(self, name: str, ending: str) -> Path:
-        """A path of the folder that a result may be written to: nothing is replaced.
+        """A path in the folder for a result; existing files are not replaced.
 
         Raises
         ------
         InputError
-            As :meth:`file`; also a file that exists, or another ending.
+            As in :meth:`file`; also a file that exists, or a wrong suffix.
         """
         place = self.file(name)
         if place.suffix != ending:
             raise InputError(f"out: {shown(name)}: the name must end in {ending}")
-        # A plan of several services or regions writes one file each beside it.
+        # A plan of several services or regions writes one file for each beside it.
         if place.exists() or any(place.parent.glob(f"{glob.escape(place.stem)}-*{ending}")):
             raise InputError(f"out: {shown(name)}: exists already", hint="choose a new name, or remove the file first")
         return place
 
     def plan(self, number: str, file: str, key: str) -> Json:
-        """A plan by its id, or else from a file of the folder.
+        """A plan by its id, or from a file of the folder.
 
         Raises
         ------
         InputError
-            None of the two, both, or no such result.
+            Neither or both are given, or there is no such result.
         """
         if bool(number) == bool(file):
             raise InputError(f"{key}: give either its id or a file", hint="the tool plan returns an id")
@@ -94,16 +94,16 @@ class Shelf:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """What a tool runs: arguments, and the documents that they name.
+    """The command of a tool: arguments, and the documents that they name.
 
     Parameters
     ----------
     arguments
-        Of the command line, after the verb.
+        Command-line arguments after the verb.
     documents
         Files of the job, by name.
     reads_folder
-        Whether it reads a service in the server's folder, and what that names there.
+        Whether the command reads a service in the server's folder, and the files named in the service.
     """
 
     arguments: list[str]
@@ -118,12 +118,12 @@ class ToolInput(BaseModel):
 
     verb: ClassVar[str]
     title: ClassVar[str]
-    # Fields that name files, which only a server of a folder has.
+    # Fields that name files; only a server with a folder has them.
     of_folder: ClassVar[frozenset[str]] = frozenset()
     only_reads: ClassVar[bool] = True
 
     def command(self, shelf: Shelf) -> Command:
-        """What answers it."""
+        """The command that answers the request."""
         raise NotImplementedError
 
 
@@ -138,7 +138,7 @@ class _OfService(ToolInput):
     of_folder: ClassVar[frozenset[str]] = frozenset({"service_file"})
 
     def _answered(self, asked: Asked, shelf: Shelf) -> Command:
-        """The command of a request of the HTTP API, with the service's own file where one is named."""
+        """The command of a request to the HTTP API, with the service's own file if one is named."""
         if bool(self.service.strip()) == bool(self.service_file):
             raise InputError("service: give either the text of a service.yaml or, where there is one, its file")
         arguments, documents = asked.arguments(), dict(asked.documents())
@@ -169,7 +169,7 @@ class PlanInput(_OfService):
     out: str = Field("", description="Also save the plan to this new file in the folder, such as plan.json.")
 
     def command(self, shelf: Shelf) -> Command:
-        """Of melange plan."""
+        """Arguments of melange plan."""
         has_incumbent = self.incumbent or self.incumbent_file
         incumbent = shelf.plan(self.incumbent, self.incumbent_file, "incumbent") if has_incumbent else None
         asked = PlanAsked(incumbent=incumbent, drop_unservable=self.drop_unservable, **self._common())
@@ -194,7 +194,7 @@ class WhatIfInput(_OfService):
     save: str = Field("", description="Find the smallest change that saves this share of the cost: '20%'.")
 
     def command(self, shelf: Shelf) -> Command:
-        """Of melange what-if."""
+        """Arguments of melange what-if."""
         kept = self.model_dump(include={"prices", "rates", "without", "changes"})
         return self._answered(WhatIfAsked(save=self.save or None, **kept, **self._common()), shelf)
 
@@ -210,7 +210,7 @@ class ExploreInput(_OfService):
     out: str = Field("", description="Also write a page with charts to this new file in the folder: explore.html.")
 
     def command(self, shelf: Shelf) -> Command:
-        """Of melange explore, as JSON."""
+        """Arguments of melange explore, as JSON."""
         found = self._answered(ExploreAsked(**self._common()), shelf)
         page = [f"--out={shelf.new_file(self.out, '.html')}"] if self.out else []
         kept = [one for one in found.arguments if not one.startswith("--out=")]
@@ -233,7 +233,7 @@ class ValidateInput(ToolInput):
     scenario: str | None = Field(None, description="steady, ramp, double or lost-replica.")
 
     def command(self, shelf: Shelf) -> Command:
-        """Of melange validate."""
+        """Arguments of melange validate."""
         kept = self.model_dump(include={"requests", "seeds", "scale", "scenario"})
         asked = ValidateAsked(plan=shelf.plan(self.plan, self.plan_file, "plan"), **kept)
         trace = [f"--trace={shelf.file(self.trace_file)}"] if self.trace_file else []
@@ -256,7 +256,7 @@ class DeployInput(ToolInput):
     options: dict[str, str] = Field({}, description="Options of the target.")
 
     def command(self, shelf: Shelf) -> Command:
-        """Of melange deploy."""
+        """Arguments of melange deploy."""
         plan = shelf.plan(self.plan, self.plan_file, "plan")
         asked = DeployAsked(plan=plan, to=self.to, replicas=self.replicas, options=self.options)
         return Command(arguments=asked.arguments(), documents=asked.documents())
@@ -268,7 +268,7 @@ TOOLS: dict[str, type[ToolInput]] = {
 
 
 def schema_of(kind: type[ToolInput], *, has_folder: bool) -> Json:
-    """The JSON schema of a tool's input, without files where the server has no folder."""
+    """The JSON schema of a tool's input, without file fields if the server has no folder."""
     schema = kind.model_json_schema()
     schema["properties"] = {
         name: value for name, value in schema["properties"].items() if has_folder or name not in kind.of_folder

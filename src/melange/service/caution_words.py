@@ -1,4 +1,4 @@
-"""Cautions on a plan: what its certificate does not cover, and what it rests on."""
+"""Cautions on a plan: what its certificate does not cover, and what it depends on."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from melange.errors import Caution, MelangeError
 from melange.plan.plan import Plan
 
 # Coefficient of variation of the gaps above which a Poisson simulation gets a caution: production hours of one service
-# have 1.0 to 1.1 (Azure conversation). A judgment.
+# have 1.0 to 1.1 (Azure conversation). Chosen by judgment.
 _BURSTY = 1.25
-# Longest search for what redundancy costs, in work of the solver [s]: plans of one instance are small problems, solved
-# in a fraction of it.
+# Longest search for the cost of redundancy, in work of the solver [s]: plans of one instance are small problems, which
+# take a fraction of it.
 _MOST_SEARCH_S = 2.0
 
 
@@ -33,8 +33,8 @@ def with_word_on_bursts(plan: Plan) -> Plan:
 def with_word_on_redundancy(plan: Plan) -> Plan:
     """A plan, with a caution if one instance or spot instances alone serve everything.
 
-    The caution says what redundancy costs: the difference of two plans by closed form, with spare replicas and without.
-    A plan of several instances costs no time.
+    The caution states the cost of redundancy: the difference of two plans by closed form, with and without spare
+    replicas. Plans of several instances need no such search.
     """
     used = plan.instances > 0
     markets = {one.offer.market for one, is_used in zip(plan.replica_types, used, strict=True) if is_used}
@@ -56,7 +56,7 @@ def with_word_on_redundancy(plan: Plan) -> Plan:
 
 
 def _price_of_redundancy(plan: Plan) -> str:
-    """The setting that gives a second instance, and what it adds to the cost per hour."""
+    """The setting that gives a second instance, and its additional cost per hour."""
     from melange.plan.search_clock import by_work
     from melange.plan.solve import solve
 
@@ -67,7 +67,7 @@ def _price_of_redundancy(plan: Plan) -> str:
         with by_work():
             base = solve(question) if plan.certificate is not None or plan.options.budget_per_h else plan
             while (found := solve(question.with_options(spare_replicas=spare))).instances.sum() == 1:
-                # One instance holds several replicas, and all are lost with it.
+                # One instance holds several replicas, which all fail with it.
                 alone = int(np.flatnonzero(found.instances)[0])
                 spare = max(spare + 1, found.replica_types[alone].replicas_per_instance)
     except MelangeError:

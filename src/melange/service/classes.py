@@ -1,4 +1,4 @@
-"""Classes of requests of one service: their traffic, and what cannot take them yet."""
+"""Classes of requests of one service: their traffic, and the commands that do not support them yet."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from melange.workload.workload import Buckets, Workload
 
 # The first release of vLLM whose current engine orders its queue by priority, as the simulator does (pull request 19057
-# of vllm-project/vllm, June 2025). Older ones refuse priorities, or preempt running requests for waiting ones.
+# of vllm-project/vllm, June 2025). Older releases reject priorities, or preempt running requests for waiting ones.
 _WITH_PRIORITY = "0.9.2"
-# Requests of a log become of a class at random, always the same ones.
+# Seed for assigning requests of a log to classes at random, always in the same way.
 _SEED = 0
 
 
@@ -37,16 +37,16 @@ def workload_with_classes(
     progress: Callable[[float], None] | None = None,
     max_context: Callable[[], int | None] = lambda: None,
 ) -> Workload:
-    """The traffic of all classes; as it is where there is no service, or it has none.
+    """The traffic of all classes; unchanged if there is no service, or if the service has no classes.
 
     Parameters
     ----------
     service
-        With the classes.
+        The service with the classes.
     whole
-        What its ``workload`` describes: the default class and all that are a share of it.
+        The traffic of its ``workload``: the default class and all classes defined as a share of it.
     progress, max_context
-        As of :func:`~melange.service.stages.workload_of`.
+        As in :func:`~melange.service.stages.workload_of`.
     """
     if service is None or not service.classes:
         return whole
@@ -65,18 +65,18 @@ def workload_with_classes(
 
 
 def demand_with_classes(service: Service, whole: Demand, progress: Callable[[float], None] | None = None) -> Demand:
-    """The traffic over time of all classes; as it is where the service has none.
+    """The traffic over time of all classes; unchanged if the service has no classes.
 
-    A class whose own workload says nothing of time arrives at the same rate all the time.
+    A class whose own workload has no times arrives at a constant rate.
 
     Parameters
     ----------
     service
-        With the classes.
+        The service with the classes.
     whole
-        What its ``workload`` describes: the default class and all that are a share of it.
+        The traffic of its ``workload``: the default class and all classes defined as a share of it.
     progress
-        As of :func:`~melange.service.demand_of.demand_of`.
+        As in :func:`~melange.service.demand_of.demand_of`.
     """
     if not service.classes:
         return whole
@@ -108,7 +108,7 @@ def deferrals_of(service: Service) -> tuple[Deferral, ...]:
 
 
 def equal_priorities(service: Service) -> tuple[Caution, ...]:
-    """A word on requests that may wait and still go into the engine's queue before others or beside them."""
+    """A caution if requests that may wait still enter the engine's queue before others or beside them."""
     last = max([0, *(one.priority for one in service.classes.values() if one.deadline is None)])
     names = [name for name, one in service.classes.items() if one.deadline is not None and one.priority <= last]
     if not names:
@@ -121,10 +121,10 @@ def equal_priorities(service: Service) -> tuple[Caution, ...]:
 
 
 def with_limits_beside(service: Service) -> Service:
-    """The service with the limits at which requests that may wait are served beside those that do not.
+    """The service with tighter limits for requests that may wait, so that they can run beside requests that may not.
 
-    They share steps with them, so steps may take no longer than the others' tightest time between tokens allows: what
-    a replica carries of them is counted at that.
+    Both share engine steps, so a step must not exceed the tightest time between tokens of the requests that may not
+    wait. The capacity for requests that may wait is estimated under this limit.
     """
     others = [service.slo, *(one.slo for one in service.classes.values() if one.deadline is None)]
     tightest = [limit for one in others for limit in (one.tpot_ms, one.ntpot_ms) if limit is not None]
@@ -142,7 +142,7 @@ def with_limits_beside(service: Service) -> Service:
 
 
 def _on_buckets(section: WorkloadSection, service: Service, edges: BucketsSection) -> WorkloadSection:
-    """The traffic of a class on the buckets and in the windows of the service's, where its source takes any."""
+    """The traffic of a class, on the service's buckets and windows if its source supports them."""
     source, whole = section.source[0], service.workload
     given: dict[str, Any] = {} if source in ("file", "metrics", "rates") else {"buckets": edges}
     if source in LOGS and section.over is not None and section.window is None and whole.window is not None:
@@ -160,12 +160,12 @@ def _check_buckets(name: str, section: WorkloadSection, own: Buckets, whole: Buc
 
 
 def _check_engine(service: Service) -> None:
-    """See that the engine orders requests by priority, where the classes ask for it.
+    """Check that the engine orders requests by priority, if the classes need it.
 
     Raises
     ------
     InputError
-        Another engine than vLLM, or an older release.
+        The engine is not vLLM, or the release is too old.
     """
     ordered = next((name for name, one in service.classes.items() if one.priority), None)
     if ordered is None:
@@ -180,7 +180,7 @@ def _check_engine(service: Service) -> None:
 
 
 def _check_settings(service: Service) -> None:
-    """Refuse settings that do not know classes, rather than pass over their limits."""
+    """Reject settings that do not support classes, instead of ignoring the classes' limits."""
     if service.plan.budget_per_h is not None:
         raise InputError(
             "plan.budget_per_h: priorities between classes do not work under a budget", hint="leave it out, or classes"
@@ -192,7 +192,7 @@ def _check_settings(service: Service) -> None:
 
 
 def observed_of_classes(service: Service | None, log: Arrivals) -> Arrivals | None:
-    """The requests of a log with their classes, drawn by the classes' shares; None where one has traffic of its own."""
+    """The requests of a log with classes drawn by the classes' shares; None if a class has its own traffic."""
     if service is None or not service.classes:
         return log
     if any(one.workload is not None for one in service.classes.values()):

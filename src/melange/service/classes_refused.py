@@ -1,4 +1,4 @@
-"""What does not know classes of requests yet refuses a service with several, rather than pass over their limits."""
+"""Commands that do not support classes of requests yet reject a service with several, instead of ignoring limits."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from melange.service.schema import Service
 
 
 def refuse_classes(service: Service | None, what: str) -> None:
-    """Refuse a service with classes for what does not know them yet, rather than pass over their limits.
+    """Reject a service with classes where they are not supported yet, instead of ignoring their limits.
 
     Raises
     ------
     InputError
-        It has classes.
+        The service has classes.
     """
     if service is not None and service.classes:
         raise InputError(

@@ -13,7 +13,7 @@ from melange.workload.clock import check_statistic, parse_duration, window_stati
 from melange.workload.demand import Demand
 from melange.workload.workload import Workload
 
-# Sources that say when requests came, and what each is.
+# Sources with arrival times, and their names in messages.
 _OVER_TIME = {
     "trace": "a log",
     "table": "a table of requests",
@@ -23,19 +23,19 @@ _OVER_TIME = {
 
 
 def has_demand(section: WorkloadSection) -> bool:
-    """Whether a section describes traffic over time that is read as such, and not as one workload."""
+    """Whether a section describes traffic over time and is read as a demand, not as one workload."""
     return section.source[0] == "rates" or (section.over is not None and section.source[0] == "file")
 
 
 def demand_of(
     section: WorkloadSection, path: Callable[[str], Path], progress: Callable[[float], None] | None = None
 ) -> Demand:
-    """The demand of a section that says ``over`` or has tables of rates.
+    """The demand of a section that has ``over`` or tables of rates.
 
     Raises
     ------
     InputError
-        A source that knows no times, keys that the source cannot follow, and what its readers find.
+        A source without times, keys that the source does not support, and errors of its readers.
     """
     kind, value = section.source
     if kind not in _OVER_TIME:
@@ -85,12 +85,12 @@ def _of_file(section: WorkloadSection, file: Path) -> Demand:
 
 
 def check_keys(section: WorkloadSection) -> None:
-    """Refuse keys of traffic over time where nothing follows them, rather than pass over them.
+    """Reject keys for traffic over time that have no effect, instead of ignoring them.
 
     Raises
     ------
     InputError
-        With what would make sense of the key.
+        States what would give the key an effect.
     """
     kind = section.source[0]
     if section.connection is not None and kind != "table":
@@ -116,7 +116,7 @@ def check_keys(section: WorkloadSection) -> None:
 
 
 def workload_over_time(demand: Demand, section: WorkloadSection) -> Workload:
-    """One workload of a demand: its mean, or scaled to the rate or the statistic of its windows that is asked for."""
+    """One workload of a demand: its mean, or scaled to the requested rate or statistic of its windows."""
     workload = demand.workload()
     if section.rate is None:
         return workload

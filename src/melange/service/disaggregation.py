@@ -1,4 +1,4 @@
-"""Two pools in place of one fleet, where a service asks for them."""
+"""Two pools instead of one fleet, if a service asks for them."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ AUTO = "auto"
 
 
 def is_asked(session: Session) -> bool:
-    """Whether the service wants pools to be looked at."""
+    """Whether the service asks for plans in two pools."""
     return session.service is not None and bool(session.service.plan.disaggregate)
 
 
 def in_pools(
     session: Session, aggregated: Callable[[], Plan], *, quick: bool = False, burstiness: float | None = None
 ) -> Plan | DisaggregatedPlan:
-    """The service's plan in two pools; where it leaves the choice, the cheaper of that and one fleet.
+    """The service's plan in two pools; if the service leaves the choice, the cheaper of two pools and one fleet.
 
     Parameters
     ----------
     session
         A service whose ``plan.disaggregate`` is true or auto.
     aggregated
-        Plans one fleet whose replicas do both.
+        Plans one fleet whose replicas do both prefill and decode.
     quick
-        By closed form alone.
+        Use the closed form only.
     burstiness
         Coefficient of variation of the times between simulated arrivals; None: 1.
 
     Raises
     ------
     InputError
-        Capacities that are not estimated, limits or options that cannot be cut in halves.
+        Capacities that are not estimates, or limits or options that cannot be divided between two pools.
     InfeasibleError
-        Neither is possible, or pools are asked for and are not.
+        Neither is possible, or the service requires pools and they are not possible.
     """
     assert session.service is not None
     is_free = session.service.plan.disaggregate == AUTO

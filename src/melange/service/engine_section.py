@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from melange.replica.releases import pinned
 from melange.replica.speculation import Speculation
 
-# vLLM's names of what the KV cache is stored in.
+# vLLM's names of the KV cache's data types.
 _KV_DTYPES = {"auto": "", "fp8": "fp8", "fp8_e4m3": "fp8", "fp8_e5m2": "fp8"}
 
 

@@ -1,4 +1,4 @@
-"""Progress events of a session: what it is doing, and how far it is."""
+"""Progress events of a session: the current task and its progress."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class TaskEvent:
     Parameters
     ----------
     task
-        What is done, in a few words: ``reading the traffic``.
+        The task, in a few words: ``reading the traffic``.
     news
         Progress, in words; empty if not known yet.
     is_done
-        Whether it has ended, successfully or not.
+        Whether the task has ended, successfully or not.
     """
 
     task: str

@@ -1,4 +1,4 @@
-"""Errors in a service.yaml as text: each with its place in the file and the nearest known key."""
+"""Errors in a service.yaml as text: each with its place in the file and the nearest valid key."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from melange.errors import unknown
 from melange.parsing import compose_yaml
 from melange.service.schema import Service
 
-# Faults listed before the rest is counted: enough to see what is wrong. A judgment.
+# Number of faults listed before the rest is counted: enough to see what is wrong. Chosen by judgment.
 _MOST_FAULTS = 20
 
 
@@ -26,8 +26,8 @@ def faults(
     *,
     file: type[BaseModel] = Service,
 ) -> str:
-    """All faults that pydantic found, one per line, each with its place and the nearest known key of a kind of file."""
-    lines: dict[str, str] = {}  # the first fault of each key: a union reports one for every branch
+    """All faults that pydantic found, one per line, each with its place and the nearest valid key."""
+    lines: dict[str, str] = {}  # only the first fault of each key: a union reports one per branch
     for fault in error.errors():
         *above, last = fault["loc"] or ("",)
         # An unknown key is always a key of the file; otherwise the end of the location may be a branch of a union.
@@ -62,7 +62,7 @@ def _as_written(value: object) -> str:
 
 
 def _is_key(key: str | int) -> bool:
-    """Whether a part of pydantic's location is a key of the file, and not the name of a branch of a union."""
+    """Whether a part of pydantic's location is a key of the file rather than the name of a union's branch."""
     if isinstance(key, int):
         return True
     return key not in {"str", "float", "int", "bool"} and not any(mark in key for mark in ("function-", "[", "constr"))
@@ -74,7 +74,7 @@ def _known_keys(file: type[BaseModel], keys: Sequence[str | int]) -> list[str]:
     for key in keys:
         fields = {field.alias or name: field for name, field in section.model_fields.items()}
         if key not in fields:
-            continue  # an item of a list, or a name that the user chose: sections beside each other have the same keys
+            continue  # an item of a list, or a name that the user chose: neighboring sections have the same keys
         inner = _section_in(fields[str(key)].annotation)
         if inner is None:
             return []
@@ -83,14 +83,14 @@ def _known_keys(file: type[BaseModel], keys: Sequence[str | int]) -> list[str]:
 
 
 def _section_in(annotation: Any) -> type[BaseModel] | None:
-    """The section that a field holds, by itself, in a list or where it may be missing."""
+    """The model of the section in a field, whether it is given directly, in a list, or optional."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for one in get_args(annotation) if (found := _section_in(one)) is not None), None)
 
 
 def _line(text: str, keys: Sequence[str | int]) -> int | None:
-    """The line of the deepest of ``keys`` that the file has; None if it has none of them."""
+    """The line of the deepest of ``keys`` that is in the file; None if none is."""
     node = compose_yaml(text)
     line = None
     for key in keys:

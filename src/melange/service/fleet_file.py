@@ -61,11 +61,11 @@ class FleetFile(Section):
 
 
 def is_fleet(path: str | Path) -> bool:
-    """Whether a file lists services, and is not one itself."""
+    """Whether a file lists services rather than describing one."""
     if Path(path).suffix not in {".yaml", ".yml"}:
         return False
     text = read_text(path)
-    if "services" not in text:  # a service's own file, which is parsed when it is read
+    if "services" not in text:  # a service's own file, which is checked when it is read
         return False
     content = parse_yaml(text, f"{path}")
     return isinstance(content, dict) and "services" in content
@@ -79,12 +79,12 @@ def read_fleet(path: str | Path, settings: Sequence[str] = ()) -> FleetFile:
     path
         The file.
     settings
-        ``key.key=value`` each, replacing what the file says; values are YAML.
+        ``key.key=value`` each, overriding the file; values are YAML.
 
     Raises
     ------
     InputError
-        Not YAML, unknown keys, values out of range, two services of one name: every fault, with its line.
+        Not YAML, unknown keys, values out of range, or two services with the same name: every fault, with its line.
     """
     fleet = read_document(FleetFile, path, settings, holds="services")
     named = [entry.model_copy(update={"name": entry.name or Path(entry.file).stem}) for entry in fleet.services]
@@ -97,12 +97,12 @@ def read_fleet(path: str | Path, settings: Sequence[str] = ()) -> FleetFile:
 
 
 def refuse_own_aims(plan: PlanSection, place: str, source: Path) -> None:
-    """See that a service seeks what all of them seek together: the least cost.
+    """Check that a service has the same objective as the joint plan: the least cost.
 
     Raises
     ------
     InputError
-        A budget of its own, or the least emissions.
+        The service has a budget of its own, or minimizes emissions.
     """
     if plan.budget_per_h is not None:
         raise InputError(

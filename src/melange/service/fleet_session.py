@@ -1,7 +1,7 @@
-"""Several services on shared pools, opened once: each one's session, their pools, and the joint plan.
+"""Several services on shared pools, opened once: a session for each service, their pools, and the joint plan.
 
-Services are planned and certified apart; only if a pool is then short, fleets of all of them are searched together by
-the closed form, and each service is certified again within what those leave it.
+Services are planned and certified separately. Only if a pool is then short, the closed form searches for the fleets of
+all services together, and each service is certified again within its part of the pools.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from melange.service.schema import Service
 from melange.service.session import Session
 from melange.workload.workload import Array
 
-# Rounds in which services that could not be certified within their part of the pools ask for more, and by how much. A
-# certified fleet needs up to half as much again as the closed form says.
+# Rounds in which services that could not be certified within their part of the pools ask for more, and the factor. A
+# certified fleet needs up to 1.5 times what the closed form says.
 _ROUNDS, _MORE = 5, 1.12
-# Services whose exchanges are looked at: each takes two integer programs a pool.
+# Most services whose exchanges are computed: each takes two integer programs per pool.
 _MOST_EXCHANGED = 16
-# Certificates that are searched for to say who would take the next of a pool: some seconds each.
+# Most certificates that are computed to find who would take the next unit of a pool: each takes some seconds.
 _MOST_CERTIFIED = 8
 
-# For each pool, who would take more of it and who would give some up; None where nobody asked.
+# For each pool, who would take one unit more and who would give one up; None if this was not asked for.
 Ends = list[tuple[Exchange | None, Exchange | None]] | None
 
 
@@ -68,7 +68,7 @@ class FleetSession:
     Raises
     ------
     InputError
-        A file that cannot be used; a service with a budget of its own, which asks for the most traffic instead.
+        A file that cannot be used, or a service with a budget of its own, which asks for the most traffic instead.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class FleetSession:
 
     @property
     def name(self) -> str:
-        """Its name on pages."""
+        """The name of the file on pages."""
         return self.source.name
 
     def _opened(self, entry: ServiceEntry, settings: Sequence[str]) -> _Entry:
@@ -101,7 +101,7 @@ class FleetSession:
         return _Entry(name=entry.name, priority=entry.priority, session=session)
 
     def pools(self) -> Pools:
-        """What the services share: the file's limits, and stocks of offers that several of them may rent."""
+        """The shared limits: those of the file, and stocks of offers that several services may rent."""
         profiles = [one.session.profile() for one in self._entries]
         items = [item for profile in profiles for item in profile.replica_types]
         given, catalog = self._file.offers.max, self._entries[0].session.catalog
@@ -159,10 +159,10 @@ class FleetSession:
         pools: Pools,
         certified: Callable[[_Entry, Array], Plan],
     ) -> tuple[Fitted, dict[str, Plan]]:
-        """Plans within the pools: fleets of all by the closed form, each service then certified in what is left it.
+        """Plans within the pools: the closed form plans all fleets, then each service is certified within its part.
 
-        The closed form is asked for as much more traffic as a certified fleet costs more than its own; a service that
-        cannot be certified in its part asks for more, and all are planned again.
+        The traffic in the closed form is scaled up by the cost ratio of a certified fleet to the closed form's fleet.
+        If a service cannot be certified within its part, it asks for more, and all services are planned again.
         """
         factor = {name: _over_closed_form(plan) for name, plan in apart.items()}
         failed: dict[str, InfeasibleError] = {}
@@ -211,7 +211,7 @@ class FleetSession:
         pools: Pools,
         certified: Callable[[_Entry, Array], Plan],
     ) -> None:
-        """Certify services once more within all that the others leave: some take less than was planned for them."""
+        """Certify services once more within all that the others leave: some now need less than was planned for them."""
         for one in self._entries:
             if fitted.served_fraction[one.name] < 1 or plans[one.name].cost_per_h <= apart[one.name].cost_per_h:
                 continue
@@ -223,7 +223,7 @@ class FleetSession:
     def _certified_ends(
         self, plans: Mapping[str, Plan], fitted: Fitted, pools: Pools, certified: Callable[[_Entry, Array], Plan]
     ) -> Ends:
-        """Who would take the next of each pool that is used up, certified with it: nothing is asked of one less."""
+        """Who would take the next unit of each exhausted pool, by certified plans; giving up a unit is not computed."""
         ends: list[tuple[Exchange | None, Exchange | None]] = []
         budget = _MOST_CERTIFIED
         for j in range(len(pools.names)):
@@ -253,7 +253,7 @@ class FleetSession:
         return ends
 
     def _at_share(self, entry: _Entry, share: float) -> _Entry:
-        """The service at a part of its traffic."""
+        """The service with a share of its traffic."""
         rate = share * entry.session.workload().total_rate
         wanted = next(one for one in self._file.services if one.name == entry.name)
         return self._opened(wanted, [f"workload.rate={rate!r}"])
@@ -317,7 +317,7 @@ class FleetSession:
 
 
 def _narrowed(service: Service, file: FleetFile, entry: ServiceEntry, catalog: Catalog) -> Service:
-    """The service with what it may rent narrowed to what all services may."""
+    """The service, with its offers limited to the file's offers."""
     shared, own = file.offers, service.offers
     changes: dict[str, list[str]] = {}
     for key in ("gpus", "providers", "regions"):
@@ -342,14 +342,14 @@ def _folded(name: str, catalog: Catalog) -> str:
 
 
 def _with_question(session: Session, question: Question) -> Session:
-    """The session with the limits of a question of its own."""
+    """The session with the limits of its own question."""
     limited = copy.copy(session)
     limited.__dict__["options"] = question.options
     return limited
 
 
 def _closed_form(question: Question, member: Member, column: Column) -> Plan:
-    """A service's fleet as a plan of its own, with its part of each pool that is short as a limit."""
+    """A service's fleet as a separate plan, with its part of each short pool as a limit."""
     instances = np.zeros(len(question.profile.replica_types), np.int64)
     instances[member.problem.types] = column.instances
     plan = with_instances(question, instances)
@@ -361,13 +361,13 @@ def _closed_form(question: Question, member: Member, column: Column) -> Plan:
 
 
 def _over_closed_form(plan: Plan) -> float:
-    """How much more a certified fleet costs than the closed form's: the traffic to plan for, over the real one."""
+    """Cost of a certified fleet over the closed form's: the factor by which the planned traffic is scaled up."""
     found = plan.certificate
     return 1.0 if found is None or found.cost_before_per_h <= 0 else plan.cost_per_h / found.cost_before_per_h
 
 
 def _rest(plans: Mapping[str, Plan], name: str, pools: Pools) -> Array:
-    """What the others leave of each pool (J,)."""
+    """The part of each pool that the other services leave (J,)."""
     others = (pools.draw(one.replica_types) @ one.instances for key, one in plans.items() if key != name)
     return np.asarray(pools.most - sum(others, np.zeros(len(pools.names))))
 
@@ -380,14 +380,14 @@ def _certified_or_none(certified: Callable[[_Entry, Array], Plan], entry: _Entry
 
 
 def _fits(plans: Mapping[str, Plan], pools: Pools) -> bool:
-    """Whether plans keep to the pools and the budget together."""
+    """Whether the plans together keep within the pools and the budget."""
     taken = sum((pools.draw(one.replica_types) @ one.instances for one in plans.values()), np.zeros(len(pools.names)))
     cost, most = sum(one.cost_per_h for one in plans.values()), pools.budget_per_h
     return bool((taken <= pools.most + 1e-6).all()) and (most is None or cost <= most * (1 + 1e-9))
 
 
 def _as_fitted(plans: Mapping[str, Plan], pools: Pools) -> Fitted:
-    """Plans apart that fit as they are: no pool has a price."""
+    """Separate plans that fit without changes: no pool has a price."""
     nothing = JointFleets(
         columns=(), bound_per_h=0.0, price=np.zeros(len(pools.names)), apart_per_h=np.empty(0), solve_s=0.0
     )

@@ -1,4 +1,4 @@
-"""Inputs that are given twice must agree: a profile or a workload next to a service, and command-line settings.
+"""Inputs that are given twice must agree: a profile or a workload beside a service, and command-line settings.
 
 Nothing is silently ignored: a setting that contradicts a given file is an error that states both values.
 """
@@ -22,11 +22,11 @@ from melange.service.traffic_sections import DEFAULT_CLASS
 from melange.slo import Slo
 from melange.workload.workload import Workload
 
-# Settings that a given profile already fixes: where capacities come from, and for what.
+# Settings that a given profile already fixes: the source of capacities, and what they are for.
 _OF_ESTIMATES = ("profile", "variants")
 _OF_PRICES = ("offers.file", "offers.prices")
 _OF_SIZES = ("workload.size", "workload.prefix_hit_rate")
-# Filters of offers, and the field of an offer that each one checks.
+# Filters of offers, and the field of an offer that each filter checks.
 _FILTERS = {"gpus": "accelerator", "providers": "provider", "regions": "region", "market": "market"}
 
 _HINT = "give a profile that was made for this service, or leave it out"
@@ -39,12 +39,12 @@ def _values_of(settings: Sequence[str]) -> dict[str, Any]:
 
 
 def check_incumbent(incumbent: Plan, model: str) -> None:
-    """Reject a plan in force of another model: its replicas can serve none of the service's requests.
+    """Reject a current plan for another model: its replicas cannot serve the service's requests.
 
     Raises
     ------
     InputError
-        With the names of both models.
+        States the names of both models.
     """
     if incumbent.model and model and incumbent.model != model:
         raise InputError(
@@ -54,19 +54,19 @@ def check_incumbent(incumbent: Plan, model: str) -> None:
 
 
 def check_workload(workload: Workload, place: str, settings: Sequence[str], service: Service | None) -> None:
-    """Reject traffic settings that contradict a given workload, and one whose classes are not the service's.
+    """Reject traffic settings that contradict a given workload, and a workload with other classes than the service's.
 
     Raises
     ------
     InputError
-        With the setting's value and the file's.
+        States the setting's value and the file's.
     """
     _check_classes(service, workload, place)
     for key, value in _values_of(settings).items():
         if key.split(".")[0] != "workload":
             continue
         is_rate = key == "workload.rate" and isinstance(value, int | float)
-        if is_rate and math.isclose(value, workload.total_rate, rel_tol=1e-6):  # a sum of rates is rounded
+        if is_rate and math.isclose(value, workload.total_rate, rel_tol=1e-6):  # the file's sum of rates is rounded
             continue
         said = f"{workload.total_rate:g} requests/s" if key == "workload.rate" else workload.source or "other traffic"
         raise InputError(
@@ -91,30 +91,31 @@ def _named(classes: tuple[str, ...]) -> str:
 def agreed(
     profile: Profile, place: str, service: Service, model: str, settings: Sequence[str], catalog: Catalog
 ) -> Profile:
-    """A given profile, once it agrees with the service and with the settings of the command line.
+    """A given profile, after checking that it agrees with the service and the command-line settings.
 
     Parameters
     ----------
     profile, place
-        What was given, and where it is from.
+        The profile, and where it comes from.
     service
-        Its settings applied.
+        The service with the settings applied.
     model
-        The service's model, by its own name.
+        The service's model, by its canonical name.
     settings
-        Those of the command line.
+        The command-line settings.
     catalog
-        For alternative names of accelerators.
+        The catalog, for alternative names of accelerators.
 
     Returns
     -------
     Profile
-        The same; with the service's attainment if the profile names none.
+        The same profile, with the service's attainment if the profile has none.
 
     Raises
     ------
     InputError
-        Another model, SLO, engine or other offers than the service asks for, or settings that only affect estimates.
+        The profile has another model, SLO, engine or set of offers than the service, or a setting only affects
+        estimates.
     """
     if profile.model and profile.model != model:
         raise _contradiction("model", model, place, profile.model)
@@ -138,7 +139,7 @@ def agreed(
 
 
 def _held(profile: Profile, key: str) -> str:
-    """What a profile holds of a setting, for errors."""
+    """The profile's value of a setting, for error messages."""
     types, engines = profile.replica_types, [one for one in profile.engines if one is not None]
     values: dict[str, Iterable[object]] = {
         "variants": (one.variant or "the model as published" for one in types),
@@ -155,12 +156,12 @@ def _held(profile: Profile, key: str) -> str:
 
 
 def _in_yaml(value: object) -> str:
-    """The value of a setting as YAML writes it in one line."""
+    """The value of a setting as one line of YAML."""
     return yaml.safe_dump(value, default_flow_style=True, width=math.inf).partition("\n")[0]
 
 
 def _hint_on(given: Slo, wanted: Slo) -> str:
-    """What to do about another SLO: with equal limits, the profile's statistic can be used."""
+    """The hint for a different SLO: if the limits are equal, the profile's statistic can be used."""
     if given.limits != wanted.limits or given.statistic == wanted.statistic:
         return _HINT
     return f"slo.statistic={given.statistic} plans on what the profile holds; or {_HINT}"

@@ -1,4 +1,4 @@
-"""A session that shares traffic and capacities with earlier ones of the same service under other settings."""
+"""A session that shares traffic and capacities with earlier sessions of the same service under other settings."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from melange.workload.workload import Workload
 
 _ValueT = TypeVar("_ValueT")
-# Workloads and profiles that are kept of each kind: a person changes a few settings back and forth. A profile of all
-# bundled offers takes 4 MB.
+# Number of workloads and of profiles to cache: a user changes a few settings back and forth. A profile of all bundled
+# offers takes 4 MB.
 _MOST_KEPT = 24
-# Keys of ``plan`` that change what is offered, and not only what is rented of it.
+# Keys of ``plan`` that change the offers, and not only how many are rented.
 _OF_CAPACITY = {"carbon_price_per_kg", "grid_g_per_kwh", "pue", "drop_unservable"}
 _OF_PROFILE = {"model", "variants", "engine", "slo", "profile", "offers", "folder"}
 
 
 class Kept:
-    """Workloads and profiles by what they depend on; the oldest go first."""
+    """A cache of workloads and profiles by their inputs; the oldest entries are dropped first."""
 
     def __init__(self) -> None:
         self.workloads: OrderedDict[str, Workload] = OrderedDict()
@@ -32,9 +32,9 @@ class Kept:
 
 
 class KeptSession(Session):
-    """A service whose traffic and capacities may be known already.
+    """A session that reuses cached traffic and capacities.
 
-    The rate scales the traffic and changes no capacity, so that another rate costs one solution of the program.
+    The rate scales the traffic and changes no capacity, so another rate costs one solution of the program.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class KeptSession(Session):
     settings
         ``key.key=value`` each, overriding the service.
     kept
-        What earlier sessions have computed; files that the service names are assumed to stay as they are.
+        The cache of earlier sessions; files that the service names are assumed not to change.
     """
 
     def __init__(self, source: str | Path, *, settings: Sequence[str] = (), kept: Kept) -> None:

@@ -1,4 +1,4 @@
-"""Traffic by origin from a log: which of its rows are of which origin."""
+"""Traffic by origin from a log: the rows that belong to each origin."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from melange.workload.workload import Array, Workload
 
 
 def rates_of_rows(service: Service, origins: Mapping[str, OriginSection]) -> Array:
-    """Share of all requests by origin and size (K, I, O), counted in the log; they add up to 1.
+    """Share of all requests by origin and size (K, I, O), counted in the log; the shares add up to 1.
 
     Raises
     ------
     InputError
-        Traffic that is no log; origins that leave rows out, or share some.
+        The traffic is not a log, or origins omit rows or share some.
     """
     kind, _ = service.workload.source
     if kind not in LOGS:
@@ -38,13 +38,13 @@ def rates_of_rows(service: Service, origins: Mapping[str, OriginSection]) -> Arr
             f"({percent(found / whole.requests, 2)})",
             hint="each row must be of one origin: add an origin for the rest, or leave it out with workload.where",
         )
-    # By requests, and not by rate: the first and last request of an origin say how long its own rows last.
+    # Count requests rather than rates: a rate would depend on the time between an origin's first and last request.
     counts = [part.request_rate / part.total_rate * (part.requests or 0) for part in parts]
     return np.stack(counts) / found
 
 
 def _counted(service: Service, where: Mapping[str, object]) -> Workload:
-    """The mean traffic of the rows that the service and an origin choose."""
+    """The mean traffic of the rows that the service and an origin select."""
     section = service.workload
     if both := sorted(set(where) & set(section.where or {})):
         raise InputError(f"regions.origins: {both[0]!r} is already selected by workload.where", hint="select it once")

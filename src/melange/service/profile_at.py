@@ -1,4 +1,4 @@
-"""The profile of a service under other SLOs than its own, as a function that another process can call."""
+"""The profile of a service under other SLOs, as a function that another process can call."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from melange.workload.workload import Workload
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class ProfileAt:
-    """Estimates of a service under other limits, by closed form; what does not depend on them is computed once.
+    """Estimates of a service under other limits, by closed form; parts that do not depend on the SLO are cached.
 
     Parameters
     ----------
     service, workload, catalog
-        What it is estimated from.
+        The inputs of the estimate.
     shown
-        The part that is wanted; None: all of it.
+        The part of the profile to compute; None: all of it.
     """
 
     service: Service
@@ -39,7 +39,7 @@ class ProfileAt:
     def showing(
         cls, interval_of: Collection[int] | None, *, service: Service, workload: Workload, catalog: Catalog
     ) -> ProfileAt:
-        """Only the sizes of the traffic, and intervals of some replica types; None: all of an estimate."""
+        """Only sizes that the traffic has, and intervals of some replica types; None: the whole estimate."""
         shown = None if interval_of is None else Shown(interval_of=interval_of, sizes=workload.request_rate > 0)
         return cls(service=service, workload=workload, catalog=catalog, shown=shown)
 

@@ -26,18 +26,18 @@ def read_service(path: str | Path, settings: Sequence[str] = ()) -> Service:
     path
         The file.
     settings
-        ``key.key=value`` each, replacing what the file says; values are YAML.
+        ``key.key=value`` each, overriding the file; values are YAML.
 
     Raises
     ------
     InputError
-        Not YAML, unknown keys (with the nearest known one), values out of range: every fault, with its line.
+        Not YAML, unknown keys (with the nearest valid one), or values out of range: every fault, with its line.
     """
     return read_document(Service, path, settings, holds="model, slo and workload", hint="melange init writes one")
 
 
 def is_regional(path: str | Path, settings: Sequence[str] = ()) -> bool:
-    """Whether a service.yaml says where its users are; what else is wrong with it is told when it is opened."""
+    """Whether a service.yaml has ``regions``; other faults of the file are reported when it is opened."""
     if Path(path).suffix not in {".yaml", ".yml"}:
         return False
     content = parse_yaml(read_text(path), f"{path}")
@@ -48,12 +48,12 @@ def is_regional(path: str | Path, settings: Sequence[str] = ()) -> bool:
 def read_document(
     kind: type[_SectionT], path: str | Path, settings: Sequence[str], *, holds: str, hint: str = ""
 ) -> _SectionT:
-    """A file of a kind that knows its folder; ``holds`` says what must be in it.
+    """A file of a kind that stores its folder; ``holds`` describes the expected content for error messages.
 
     Raises
     ------
     InputError
-        As :func:`read_service`.
+        As in :func:`read_service`.
     """
     text = read_text(path)
     content = parse_yaml(text, f"{path}")
@@ -70,12 +70,12 @@ def read_document(
 
 
 def read_section(content: Mapping[str, Any], settings: Sequence[str] = ()) -> WorkloadSection:
-    """A ``workload`` section given by flags; missing ones are None.
+    """A ``workload`` section from flags; missing flags are None.
 
     Raises
     ------
     InputError
-        As :func:`read_service`; also a setting that contradicts a flag.
+        As in :func:`read_service`; also a setting that contradicts a flag.
     """
     given = {key: _without_none(value) for key, value in content.items() if value is not None}
     for setting in settings:
@@ -84,23 +84,23 @@ def read_section(content: Mapping[str, Any], settings: Sequence[str] = ()) -> Wo
 
 
 def read_plan_section(content: Mapping[str, Any], settings: Sequence[str] = ()) -> PlanSection:
-    """A ``plan`` section for inputs that come without a service.
+    """A ``plan`` section for inputs without a service.
 
     Raises
     ------
     InputError
-        As :func:`read_service`; also a setting outside of ``plan``.
+        As in :func:`read_service`; also a setting outside ``plan``.
     """
     return _section(PlanSection, "plan", dict(content), settings)
 
 
 def read_slo_section(content: Mapping[str, Any]) -> SloSection:
-    """An ``slo`` section given by flags.
+    """An ``slo`` section from flags.
 
     Raises
     ------
     InputError
-        As :func:`read_service`.
+        As in :func:`read_service`.
     """
     return _section(SloSection, "slo", dict(content), ())
 
@@ -124,7 +124,7 @@ def _without_none(value: Any) -> Any:
     return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
 
 
-# Keys that exclude each other: naming another one on the command line replaces the file's.
+# Keys that exclude each other: if the command line names another one, it replaces the file's.
 _ALTERNATIVES = (
     ("plan.shares", "plan.slices"),
     tuple(f"workload.{source}" for source in SOURCES),
@@ -132,7 +132,7 @@ _ALTERNATIVES = (
 
 
 def _check_once(given: Mapping[str, Any], setting: str) -> None:
-    """Reject a setting of the traffic that a flag gives too, with another value."""
+    """Reject a traffic setting that differs from the value of a flag."""
     name, _, text = setting.partition("=")
     name = name.strip()
     same = next((keys for keys in _ALTERNATIVES if name in keys), (name,))
@@ -145,7 +145,7 @@ def _check_once(given: Mapping[str, Any], setting: str) -> None:
 
 
 def _flag(key: str) -> str:
-    """How a key of the traffic is given without a service."""
+    """The flag for a key of the traffic, for commands without a service."""
     name = key.removeprefix("workload.")
     special = {
         "trace": "the log",
@@ -176,7 +176,7 @@ def apply_setting(content: dict[str, Any], setting: str) -> None:
 
 
 def with_anchors(service: Service, anchors: Sequence[str], factors: str | Path | None = None) -> Service:
-    """The service with more anchors and observed factors, relative to the working directory."""
+    """The service with additional anchors and observed factors, relative to the working directory."""
     if not anchors and factors is None:
         return service
     given = [named_path(text, lambda name: Path(name).expanduser().absolute()) for text in anchors]
@@ -188,6 +188,6 @@ def with_anchors(service: Service, anchors: Sequence[str], factors: str | Path |
 
 
 def named_path(text: str, path: Callable[[str], Path]) -> str:
-    """``PATH`` or ``NAME=PATH``, the path resolved."""
+    """``PATH`` or ``NAME=PATH``, with the path resolved."""
     name, equals, rest = text.partition("=")
     return f"{name}={path(rest.strip())}" if equals and not path(text).exists() else f"{path(text)}"

@@ -1,8 +1,8 @@
-"""A service with users in several places: its regions, the way to each, and the fleets of all of them.
+"""A service with users in several places: its regions, the network time to each, and the fleets of all regions.
 
-Each pair of an origin and a region is a problem of its own to the estimate: what the way takes is gone from the limits
-on the time to the first token and on the whole request. Fleets of all regions are then found together, and each
-region's is certified by itself, within the SLO less the longest way that any of its requests takes.
+The estimate handles each pair of an origin and a region separately: the network time is subtracted from the limits on
+TTFT and on latency. Then the fleets of all regions are found together. Each region's fleet is certified separately,
+within the SLO less the longest network time of its requests.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from melange.slo import Slo
 from melange.units import GB, MS_PER_S, S_PER_H
 from melange.workload.workload import Array, Workload
 
-# Settings of a plan that the fleets of several regions follow; others say what they cannot do.
+# Settings of a plan that plans of several regions support; for others, the message says what is not supported.
 _FOLLOWED = {
     "headroom", "max_instances", "max_accelerators", "exclude", "drop_unservable", "time_limit_s", "gap", "seed",
 }  # fmt: skip
-# Share of an origin's requests below which a flow is noise of the solver.
+# Below this share of an origin's requests, a flow is noise of the solver.
 _NOISE = 1e-6
-# Limits that the way takes its part of.
+# Limits that the network time is subtracted from.
 _WITH_WAY = ("ttft", "latency")
 
 
@@ -62,7 +62,7 @@ class RegionalSession:
     Raises
     ------
     InputError
-        A file that cannot be used; places that no table knows; shares that do not add up to 1.
+        A file that cannot be used, places that are in no table, or shares that do not add up to 1.
     """
 
     def __init__(self, source: str | Path, *, settings: Sequence[str] = (), listener: Listener = silence) -> None:
@@ -98,7 +98,7 @@ class RegionalSession:
 
     @property
     def name(self) -> str:
-        """Its name on pages."""
+        """The name of the service on pages."""
         return self._session.name
 
     @property
@@ -158,7 +158,7 @@ class RegionalSession:
         return rates_of_rows(self._service, self._origins) * workload.total_rate
 
     def _regions(self) -> tuple[dict[str, Profile], list[Caution]]:
-        """Profiles of what each region offers, under the SLO as it is."""
+        """Profiles of each region's offers, under the unreduced SLO."""
         whole = self._session.profile()
         names = sorted({one.offer.region for one in whole.replica_types})
         cautions = list(whole.cautions)
@@ -186,7 +186,7 @@ class RegionalSession:
         return round_trip_s(start, region, self._own)
 
     def _ways(self, regions: list[str], slo: Slo) -> dict[str, dict[str, float]]:
-        """The round trip of each origin to the regions that it may use and that leave something of the SLO [s]."""
+        """The round trip from each origin to its allowed regions, if it leaves time within the SLO [s]."""
         found: dict[str, dict[str, float]] = {}
         reasons = []
         for name, origin in self._origins.items():
@@ -222,7 +222,7 @@ class RegionalSession:
         return tuple(one for one, _ in pairs), [region for _, region in pairs]
 
     def _profile(self, region: str, slo: Slo, trip_s: float) -> Profile:
-        """What a region's types carry of requests whose way takes so long."""
+        """The capacities of a region's types for requests with a given network time."""
         key = (region, trip_s)
         if key not in self._profiles:
             offers = self._service.offers.model_copy(update={"regions": [region]})
@@ -237,7 +237,7 @@ class RegionalSession:
     def _check_served(
         self, speed: Array, region_of: list[str], ways: Mapping[str, Mapping[str, float]], rates: Array, slo: Slo
     ) -> None:
-        """Say which origin's requests no region serves within what the way leaves."""
+        """Raise an error that names the origins whose requests no region can serve within the remaining SLO."""
         reasons, lacking = [], []
         for k, (origin, trips) in enumerate(ways.items()):
             missing = (rates[k] > 0) & ~(speed[:, k] > 0).any(axis=0)
@@ -255,7 +255,7 @@ class RegionalSession:
             )
 
     def _egress(self, region_of: list[str], workload: Workload) -> Array:
-        """What a request costs that leaves a region, by type and output size (R, O) [USD]."""
+        """The cost of a response that leaves a region, by type and output size (R, O) [USD]."""
         price = self._section.egress_usd_per_gb
         known = price if isinstance(price, dict) else {"default": price}
         if unnamed := sorted(set(known) - {*region_of, "default"}):
@@ -306,7 +306,7 @@ class RegionalSession:
         speed: Array,
         ways: Mapping[str, Mapping[str, float]],
     ) -> dict[str, Plan]:
-        """Each region's plan for what is sent there, within what the others leave of shared limits."""
+        """Each region's plan for its share of the traffic, within the shared limits that other regions leave."""
         workload, slo = self._session.workload(), self._session.slo
         origins, taken = list(ways), fleet.instances.copy()
         plans: dict[str, Plan] = {}
@@ -342,7 +342,7 @@ class RegionalSession:
         return replace(plan, bound_per_h=None, gap=1.0, status="several regions")
 
     def _limits_for(self, profile: Profile, types: tuple[ReplicaType, ...], here: Positions, others: Array) -> Options:
-        """The options of a region (``here``): what the ``others`` leave of each limit that binds its types."""
+        """The options of a region (``here``): what the ``others`` leave of each limit that applies to its types."""
         left: dict[str, dict[str, int]] = {"instances": {}, "accelerators": {}}
         for limit in limits_of(types, self._options):
             if np.isin(limit.members, here).any():
@@ -357,7 +357,7 @@ class RegionalSession:
         )
 
     def _session_of(self, region: str, question: Question) -> Session:
-        """A session of one region, with its own traffic and what the way leaves of the SLO."""
+        """A session of one region, with its own traffic and the SLO less the network time."""
         own = copy.copy(self._session)
         slo = question.profile.slo
         assert slo is not None
@@ -367,7 +367,7 @@ class RegionalSession:
                 "offers": self._service.offers.model_copy(update={"regions": [region]}),
             }
         )
-        own._workload_file = Path("the requests routed to it")  # no log is replayed: a region gets a part of it
+        own._workload_file = Path("the requests routed to it")  # no log is replayed: a region serves only a part of it
         own.__dict__.update(slo=slo, options=question.options, _workload=question.workload, _profile=question.profile)
         return own
 
@@ -376,7 +376,7 @@ class RegionalSession:
 
 
 def _less_the_way(slo: Slo, trip_s: float) -> Slo:
-    """What the way leaves of an SLO."""
+    """An SLO less the network time."""
     limits = {f"{m}_s": limit - (trip_s if m in _WITH_WAY else 0.0) for m, limit in slo.limits.items()}
     return Slo.from_json(slo.to_json() | limits)
 

@@ -1,4 +1,4 @@
-"""Questions about one fleet refuse a service with several regions, rather than pass over the way."""
+"""Questions about one fleet reject a service with several regions, instead of ignoring the network time."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from melange.service.schema import Service
 
 
 def refuse_regions(service: Service | None) -> None:
-    """Refuse a service whose users are in several places.
+    """Reject a service with users in several places.
 
     Raises
     ------
     InputError
-        It says where its users are.
+        The service has ``regions``.
     """
     if service is not None and service.regions is not None:
         raise InputError(

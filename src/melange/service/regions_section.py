@@ -9,9 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from melange.service.values import Names
 from melange.workload.fields import Choice
 
-# What a streamed token takes on the wire: an event of the OpenAI API with its JSON. A judgment; measure your own.
+# Size of a streamed token on the wire: an event of the OpenAI API with its JSON. Chosen by judgment; measure your own.
 _BYTES_PER_TOKEN = 250.0
-# How far shares of traffic may be from adding up to 1.
+# How far the sum of traffic shares may be from 1.
 _SHARE_ROUNDING = 1e-6
 
 

@@ -17,28 +17,28 @@ from melange.service.what_if import Answer, Variant, answer
 if TYPE_CHECKING:
     from melange.service.schema import Service
 
-# How far a limit is loosened and traffic left out, at most: beyond it another service is asked about. Judgments.
+# How far a limit is relaxed and traffic reduced, at most: beyond that it is another service. Chosen by judgment.
 _LOOSEST, _LEAST_TRAFFIC = 4.0, 0.5
-# Steps on the way there: a limit is found to 9 % (the 16th root of 4), and rounded up.
+# Number of steps: limits are found within 9 % (the 16th root of 4), and rounded up.
 _STEPS = 16
-# Shares of the requests that may miss the SLO, one after the other.
+# Shares of the requests that may miss the SLO, tried in this order.
 _SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)
-# Saving by closed form that counts as the wanted one [of the cost]: rounding.
+# Tolerance for rounding when a saving by closed form is compared with the wanted one [share of the cost].
 _SLACK = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relaxation:
-    """One change and what it saves.
+    """One change and its saving.
 
     Parameters
     ----------
     answer
-        The plan with the change, whose variant says what changes.
+        The plan with the change; its variant says what changes.
     saved_fraction
-        What it saves of the cost of the service as it is (0-1); negative where it costs more.
+        Saving as a share of the service's current cost (0-1); negative if the change costs more.
     is_enough
-        Whether that is the wanted saving.
+        Whether this reaches the wanted saving.
     """
 
     answer: Answer
@@ -58,27 +58,27 @@ def relaxations(
     quick: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> tuple[Relaxation, ...]:
-    """The smallest change of each kind that saves a share of the cost, or the largest that was tried.
+    """The smallest change of each kind that saves a share of the cost, or the largest change that was tried.
 
-    Each is searched by closed form and, unless ``quick``, answered by the certified plan under it.
+    Each kind is searched by closed form. Unless ``quick``, a certified plan then gives the answer.
 
     Parameters
     ----------
     open_session
-        Opens the service with settings in addition to its own.
+        Opens the service with additional settings.
     base
-        The service as it is, answered as ``quick`` says.
+        The unchanged service, answered as ``quick`` says.
     wanted
-        Saving, of the cost of the service as it is (0-1).
+        Wanted saving as a share of the service's current cost (0-1).
     quick
-        By closed form alone.
+        Use the closed form only.
     progress
-        Called with what is tried.
+        Called with each change that is tried.
 
     Returns
     -------
     tuple
-        Those that save enough first, then those that save most.
+        Changes that save enough first, then the others by saving.
     """
     assert base.cost_per_h is not None
     if base.plan is not None and base.plan.options.objective == CARBON:
@@ -121,16 +121,16 @@ def _costs(one: Answer) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Kind:
-    """A kind of change, in steps from the smallest to the largest.
+    """A kind of change, with steps from the smallest to the largest.
 
     Parameters
     ----------
     at
-        The change of a step, 1 to ``count``.
+        Gives the change of a step, 1 to ``count``.
     count
-        How many steps it has.
+        Number of steps.
     is_simulated
-        Whether simulation alone tells what it saves: the closed form does not know the share of requests.
+        Whether only simulation shows the saving: the closed form ignores the share of requests.
     """
 
     at: Callable[[int], Variant]
@@ -139,9 +139,9 @@ class _Kind:
 
 
 def _steps(kind: _Kind, is_enough: Callable[[Variant], bool]) -> Iterator[int]:
-    """Steps to answer until one is enough: the first that seems so, by bisection, and then larger ones.
+    """Steps to answer until one saves enough: the first that seems to, by bisection, and then larger ones.
 
-    What is enough by closed form may not be in simulation.
+    A step that saves enough by closed form may not save enough in simulation.
     """
     low, high = 0, kind.count
     if kind.count > 1 and is_enough(kind.at(kind.count)):
@@ -152,7 +152,7 @@ def _steps(kind: _Kind, is_enough: Callable[[Variant], bool]) -> Iterator[int]:
 
 
 def _kinds(service: Service, session: Session) -> Iterator[_Kind]:
-    """All kinds of change that a service leaves room for."""
+    """All kinds of change that are possible for a service."""
     for metric in ("ttft", "tpot", "ntpot", "latency"):
         limit = getattr(service.slo, f"{metric}_ms")
         if limit is not None:
@@ -182,7 +182,7 @@ def _looser(metric: str, limit_ms: float) -> Callable[[int], Variant]:
 
 
 def _rounded_up(value: float) -> float:
-    """To two significant digits, upwards.
+    """Round up to two significant digits.
 
     >>> _rounded_up(1091.0), _rounded_up(80.1)
     (1100.0, 81.0)
@@ -209,7 +209,7 @@ def _less_traffic(rate: float) -> Callable[[int], Variant]:
 
 
 def _reserves(service: Service) -> Iterator[tuple[str, str]]:
-    """Settings that rent more than the traffic needs, and the same without."""
+    """Settings that rent more than the traffic needs, and the same settings without them."""
     plan = service.plan
     for key, least in (
         ("spare_replicas", 0),
@@ -223,7 +223,7 @@ def _reserves(service: Service) -> Iterator[tuple[str, str]]:
 
 
 def _restrictions(service: Service) -> Iterator[tuple[str, str]]:
-    """Settings that rule fleets out, and the same without."""
+    """Settings that exclude fleets, and the same settings without them."""
     plan, offers = service.plan, service.offers
     for section, name, values in (
         ("plan", "max_types", plan.max_types),

@@ -32,20 +32,20 @@ Task = Callable[[str], AbstractContextManager[Say]]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class OverTime:
-    """What a schedule answers.
+    """The inputs of a schedule.
 
     Parameters
     ----------
     demand
-        The traffic of the past.
+        The past traffic.
     profile
-        What replica types carry, whatever market they are offered on.
+        Capacities of replica types, in all markets.
     options, schedule_options
-        Of the plan and of the schedule.
+        Options of the plan and of the schedule.
     over
         ``day`` or ``week``.
     statistic
-        Of the windows of an hour, what its own fleet is planned for.
+        Statistic of the windows of an hour that the hour's fleet is planned for.
     """
 
     demand: Demand
@@ -57,12 +57,12 @@ class OverTime:
 
 
 def over_time(service: Service, demand: Demand, options: Options, catalog: Catalog, say: Say | None = None) -> OverTime:
-    """What a service asks of a schedule.
+    """The inputs of a service's schedule.
 
     Raises
     ------
     InputError
-        A service whose traffic says no cycle, or with a rate in numbers, which no window has.
+        The service's traffic has no cycle, or its rate is a number, which windows do not have.
     """
     section = service.workload
     if section.over is None:
@@ -116,7 +116,7 @@ def schedule_of(session: Session, service: Service, task: Task, *, quick: bool =
 
 
 def _simulated(found: Schedule, question: OverTime, task: Task) -> Schedule:
-    """The schedule with windows of it played out request by request."""
+    """The schedule, with some of its windows simulated request by request."""
     from melange.replica.simulated.kernel import compilation_told
     from melange.validate.play_rule import play_rule
 
@@ -130,7 +130,7 @@ def _simulated(found: Schedule, question: OverTime, task: Task) -> Schedule:
 
 
 def schedule_for(question: OverTime, say: Say | None = None) -> Schedule:
-    """The schedule, with a word on old prices."""
+    """The schedule, with a caution if prices are old."""
     found = plan_over_time(
         question.demand,
         question.profile,

@@ -41,7 +41,7 @@ def _as_engine(value: Any) -> Any:
 
 
 def _as_prices(value: Any) -> Any:
-    """Rules for prices, each readable by itself, so that a fault is told with its line."""
+    """Rules for prices, each of which can be checked alone, so that a fault is reported with its line."""
     if isinstance(value, dict):
         for who, change in value.items():
             if isinstance(change, bool) or not isinstance(change, str | int | float):
@@ -168,7 +168,7 @@ class ScheduleSection(Section):
     short_fraction: float = _SCHEDULE.short_fraction
 
     def to_options(self, start_up_s: float | None = None) -> ScheduleOptions:
-        """As the settings of :func:`melange.plan_over_time`; ``start_up_s`` where the section does not say it [s]."""
+        """As the settings of :func:`melange.plan_over_time`; ``start_up_s`` if the section does not give it [s]."""
         spot = None
         if self.spot is not None:
             given = self.spot.model_dump(exclude={"outage"})
@@ -242,18 +242,18 @@ class Service(Section):
 
     @property
     def is_simulated(self) -> bool:
-        """Whether capacities are simulated; under percentiles they always are."""
+        """Whether capacities are simulated; they always are under percentiles."""
         return self.profile.simulate or not self.to_slo().has_closed_form
 
     @property
     def is_estimated_anywhere(self) -> bool:
-        """Whether capacities under any other SLO are estimates by closed form, those of one class of requests."""
+        """Whether capacities under every other SLO are estimates by closed form, for one class of requests."""
         return self.profile.source == ["estimate"] and not self.is_simulated and not self.classes
 
     def to_slo(self) -> Slo:
-        """The SLO, with the classes."""
+        """The SLO, including the classes."""
         return slo_of(self.slo, self.classes)
 
     def path(self, name: str) -> Path:
-        """A path of the file, made relative to where the file is."""
+        """A path in the file, relative to the file's folder."""
         return path_in(self.folder, name)

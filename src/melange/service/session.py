@@ -60,7 +60,7 @@ class Session:
     anchors
         Load-test results in addition to the service's own, relative to the working directory.
     factors
-        What a balancer has learned of step times (its ``/factors.json``).
+        Step times that a balancer has learned (its ``/factors.json``).
     listener
         Called with progress events.
 
@@ -100,7 +100,7 @@ class Session:
 
     @property
     def name(self) -> str:
-        """Its name on pages."""
+        """The name of the service on pages."""
         return self.source.name if self.source is not None else "a workload and a profile"
 
     @cached_property
@@ -134,7 +134,7 @@ class Session:
         return self._workload
 
     def demand(self) -> Demand:
-        """How often they arrive over time, window by window."""
+        """Request rates over time, window by window."""
         from melange.service.demand_of import demand_of
 
         section, path = self._traffic()
@@ -142,7 +142,7 @@ class Session:
             return demand_of(section, path, tell)
 
     def schedule(self, *, quick: bool = False) -> Schedule:
-        """What to reserve, and how the rest follows the traffic; ``quick`` simulates no request."""
+        """What to reserve, and which instances follow the traffic; ``quick`` simulates no request."""
         from melange.service.scheduling import schedule_of
 
         return schedule_of(self, self._needed(), self._task, quick=quick)
@@ -156,7 +156,7 @@ class Session:
         from melange.plan.bindings import INSTANCE_TYPE, OFFER, REPLICA_TYPE, check_one_meaning
 
         if self.service is not None:
-            # The file has one place for limits, where a name may be an accelerator's and an instance type's.
+            # The file has one place for limits; a name there may be both an accelerator's and an instance type's.
             kinds = (OFFER, INSTANCE_TYPE, REPLICA_TYPE)
             check_one_meaning(self.options.max_accelerators, self._profile.replica_types, kinds, "offers.max")
         return Question(workload=self._workload, profile=self._profile, options=self.options)
@@ -164,9 +164,9 @@ class Session:
     def answer(self, *, incumbent: Plan | None = None, burstiness: float | None = None) -> Plan:
         """The plan to deploy: certified by simulation.
 
-        If the SLO binds a mean or a percentile, the plan is proven under that reading and simulated once, so that it
-        states the share of requests that meets the limits; the same under a budget, and if no request may miss. If
-        nothing can be simulated, the closed form alone, with the reason in ``not_simulated``.
+        If the SLO limits a mean or a percentile, the plan is proven under that statistic and simulated once to state
+        the share of requests that meet the limits. The same applies under a budget, and if no request may miss. If the
+        plan cannot be simulated, the closed form alone gives it, with the reason in ``not_simulated``.
 
         Parameters
         ----------
@@ -197,7 +197,7 @@ class Session:
             return with_simulation(plan, observed=observed, burstiness=burstiness)
 
     def plan(self, *, incumbent: Plan | None = None) -> Plan:
-        """The cheapest fleet by closed form, with proof under it; nothing is simulated.
+        """The cheapest fleet by closed form, with its proof; nothing is simulated.
 
         Parameters
         ----------
@@ -232,7 +232,7 @@ class Session:
         return self._finished(with_word_on_bursts(found) if observed is None and burstiness is None else found)
 
     def explanation(self, plan: Plan) -> Explanation:
-        """What would change the plan, and by how much."""
+        """What would change the plan, and how large the change must be."""
         from melange.plan.explain import explain
 
         with self._task("checking what would change the answer"):
@@ -247,10 +247,10 @@ class Session:
             return suggest_measurements(question, count=count, in_flight=self._in_flight())
 
     def explore(self, plan: Plan | None = None, interval_of: Collection[int] | None = None) -> Exploration:
-        """Plans at other rates and under other limits, by closed form, around a plan or the service's answer.
+        """Plans at other rates and under other limits, by closed form, near a plan or near the service's answer.
 
-        ``interval_of`` are the replica types whose intervals under other limits are wanted, by position: then estimates
-        there leave out the others' intervals, and sizes that the traffic lacks. None: all of them.
+        ``interval_of`` gives the positions of replica types whose intervals under other limits are needed: then
+        estimates leave out intervals of other types, and sizes that the traffic lacks. None: all of them.
         """
         from melange.plan.sweeps import explore
 
@@ -269,14 +269,14 @@ class Session:
     def observed(self) -> Arrivals | None:
         """The requests of the service's log; None if its traffic is not a complete log with arrival times.
 
-        Their pace is the log's own, or the service's rate if that is a number. A statistic of the log, such as
-        ``p99`` of its windows, is only where a plan starts; it does not speed up the log.
+        The pace is the log's own, or the service's rate if that is a number. A statistic of the log, such as ``p99`` of
+        its windows, is only where a plan starts; it does not speed up the log.
         """
         if self._workload_file is not None or (self.service is None and "workload" not in self._flags):
             return None
         section, path = self._traffic()
         if section.source[0] not in LOGS or section.start is not None or section.end is not None:
-            return None  # part of a log: known to the buckets, not to the reader
+            return None  # part of a log: the buckets know it, the reader does not
         from melange.service.classes import observed_of_classes
         from melange.workload.arrivals import has_arrival_times, read_arrivals
         from melange.workload.layouts import Naming
@@ -368,13 +368,13 @@ class Session:
         return agreed(profile, place, self.service, model_of(self.service).name, self.settings, self.catalog)
 
     def _profile_at(self, interval_of: Collection[int] | None = None) -> Callable[[Slo], Profile] | None:
-        """Estimates under other SLOs; None if capacities are given, need a simulation, or are of several classes."""
+        """Estimates under other SLOs; None if capacities are given, need a simulation, or belong to several classes."""
         from melange.service.profile_at import ProfileAt
 
         service = self.service
         if service is None or self._profile_files or not service.is_estimated_anywhere:
             return None
-        if self.options.confidence is not None:  # plans with a confidence follow from all intervals
+        if self.options.confidence is not None:  # plans with a confidence need all intervals
             interval_of = None
         return ProfileAt.showing(interval_of, service=service, workload=self._workload, catalog=self.catalog)
 

@@ -7,7 +7,8 @@ import numpy as np
 from melange.plan.problem import loads
 from melange.plan.question import Question
 
-# Most replicas of a fleet that is certified: the search takes a minute at this size, and grows with it. A judgment.
+# Most replicas of a fleet that is certified: the search takes a minute at this size, and longer beyond. Chosen by
+# judgment.
 _MOST_REPLICAS = 5_000
 
 

@@ -149,7 +149,7 @@ def _only_for_traces(section: WorkloadSection) -> None:
 
 
 def offers_of(service: Service, catalog: Catalog) -> tuple[tuple[Offer, ...], tuple[Caution, ...]]:
-    """What a service may rent, and rows of its own price list that were left out."""
+    """The offers that a service may rent, and the rows of its price list that were left out."""
     section = service.offers
     cautions: tuple[Caution, ...] = ()
     if section.file is not None:
@@ -173,7 +173,7 @@ def offers_of(service: Service, catalog: Catalog) -> tuple[tuple[Offer, ...], tu
 
 
 def _at_own_prices(section: OffersSection, selected: Catalog) -> tuple[tuple[Offer, ...], tuple[Caution, ...]]:
-    """The offers at the prices of ``offers.prices``, and a caution that says which rules changed how many."""
+    """The offers at the prices of ``offers.prices``, and a caution that says how many each rule changed."""
     if not section.prices:
         return selected.offers, ()
     from melange.catalog.price_rules import adjusted, price_rule
@@ -185,7 +185,7 @@ def _at_own_prices(section: OffersSection, selected: Catalog) -> tuple[tuple[Off
 
 
 def _unmet(service: Service, catalog: Catalog, left: Sequence[Offer]) -> tuple[Caution, ...]:
-    """Names under ``offers`` that match no offer although others do: a caution for each key."""
+    """A caution for each key under ``offers`` with names that match no offer although other names do."""
     section = service.offers
     asked: dict[str, tuple[Sequence[str], Callable[[str], str], set[str]]] = {
         "gpus": (
@@ -245,7 +245,7 @@ def profile_of(
     return measured if is_alone else combine(measured, _estimate(service, workload, catalog, progress))
 
 
-# What settings do to estimates, if not "is for".
+# How each setting affects estimates, if the words are not "is for".
 _VERB = {"profile.anchors": "correct", "profile.observed": "corrects", "profile.step_times": "are for"}
 
 
@@ -299,7 +299,7 @@ def estimated(
     cautions: tuple[Caution, ...],
     shown: Shown | None = None,
 ) -> Profile:
-    """The estimate of a service from its inputs, by closed form, or the part of it that is shown."""
+    """The estimate of a service from its inputs, by closed form, or only the part to show."""
     if service.profile.anchors:
         from melange.profile.anchor import anchor_from
 
@@ -308,7 +308,7 @@ def estimated(
     else:
         from melange.profile.estimate import estimate_from
 
-        # Observed steps correct all of it.
+        # Observed step times correct the whole estimate.
         profile = estimate_from(inputs, None if service.profile.observed else shown)
     if service.profile.observed:
         from melange.profile.observed import read_factors, with_observed
@@ -320,7 +320,7 @@ def estimated(
 def estimate_inputs(
     service: Service, workload: Workload, catalog: Catalog, slo: Slo
 ) -> tuple[EstimateInputs, tuple[Caution, ...]]:
-    """The inputs of an estimate under limits on the mean, and rows of the price list that were left out."""
+    """The inputs of an estimate under limits on the mean, and the rows of the price list that were left out."""
     from melange.profile.estimate_inputs import EstimateInputs
 
     offers, cautions = offers_of(service, catalog)

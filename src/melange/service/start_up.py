@@ -7,9 +7,9 @@ from melange.service.stages import model_of
 
 
 def start_up_of(service: Service) -> float | None:
-    """From the order to the first request of an instance that loads the service's model [s]; None where nobody says.
+    """Time from the order of an instance to its first request, including loading the model [s]; None if unknown.
 
-    Variants with smaller weights are counted with those that are published.
+    Variants with smaller weights are counted with the size of the published weights.
     """
     if service.start_up is None:
         return None

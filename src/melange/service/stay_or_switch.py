@@ -1,4 +1,4 @@
-"""Stay with the fleet in force or switch: by the service's ``switching``, for the plan that was found."""
+"""Stay with the current fleet or switch: a decision by the service's ``switching``, for the plan that was found."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from melange.service.start_up import start_up_of
 def stay_or_switch(
     session: Session, found: Plan, incumbent: Plan, *, quick: bool = False
 ) -> tuple[Plan, SwitchDecision | None]:
-    """The plan to keep or to switch to, and why; as found, and no decision, where the service has no ``switching``.
+    """The plan to keep or to switch to, and why; the plan as found without a decision, if there is no ``switching``.
 
     Parameters
     ----------
     session
         The service.
     found
-        The answer for the traffic now.
+        The answer for the current traffic.
     incumbent
-        The plan in force.
+        The current plan.
     quick
-        Whether the closed form is enough to say that the fleet in force still does; else it is simulated.
+        Whether the closed form is enough to check that the current fleet is still sufficient; otherwise it is
+        simulated.
     """
     from melange.validate.evidence import why_not_simulated, with_simulation
 

@@ -1,4 +1,4 @@
-"""``slo``, ``workload`` and ``classes`` of a service.yaml: what requests come, and what each may take."""
+"""``slo``, ``workload`` and ``classes`` of a service.yaml: the traffic, and the limits of its requests."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def _positive(value: float) -> float:
     return value
 
 
-# Keys of ``workload`` that say where sizes come from.
+# Keys of ``workload`` that name a source of sizes.
 SOURCES = ("trace", "table", "dataset", "histogram", "metrics", "file", "rates")
-LOGS = ("trace", "table")  # ... of requests with times
+LOGS = ("trace", "table")  # ... of sources with arrival times
 
 # A number above 0.
 Positive = Annotated[float, AfterValidator(_positive)]
@@ -40,11 +40,11 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
 
-# The class of requests that ``slo`` is about, where there are others.
+# The class of requests that ``slo`` applies to, if there are others.
 DEFAULT_CLASS = "default"
-# Classes of a service at most, that one among them: an engine's queue is simulated with as many levels of priority.
+# Most classes of a service, including the default: the engine's queue is simulated with as many levels of priority.
 _MOST_CLASSES = 8
-# A class has at least this share of the requests: of a rarer one no simulation sees enough to tell its attainment.
+# Least share of requests in a class: a simulation sees too few requests of a rarer class to measure its attainment.
 _LEAST_SHARE = 0.01
 
 
@@ -125,12 +125,12 @@ class WorkloadSection(Section):
         return named[0]
 
     def log(self, path: Callable[[str], Path]) -> Path | str | WarehouseTable:
-        """The log of requests that is the source: a file, its name resolved by ``path``, an address, or a table.
+        """The log of requests that is the source: a file, with its name resolved by ``path``, an address, or a table.
 
         Raises
         ------
         InputError
-            A table without a connection, or a connection that cannot be.
+            A table without a connection, or an invalid connection.
         """
         if self.table is None:
             return remote_url(self.trace) or path(self.trace or "")
@@ -186,7 +186,7 @@ class ClassSection(Section):
 
 
 def check_classes(classes: dict[str, ClassSection]) -> dict[str, ClassSection]:
-    """Refuse names that mean something else, and shares that leave nothing for the first class."""
+    """Reject names with another meaning, and shares that leave nothing for the first class."""
     if DEFAULT_CLASS in classes:
         raise ValueError(f"{DEFAULT_CLASS} is the name of requests of no other class; their limits are in slo")
     if len(classes) >= _MOST_CLASSES:

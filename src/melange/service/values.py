@@ -1,4 +1,4 @@
-"""Kinds of values that several sections of a service file have."""
+"""Types of values that several sections of a service file share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BeforeValidator
 
 
 def as_list(value: Any) -> Any:
-    """One value as a list of it; a list as it is."""
+    """A single value as a list of one; a list unchanged."""
     return [value] if isinstance(value, str | int | float) else value
 
 

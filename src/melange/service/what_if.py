@@ -1,4 +1,4 @@
-"""The same service under other assumptions, side by side: prices, traffic, and what may be rented."""
+"""The same service under other assumptions, side by side: prices, traffic, and offers."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ BASE = "as it is"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """One assumption, or several together.
+    """One assumption, or several combined.
 
     Parameters
     ----------
     label
-        What is assumed, as the user wrote it.
+        The assumption as the user wrote it.
     settings
-        The keys of the service that say so, ``key=value`` each.
+        The settings that express it, ``key=value`` each.
     """
 
     label: str
@@ -40,16 +40,16 @@ class Variant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What a variant leads to.
+    """The result of a variant.
 
     Parameters
     ----------
     variant
-        What was assumed.
+        The assumption.
     plan
-        The cheapest plan; None where there is none.
+        The cheapest plan; None if there is none.
     reason
-        Why there is none; empty otherwise.
+        Why there is no plan; otherwise empty.
     """
 
     variant: Variant
@@ -58,23 +58,23 @@ class Answer:
 
     @property
     def cost_per_h(self) -> float | None:
-        """Cost of its plan [USD/h]; None without one."""
+        """Cost of its plan [USD/h]; None if there is no plan."""
         return None if self.plan is None else self.plan.cost_per_h
 
     @property
     def carbon_kg_per_h(self) -> float | None:
-        """Emissions of its plan at the planned traffic [kg CO2e/h]; None without one, or where powers are not known."""
+        """Emissions of its plan at the planned traffic [kg CO2e/h]; None without a plan, or if powers are unknown."""
         total = None if self.plan is None else energy_of(self.plan).get("total")
         return None if total is None else total.carbon_kg_per_h
 
     @property
     def fleet(self) -> dict[str, int]:
-        """Instances by replica type, those in use alone."""
+        """Instances by replica type, only types in use."""
         counted = {} if self.plan is None else self.plan.instances_by_name
         return {name: count for name, count in counted.items() if count > 0}
 
     def to_json(self) -> Json:
-        """As a JSON object; the plan as in ``plan.json``, without the question that it answers."""
+        """As a JSON object; the plan as in ``plan.json``, without its question."""
         shown: Json = {"label": self.variant.label, "settings": list(self.variant.settings), "reason": self.reason}
         if self.plan is None:
             return shown | {"cost_per_h": None, "instances": {}, "attainment": None, "carbon_kg_per_h": None}
@@ -87,21 +87,21 @@ class Answer:
 
 
 def answer(open_session: Callable[[Sequence[str]], Session], variant: Variant, *, quick: bool = False) -> Answer:
-    """The plan of a variant, or why it has none.
+    """The plan of a variant, or why there is none.
 
     Parameters
     ----------
     open_session
-        Opens the service with settings in addition to its own.
+        Opens the service with additional settings.
     variant
-        What is assumed.
+        The assumption.
     quick
-        By closed form alone.
+        Use the closed form only.
 
     Raises
     ------
     InputError
-        Settings that the service cannot have: an assumption that says nothing.
+        Settings that are invalid for the service: the assumption has no meaning.
     """
     session = open_session(variant.settings)
     try:
@@ -123,7 +123,7 @@ def price_variant(session: Session, change: str) -> Variant:
 
 
 def rate_variant(session: Session, change: str) -> Variant:
-    """``x2``, ``+20%`` or a number of requests/s: more or less of the same traffic."""
+    """``x2``, ``+20%`` or a number of requests/s: the same traffic at another rate."""
     if match := _TIMES.fullmatch(change.strip()):
         factor = float(match[1])
     elif match := _CHANGE.fullmatch(change.strip()):
@@ -151,7 +151,7 @@ def _at_rate(rate: float, label: str) -> Variant:
 
 
 def without_variant(session: Session, name: str) -> Variant:
-    """Without an accelerator or a replica type, or without all offers of a provider, region or market."""
+    """Exclude an accelerator or a replica type, or all offers of a provider, region or market."""
     service, profile = _service(session), session.profile()
     accelerator = session.catalog.find_accelerator(name) or name
     types = profile.replica_types
@@ -173,12 +173,12 @@ def without_variant(session: Session, name: str) -> Variant:
 
 
 def together(variants: Sequence[Variant]) -> Variant:
-    """All of several variants at once.
+    """Several variants combined into one.
 
     Raises
     ------
     InputError
-        Two that set the same key to different values: which one is meant is not known.
+        Two variants set the same key to different values, so the combination is ambiguous.
     """
     value_by_key: dict[str, str] = {}
     for variant in variants:

@@ -1,1 +1,1 @@
-"""The page on which a fleet is decided: a local server, its controls, and the answers it shows."""
+"""The page for deciding on a fleet: a local server, its controls, and the answers it shows."""

@@ -1,4 +1,4 @@
-"""An answer as HTML: cost, fleet, share of requests, routes, what changed, and how to get it elsewhere."""
+"""An answer as HTML: cost, fleet, attainment, routes, changes, and how to compute it elsewhere."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _BADGES = {
 }
 
 
-# Strength of the color of a size with the fewest requests.
+# Color strength of the size with the fewest requests.
 _PALEST = 0.3
-# What colors are mixed with in the page's two schemes, as in its style.
+# Background colors that are mixed in, for the page's two color schemes; the same as in its style.
 _PAPER = {"light": "#ffffff", "dark": "#15181c"}
-# Reasons that are shown before the rest is counted.
+# Number of reasons shown before the rest is counted.
 _MOST_REASONS = 12
 
 
 def summary_of(plan: Plan) -> Json:
-    """What comparisons need of a plan."""
+    """The values of a plan that comparisons need."""
     per_mtok = plan.cost_per_mtok
     return {
         "kind": plan.kind,
@@ -51,7 +51,7 @@ def summary_of(plan: Plan) -> Json:
 
 
 def answer_html(plan: Plan, pinned: Json | None) -> str:
-    """The answer, compared with a pinned plan's summary where there is one."""
+    """The answer, compared with the summary of a pinned plan if there is one."""
     parts = [
         f'<p class="badge" data-kind="{escape(plan.kind)}">{escape(_badge(plan))}</p>',
         _figures(plan),
@@ -71,7 +71,7 @@ def _badge(plan: Plan) -> str:
 
 
 def _figures(plan: Plan) -> str:
-    """The figures that a decision is about."""
+    """The main figures for a decision."""
     cost, per_mtok = plan.cost_per_h, plan.cost_per_mtok
     pairs = [("per hour", usd(cost)), ("per month", f"{cost * H_PER_MONTH:,.0f} USD")]
     if per_mtok:
@@ -87,7 +87,7 @@ def _figures(plan: Plan) -> str:
 
 
 def _attained(plan: Plan) -> tuple[str, str]:
-    """Share of requests that met the SLO, with the lower end of its interval; what it is, and the figure."""
+    """Label and value of the attainment, with the lower end of its interval."""
     target = "" if plan.target is None else f", target {share_text(plan.target)}"
     if plan.attainment is None or plan.low is None:
         return f"of requests within the SLO{target}", "not simulated"
@@ -96,7 +96,7 @@ def _attained(plan: Plan) -> tuple[str, str]:
 
 
 def _changes(plan: Plan, pinned: Json) -> str:
-    """What to add and to remove, and what that costs."""
+    """Instances to add and to remove, and the change in cost."""
     before, after = pinned["instances"], plan.instances_by_name
     names = dict.fromkeys((*after, *before))
     changes = [(after.get(name, 0) - before.get(name, 0), name) for name in names]
@@ -138,7 +138,7 @@ def _fleet(plan: Plan) -> str:
 
 
 def _grid(plan: Plan) -> str:
-    """Where each request size goes: a cell of the letters and colors of its types."""
+    """Where each request size goes: a cell with the letters and colors of its types."""
     workload, used, letters = plan.workload, words.used_types(plan), tables.letters(plan)
     rows = np.flatnonzero(workload.request_rate.sum(axis=1)).tolist()
     columns = np.flatnonzero(workload.request_rate.sum(axis=0)).tolist()
@@ -184,7 +184,7 @@ def _cell(plan: Plan, used: Sequence[int], letters: Sequence[str], i: int, o: in
 
 
 def _mixed(color: str, paper: str, strength: float) -> str:
-    """A color on paper, as the page's style mixes them.
+    """A color mixed with the background, as in the page's style.
 
     >>> _mixed("#0072B2", "#ffffff", 0.5)
     '#80b8d8'
@@ -201,7 +201,7 @@ def _warnings(plan: Plan) -> str:
 
 
 def no_answer(error: MelangeError) -> Json:
-    """Why there is no plan, as an answer."""
+    """An answer that says why there is no plan."""
     reasons = list(error.reasons) if isinstance(error, InfeasibleError) else []
     parts = [
         '<p class="badge" data-kind="none">No plan</p>',

@@ -1,6 +1,6 @@
-"""What is chosen on the page: one value of a URL's query, checked, and as settings of the service.
+"""The user's choices on the page: parsed from a URL's query, checked, and converted to settings of the service.
 
-No choice names a file: logs are chosen among those that the command line gave and those that were uploaded.
+No choice is a file path: logs are chosen from those given on the command line and those uploaded.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from melange.errors import InputError
 from melange.service.schema import Service
 from melange.slo import METRICS
 
-# Sources of traffic that are no log: the service's own, and a mixture of bundled data sets.
+# Sources of traffic that are not logs: the service's own, and a mixture of bundled data sets.
 OWN, MIXTURE = "own", "mixture"
-# What a list says for no restriction, and for a restriction to nothing.
+# Values of a list for no restriction, and for an empty list.
 ALL, NONE = "all", "none"
 PERCENT = 100.0
-# Names in one list: a query is at most some kilobytes.
+# Most names in one list: a query has at most a few kilobytes.
 _MOST_NAMES = 200
 
 
@@ -30,7 +30,7 @@ def _names(value: Any) -> Any:
 
 
 def _pairs(value: Any) -> Any:
-    """``name:value,name:value`` as a mapping; a name may hold spaces."""
+    """``name:value,name:value`` as a mapping; a name may contain colons or spaces."""
     if not isinstance(value, str):
         return value
     pairs = [one.rpartition(":") for one in value.split(",") if one]
@@ -43,7 +43,7 @@ _Count = Annotated[int, Field(ge=0, le=10_000)] | None
 
 
 class Choices(BaseModel):
-    """Choices that differ from the service's own; None everywhere: the service as it is."""
+    """Choices that differ from the service's own; if all are None, the service is unchanged."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -70,12 +70,12 @@ class Choices(BaseModel):
 
     @classmethod
     def of(cls, query: Iterable[tuple[str, str]]) -> Choices:
-        """The choices of a query; keys that it does not know are errors.
+        """Parse the choices of a query; unknown keys are errors.
 
         Raises
         ------
         InputError
-            An unknown key, a key that is given twice, a value out of its range.
+            An unknown key, a key that is given twice, or a value out of range.
         """
         given: dict[str, str] = {}
         for key, value in query:
@@ -89,7 +89,7 @@ class Choices(BaseModel):
             raise InputError("\n".join(dict.fromkeys(faults)), hint="choose another value on the page") from None
 
     def query(self) -> tuple[tuple[str, str], ...]:
-        """As pairs of a query, those that choose something, in the order of the fields."""
+        """The choices as pairs of a query, without unset ones, in the order of the fields."""
         said = []
         for key in type(self).model_fields:
             value = getattr(self, key)
@@ -106,21 +106,21 @@ class Choices(BaseModel):
 def settings_of(
     choices: Choices, service: Service, log_path: Callable[[str], str], own_rate: Callable[[str], float]
 ) -> tuple[str, ...]:
-    """The choices as ``key=value`` of ``--set``, for what differs from the service; values are JSON.
+    """The choices that differ from the service as ``key=value`` of ``--set``; values are JSON.
 
     Parameters
     ----------
     choices, service
-        What is chosen, and what the file says.
+        The choices, and the service as its file describes it.
     log_path
-        The path of a log by its name on the page.
+        Returns the path of a log by its name on the page.
     own_rate
-        The rate of the service's traffic, or of a log by its setting, where a growth is to be added [1/s].
+        Returns the rate of the service's traffic, or of a log by its setting, for adding a growth [1/s].
 
     Raises
     ------
     InputError
-        A log that is not known; no data set has a share; nothing may be rented.
+        An unknown log, no data set with a share, or no allowed offers.
     """
     pairs: dict[str, Any] = {}
     traffic = _traffic(choices, service, log_path)
@@ -170,7 +170,7 @@ def _grown(choices: Choices, rate: float) -> float:
 
 
 def _share(percent: float | None) -> float | None:
-    """A share that was chosen in percent, without the digits of a division."""
+    """A share from a percentage, without the division's extra digits."""
     return None if percent is None else float(f"{percent / PERCENT:.12g}")
 
 
@@ -183,7 +183,7 @@ def _restriction(key: str, names: list[str]) -> list[str] | None:
 
 
 def _traffic(choices: Choices, service: Service, log_path: Callable[[str], str]) -> dict[str, Any] | None:
-    """The section ``workload`` of other traffic than the service's own, without its rate; None for its own."""
+    """The section ``workload`` for traffic other than the service's own, without its rate; None for its own."""
     if choices.traffic == OWN:
         return None
     section: dict[str, Any] = {}
@@ -201,7 +201,7 @@ def _traffic(choices: Choices, service: Service, log_path: Callable[[str], str])
 
 
 def _whole(weights: Mapping[str, float]) -> dict[str, float]:
-    """Weights as shares that add up to 1, rounded to what people read."""
+    """Weights as shares that add up to 1, rounded for readers."""
     total = math.fsum(weights.values())
     shares = {name: round(weight / total, 4) for name, weight in weights.items()}
     largest = max(shares, key=lambda name: shares[name])
@@ -210,7 +210,7 @@ def _whole(weights: Mapping[str, float]) -> dict[str, float]:
 
 
 def _own(service: Service, key: str) -> Any:
-    """What the service says of a key, or its default."""
+    """The service's value of a key, or the default."""
     section, _, name = key.partition(".")
     return getattr(getattr(service, section), name)
 

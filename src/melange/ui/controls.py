@@ -1,4 +1,4 @@
-"""The controls of the page as an HTML form, each with the service's own value and the chosen one."""
+"""The controls of the page as an HTML form, each with the service's own value and the chosen value."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ _STATISTICS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rentable:
-    """What offers hold, each sorted.
+    """The distinct values in offers, each list sorted.
 
     Parameters
     ----------
     gpus, providers, regions, markets
-        Names that occur.
+        The distinct names.
     """
 
     gpus: tuple[str, ...]
@@ -50,7 +50,7 @@ class Rentable:
 
     @classmethod
     def of(cls, offers: Iterable[Offer]) -> Rentable:
-        """Of these offers."""
+        """The distinct values in some offers."""
         found = list(offers)
         return cls(
             gpus=tuple(sorted({one.accelerator for one in found})),
@@ -61,7 +61,7 @@ class Rentable:
 
 
 def rentable_of(service: Service, catalog: Catalog) -> Rentable:
-    """What could be rented if nothing was restricted: of the service's own price list, or of all bundled offers."""
+    """All offers without restrictions: from the service's own price list, or all bundled offers."""
     from melange.catalog.readers import read_price_list
 
     if service.offers.file is not None:
@@ -75,9 +75,9 @@ def controls_html(service: Service, choices: Choices, catalog: Catalog, logs: Se
     Parameters
     ----------
     service, choices
-        What the file says, and what is chosen.
+        The service as its file describes it, and the choices.
     catalog
-        For the names of accelerators, and what can be rented.
+        For the names of accelerators, and for the offers.
     logs
         Names of logs that can be chosen.
     """
@@ -95,7 +95,7 @@ def _traffic(service: Service, choices: Choices, logs: Sequence[str]) -> str:
     kind, value = service.workload.source
     rate = service.workload.rate
     own = rate if isinstance(rate, int | float) else None
-    # The place of a table may hold what connects to it.
+    # The address of a table may contain credentials.
     words = "" if kind == "table" else value if isinstance(value, str) else ", ".join(value)
     named = {OWN: f"As in the file: {kind} {words}".rstrip(), MIXTURE: "A mixture of data sets"}
     named |= {name: f"Log {name}" for name in logs}

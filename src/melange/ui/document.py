@@ -28,11 +28,11 @@ def document(
     controls
         The form as HTML.
     services, service
-        Names of a fleet's services, and the one that is shown; none for a service file.
+        Names of a fleet's services, and the one that is shown; empty for a service file.
     has_week, has_pools
         Whether there is traffic over time, and whether services share pools.
     version
-        Of the package, for the addresses of its files.
+        Version of the package, for the URLs of its files.
     """
     tabs = [("curves", "Cost by SLO and rate"), ("what-if", "What if"), ("pinned", "Pinned plans")]
     tabs += [("week", "Week")] if has_week else []

@@ -1,4 +1,4 @@
-"""Long work of the page: jobs that people follow. A job that nobody follows any more is cancelled."""
+"""Long jobs of the page that users follow. A job that no user follows any more is cancelled."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from melange.files import Json
 from melange.serve.job import Job, State
 from melange.serve.queue import Queue
 
-# Results that are kept: a certified plan of the whole market is some megabytes.
+# Number of results to keep: a certified plan of the whole market has some megabytes.
 _MOST_KEPT = 48
-# Longest time without a line: the connection of a closed page is found out, and proxies close silent ones.
+# Longest time without a line: a line detects a closed page, and proxies close silent connections.
 _KEEP_ALIVE_S = 5.0
 
 
 @dataclass(slots=True, eq=False)
 class _Followed:
-    """A job, and how many people follow it."""
+    """A job, and the number of users who follow it."""
 
     job: Job
     followers: int = 0
 
 
 class FollowedJobs:
-    """Commands by what they answer: people who ask the same follow one job, and its result is kept.
+    """Jobs by question: users who ask the same question follow one job, and its result is kept.
 
     Parameters
     ----------
     queue
-        What runs them.
+        Runs the jobs.
     """
 
     def __init__(self, queue: Queue) -> None:
@@ -41,16 +41,16 @@ class FollowedJobs:
         self._ending: set[asyncio.Task[None]] = set()
 
     def result(self, key: str) -> Json | None:
-        """What a job has led to; None if it has not ended, or long ago."""
+        """The result of a job; None if the job has not ended, or ended long ago."""
         return self._results.get(key)
 
     async def follow(self, key: str, verb: str, arguments: Sequence[str]) -> AsyncIterator[Json]:
-        """Progress of a job, and at last its result or its error; a comment where nothing happens.
+        """Yield the progress of a job, then its result or its error; a comment after a time without progress.
 
         Raises
         ------
         BusyError
-            Too many jobs wait.
+            Too many jobs are waiting.
         """
         if (known := self._results.get(key)) is not None:
             yield {"result": known}
@@ -97,7 +97,7 @@ class FollowedJobs:
 
 
 async def _is_news(job: Job, told: int) -> bool:
-    """Whether something happens within the time after which a line is due."""
+    """Whether there is news before the next line is due."""
     try:
         async with asyncio.timeout(_KEEP_ALIVE_S), job.changed:
             await job.changed.wait_for(lambda: job.is_ended or len(job.progress) > told)

@@ -8,38 +8,38 @@ from dataclasses import dataclass
 from melange.present.pages.html import escape
 from melange.ui.choices import ALL, NONE
 
-# More names than this are folded at first: the form would be several screens long.
+# More names than this are folded at first: the form would fill several screens.
 _MOST_OPEN = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Number:
-    """A number to type, with a slider beside it.
+    """A number field with a slider.
 
     Parameters
     ----------
     key
-        Of the choice.
+        Key of the choice.
     label
         Its name, with the unit in [brackets].
     value, own
         The chosen number and the service's own; None: none.
     least, most
-        Of what can be typed; None: no bound.
+        Bounds of the field; None: no bound.
     drag
         Ends of the slider; None: no slider.
     is_log
         Whether the slider is logarithmic.
     is_whole
-        Whether it counts something.
+        Whether the number is a count.
     placeholder
-        Shown where it is empty.
+        Shown if the field is empty.
     empty
-        What an empty field chooses where the service has a number; empty: as in the service.
+        What an empty field chooses if the service has a number; empty: the service's own value.
     about
-        A word on it.
+        A short explanation.
     part
-        The mapping that it is a part of; empty: it is a choice of its own.
+        The mapping that it is a part of; empty: it is a choice by itself.
     """
 
     key: str
@@ -57,7 +57,7 @@ class Number:
     part: str = ""
 
     def html(self) -> str:
-        """The row of the form."""
+        """The row in the form."""
         name = escape(f"{self.part}-{self.key}" if self.part else self.key)
         kind = (
             f'data-part="{escape(self.part)}" data-key="{escape(self.key)}"' if self.part else f'data-choice="{name}"'
@@ -88,12 +88,12 @@ def _text(value: float | None) -> str:
 
 
 def group(title: str, content: str) -> str:
-    """Controls under a title."""
+    """Controls below a title."""
     return f"<fieldset><legend>{escape(title)}</legend>{content}</fieldset>"
 
 
 def choice(key: str, label: str, options: Mapping[str, str], chosen: str, own: str) -> str:
-    """One of several options, each with its words."""
+    """A choice of one option, each with a label."""
     lines = "".join(
         f'<option value="{escape(value)}"{" selected" if value == chosen else ""}>{escape(words)}</option>'
         for value, words in options.items()
@@ -107,20 +107,20 @@ def choice(key: str, label: str, options: Mapping[str, str], chosen: str, own: s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Names:
-    """Names to choose from; all of them chosen means no restriction.
+    """A list of names to choose from; if all are chosen, there is no restriction.
 
     Parameters
     ----------
     key
-        Of the choice.
+        Key of the choice.
     label
-        What they are.
+        What the names are.
     known
         All names.
     own
         The service's own restriction; None: none.
     chosen
-        What is chosen in place of it; None: the service's own.
+        The user's choice; None: the service's own restriction.
     """
 
     key: str
@@ -131,19 +131,19 @@ class Names:
 
     @property
     def checked(self) -> set[str]:
-        """The names that are chosen now."""
+        """The names that are currently chosen."""
         return set(self._among(self.own if self.chosen is None else self.chosen))
 
     def _among(self, names: Sequence[str] | None) -> list[str]:
-        """Which of the known names these are, in any case; all of them where nothing is restricted."""
+        """The known names among these, ignoring case; all known names if nothing is restricted."""
         folded = {name.casefold() for name in names or ()}
         is_all = not folded or folded == {ALL}
         return [name for name in self.known if is_all or name.casefold() in folded]
 
     def html(self, counts: Mapping[str, int] | None = None) -> str:
-        """The list, with a limit beside each name if there are ``counts``."""
+        """The list, with a limit beside each name if ``counts`` is given."""
         key, checked = escape(self.key), self.checked
-        # As the script of the page writes the list.
+        # The same format as in the page's script.
         among = self._among(self.own)
         own = [ALL] if len(among) == len(self.known) else among or [NONE]
         rows = "".join(self._row(name, name in checked, counts) for name in self.known)

@@ -1,6 +1,6 @@
-"""What worker processes of the page compute: answers by closed form, curves, reports, manifests, parts of the page.
+"""Functions for the page's worker processes: answers by closed form, curves, reports, manifests, parts of the page.
 
-Every function takes and returns plain values. Workers keep the traffic and the capacities that they have met.
+Every function takes and returns plain values. Workers cache traffic and capacities.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from melange.present.figures.picture import Picture
     from melange.present.study import Study
 
-# Longest search for an answer while a person drags [s]: a harder program is shown with the gap that it has then, and
-# the certified answer takes the time that the service gives it.
+# Longest search for an answer while a user drags [s]: a harder program is shown with its current gap. The certified
+# answer takes as long as the service allows.
 _MOST_SEARCH_S = 3.0
 _MOST_PLANS = 64
 
@@ -41,7 +41,7 @@ def _plans() -> OrderedDict[str, Plan]:
 
 
 def warm_up(opened: Opened) -> None:
-    """Import what answers need and read the service's traffic, before the first person asks."""
+    """Import what answers need, and read the service's traffic, before the first request."""
     from melange.ui.choices import Choices
 
     for one in opened.service_by_name.values() or (opened,):
@@ -49,7 +49,7 @@ def warm_up(opened: Opened) -> None:
 
 
 def chosen(asked: Asked, *, is_shown: bool = False) -> tuple[str, ...]:
-    """The settings of a state of the page, as ``key=value``; for a command that is shown, or to run here."""
+    """The settings of a state of the page, as ``key=value``; to show in a command, or to run here."""
     opened = asked.opened
 
     def own_rate(traffic: str) -> float:
@@ -61,7 +61,7 @@ def chosen(asked: Asked, *, is_shown: bool = False) -> tuple[str, ...]:
 
 
 def _with_shown_log(asked: Asked, settings: tuple[str, ...]) -> tuple[str, ...]:
-    """Settings that name an uploaded log as the person does."""
+    """Settings with an uploaded log under the name that the user gave it."""
     place, name = asked.log
     return tuple(one.replace(json.dumps(place), json.dumps(name)) for one in settings) if place else settings
 
@@ -81,14 +81,14 @@ def _closed(asked: Asked, chosen: Sequence[str]) -> tuple[KeptSession, Plan]:
 
 
 def answer(asked: Asked, certified: Json | None, pinned: Json | None) -> Json:
-    """The answer of a state: HTML, a summary, and the settings and the command that lead to it.
+    """The answer of a state: HTML, a summary, and the settings and the command that give it.
 
     Parameters
     ----------
     asked
-        What is asked.
+        The state of the page.
     certified
-        The plan that was found by the command, as JSON; None: by closed form, here.
+        The plan that the command found, as JSON; None: compute it here by closed form.
     pinned
         The summary of a pinned plan to compare with.
     """
@@ -131,12 +131,12 @@ def plan_text(asked: Asked) -> str:
 
 
 def _study(asked: Asked, certified: Json | None) -> Study:
-    """The plan with plans at other rates and limits around it."""
+    """The plan, and plans at other rates and limits near it."""
     from melange.plan.plan import Plan
     from melange.present.study import Study
 
     session, plan = _closed(asked, chosen(asked))
-    # The file of a plan of many types keeps the used ones alone: nothing else can be compared with it.
+    # The file of a plan of many types contains only the used ones: other types could not be compared with it.
     if certified is not None and certified["profile"]["is_whole"]:
         plan = Plan.from_json(certified)
     return Study(exploration=session.explore(plan), day=datetime.now(UTC).date())
@@ -149,7 +149,7 @@ def _drawn(pictures: Sequence[Picture]) -> Json:
 
 
 def curves(asked: Asked, certified: Json | None) -> Json:
-    """Cost by limit and by rate, with the present point."""
+    """Cost by limit and by rate, with the current point."""
     from melange.present.figures.pictures import picture_of_cost_by_limit, pictures_by_rate
     from melange.present.pages.plan_page import no_sweeps
 
@@ -167,7 +167,7 @@ def curves(asked: Asked, certified: Json | None) -> Json:
 
 
 def report(asked: Asked, certified: Json | None) -> Json:
-    """The page that ``melange plan --report`` writes, under ``page``."""
+    """The page of ``melange plan --report``, under ``page``."""
     from melange.present.pages.plan_page import report_page, report_pictures
 
     try:
@@ -178,7 +178,7 @@ def report(asked: Asked, certified: Json | None) -> Json:
 
 
 def manifests(asked: Asked, certified: Json | None, target: str, options: Sequence[str]) -> Json:
-    """The files that put the plan into production, by name under ``files``, with cautions."""
+    """The files of a deployment target, by name under ``files``, with cautions."""
     from melange.deploy.pools import parse_replicas
     from melange.deploy.render import render, target_of
     from melange.plan.plan import Plan
@@ -197,7 +197,7 @@ def manifests(asked: Asked, certified: Json | None, target: str, options: Sequen
 
 
 def schedule_part(found: Json) -> Json:
-    """A schedule that ``melange schedule --json`` printed, as HTML with figures."""
+    """The output of ``melange schedule --json`` as HTML with figures."""
     from melange.plan.schedule.schedule import Schedule
     from melange.present.pages.html import escape
     from melange.present.pages.schedule_report import schedule_pictures, schedule_sections
@@ -215,14 +215,14 @@ def schedule_part(found: Json) -> Json:
 
 
 def what_if_part(found: Json) -> Json:
-    """What ``melange what-if --json`` printed, as HTML."""
+    """The output of ``melange what-if --json`` as HTML."""
     from melange.ui.tab_parts import what_if_html
 
     return {"html": what_if_html(found)}
 
 
 def pools_part(found: Json) -> Json:
-    """A joint plan that ``melange plan fleet.yaml --json`` printed, as HTML."""
+    """The output of ``melange plan fleet.yaml --json`` as HTML."""
     from melange.plan.joint.joint_plan import JointPlan
     from melange.present.pages.fleet_report import fleet_sections
     from melange.present.pages.html import escape

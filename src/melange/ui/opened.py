@@ -1,4 +1,4 @@
-"""What the command line opened: a service or a fleet file, and the logs that may be chosen on the page."""
+"""The input of the command line: a service or a fleet file, and the logs that can be chosen on the page."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from melange.ui.choices import Choices
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """A file that the command line named, with all that a page about it may read.
+    """A file named on the command line, and the logs that its page may read.
 
     Parameters
     ----------
     path
-        The file, absolute.
+        The file's absolute path.
     words
-        The same as it was typed, for commands that are shown.
+        The file as the user typed it, for commands that are shown.
     settings
         ``key=value`` of ``--set``, which apply to every answer.
     log_by_name
-        Logs that may be chosen, absolute, by their names on the page.
+        Absolute paths of logs that can be chosen, by their names on the page.
     """
 
     path: Path
@@ -46,7 +46,7 @@ class Opened:
 
     @cached_property
     def service_by_name(self) -> Mapping[str, Opened]:
-        """The services of a fleet file, each as if it had been opened by itself; empty for a service."""
+        """The services of a fleet file, each as if it was opened alone; empty for a service."""
         if not self.is_fleet:
             return {}
         fleet = read_fleet(self.path, self.settings)
@@ -58,19 +58,19 @@ class Opened:
 
     @property
     def stamp(self) -> str:
-        """Changes with the file."""
+        """A text that changes when the file changes."""
         return f"{self.path}@{self.path.stat().st_mtime_ns}"
 
     def service(self) -> Service:
-        """The service as the file has it now, under the settings of the command line."""
+        """The service in the current file, with the settings of the command line."""
         return _service(self.path, self.settings, self.stamp)
 
     def with_choices(self, settings: Sequence[str]) -> tuple[str, ...]:
-        """Settings of the command line, then those that were chosen."""
+        """Settings of the command line, followed by the chosen ones."""
         return (*self.settings, *settings)
 
     def text(self, settings: Sequence[str], command: str) -> str:
-        """The ``service.yaml`` that says the same as the file and the settings; file names stay as they are."""
+        """A ``service.yaml`` equivalent to the file with the settings; file names are unchanged."""
         import yaml
 
         content = parse_yaml(read_text(self.path), f"{self.path}")
@@ -82,14 +82,14 @@ class Opened:
         return f"# Keep it beside {self.path.name}, where its file names are valid. The same as: {command}\n{written}"
 
     def command(self, verb: str, settings: Sequence[str], *flags: str) -> str:
-        """The command line that gives an answer, quoted for a shell."""
+        """The command line that gives an answer, quoted for the shell."""
         chosen = [f"--set={one}" for one in self.with_choices(settings)]
         return shlex.join(["melange", verb, self.words, *chosen, *flags])
 
 
 @lru_cache(maxsize=32)
 def _service(path: Path, settings: tuple[str, ...], stamp: str) -> Service:
-    """The service of a file that has not changed since ``stamp``: an answer asks for it several times."""
+    """The service of a file that has not changed since ``stamp``; cached, because an answer needs it several times."""
     return read_service(path, settings)
 
 
@@ -99,7 +99,7 @@ def opened(source: Path, settings: Sequence[str] = (), logs: Sequence[Path] = ()
     Raises
     ------
     InputError
-        No service.yaml and no fleet file; faults in it; several regions; a log that is absent; two logs of one name.
+        Neither a service.yaml nor a fleet file, faults in it, several regions, a missing log, or two logs of one name.
     """
     if not is_service(source):
         raise InputError(f"{source}: a service.yaml or a fleet.yaml is needed", hint="melange init writes one")
@@ -122,16 +122,16 @@ def opened(source: Path, settings: Sequence[str] = (), logs: Sequence[Path] = ()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """One state of the page.
+    """A state of the page.
 
     Parameters
     ----------
     opened
-        What it is about.
+        The file of the page.
     choices
-        What differs from the file.
+        Differences from the file.
     log
-        The log that ``choices.traffic`` names: where it is, and what a command calls it; empty: none.
+        Path of the log that ``choices.traffic`` names, and its name in commands; empty: none.
     """
 
     opened: Opened
@@ -140,6 +140,6 @@ class Asked:
 
     @property
     def key(self) -> str:
-        """The same for the same question, as long as the files stay what they are."""
+        """A key that is equal for equal questions while the files are unchanged."""
         log = f"{self.log[0]}@{Path(self.log[0]).stat().st_mtime_ns}" if self.log[0] else ""
         return "|".join([self.opened.stamp, log, *map(str, self.choices.query())])

@@ -1,4 +1,4 @@
-"""The page's server: the document, answers while people drag, and long work as streams of lines."""
+"""The page's server: the document, answers while users drag, and long jobs as streams of lines."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _Flags = Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length
 
 
 class WhatIf(BaseModel):
-    """What the tab asks: values of the flags of ``melange what-if``."""
+    """The request of the what-if tab: values of the flags of ``melange what-if``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -48,13 +48,13 @@ class WhatIf(BaseModel):
     is_simulated: bool = False
 
     def flags(self) -> list[str]:
-        """Of the command."""
+        """The flags of the command."""
         given = [(name, value) for name in ("price", "rate", "without", "save") for value in getattr(self, name)]
         return [*(f"--{name}={value}" for name, value in given), *_quick(self.is_simulated)]
 
 
 class LongWork(BaseModel):
-    """A schedule or a joint plan."""
+    """The request for a schedule or a joint plan."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -63,7 +63,7 @@ class LongWork(BaseModel):
 
 
 class Deployment(BaseModel):
-    """A target and its options."""
+    """A deployment target and its options."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -73,24 +73,24 @@ class Deployment(BaseModel):
 
 @dataclass(slots=True, eq=False)
 class _Running:
-    """What a running server holds."""
+    """The state of a running server."""
 
     states: States
     workers: WorkerPool
     jobs: FollowedJobs
 
     def certified(self, asked: Asked) -> Json | None:
-        """The plan of a state that a command has found before."""
+        """The certified plan for a state, if a job has found it."""
         return self.jobs.result(f"plan|{asked.key}")
 
     async def answer(self, asked: Asked, pinned: Json | None = None) -> Json:
-        """The best answer that is known at once: certified before, or by closed form."""
+        """The best answer that is available at once: a certified one from an earlier job, or by closed form."""
         certified = self.certified(asked)
         found = await self.workers.run(in_workers.answer, asked, certified, pinned)
         return found | {"is_certified": certified is not None}
 
     async def compared_with(self, query: Sequence[tuple[str, str]]) -> Json | None:
-        """The summary of the pinned plan that an address compares with; None: it has no pins."""
+        """The summary of the pinned plan to compare with; None: there are no pins."""
         pins, against = self.states.pins(query), dict(query).get("against", "0")
         if not pins:
             return None
@@ -113,15 +113,15 @@ def page_application(
     Parameters
     ----------
     opened
-        What it is about.
+        The file of the page.
     token
-        What people must enter; empty: nothing, for a server on the loopback address.
+        Token that users must enter; empty: none, for a server on the loopback address.
     hosts
-        Names that requests may address it by; ``*``: any.
+        Host names that requests may use; ``*``: any.
     parallel
-        Jobs that run at a time, and processes that answer by closed form.
+        Number of jobs that run at the same time, and of processes that answer by closed form.
     limits
-        What each job may take; a process may take as much memory.
+        Limits of each job; a process has the same memory limit.
     most_upload_bytes
         Largest uploaded log [bytes].
     """
@@ -204,7 +204,7 @@ def _add_page(app: FastAPI, now: Callable[[], _Running], token: str) -> None:
         if not token or not is_same(given, token):
             return log_in_page(query, "Wrong token.")
         response = RedirectResponse(f"/?{query}" if query else "/", 303)
-        # Lax: a link to a state that somebody sent opens it. The answers ask for a header that no other site can send.
+        # Lax: a link to a state from another person opens it. The answers require a header that no other site can send.
         response.set_cookie(
             COOKIE, cookie_of(token), httponly=True, samesite="lax", secure=request.url.scheme == "https"
         )
@@ -309,7 +309,7 @@ def _quick(is_simulated: bool) -> list[str]:
 
 
 async def _arguments(server: _Running, asked: Asked) -> list[str]:
-    """The service and its settings, as the command line takes them."""
+    """The service and its settings as command-line arguments."""
     settings = await server.workers.run(in_workers.chosen, asked)
     return [str(asked.opened.path), *(f"--set={one}" for one in asked.opened.with_choices(settings))]
 
@@ -317,7 +317,7 @@ async def _arguments(server: _Running, asked: Asked) -> list[str]:
 def _stream(
     server: _Running, key: str, verb: str, arguments: list[str], made: Callable[[Json], Any]
 ) -> StreamingResponse:
-    """The lines of a job: progress, then the part of the page that its result makes, or the error."""
+    """The lines of a job: progress, then a part of the page with its result, or the error."""
 
     async def lines() -> AsyncIterator[str]:
         try:

@@ -1,4 +1,4 @@
-"""States of the page from the addresses of requests, with the logs that people have uploaded."""
+"""States of the page from the URLs of requests, with uploaded logs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from melange.errors import InputError
 from melange.ui.choices import MIXTURE, OWN, Choices
 from melange.ui.opened import Asked, Opened
 
-# Keys of a query that choose nothing about the service.
+# Keys of a query that are not choices about the service.
 OF_PAGE = ("service", "pin", "against", "tab", "auto")
 MOST_PINS = 4
 _MOST_UPLOADS = 20
@@ -22,12 +22,12 @@ _ID = re.compile(r"[A-Za-z0-9_-]{16}")
 
 
 class States:
-    """What addresses ask for.
+    """Converts URLs to states of the page.
 
     Parameters
     ----------
     opened
-        What the command line opened.
+        The file of the page.
     """
 
     def __init__(self, opened: Opened) -> None:
@@ -35,12 +35,12 @@ class States:
         self._uploads = tempfile.TemporaryDirectory(prefix="melange-ui-")
 
     def of(self, query: Iterable[tuple[str, str]]) -> Asked:
-        """The state of an address.
+        """The state of a URL.
 
         Raises
         ------
         InputError
-            A service, a log or a choice that is not known.
+            An unknown service, log or choice.
         """
         pairs = list(query)
         about = self.about(dict(pairs).get("service", ""))
@@ -48,14 +48,14 @@ class States:
         return Asked(opened=about, choices=choices, log=self._log(about, choices.traffic))
 
     def pins(self, query: Iterable[tuple[str, str]]) -> list[Asked]:
-        """The pinned states of an address: each a query of its own."""
+        """The pinned states of a URL; each pin is a query."""
         pinned = [value for key, value in query if key == "pin"]
         if len(pinned) > MOST_PINS:
             raise InputError(f"at most {MOST_PINS} plans are pinned, got {len(pinned)}")
         return [self.of(parse_qsl(one, keep_blank_values=True)) for one in pinned]
 
     def about(self, name: str) -> Opened:
-        """The service that is asked about: of a fleet by its name, the first where none is named."""
+        """The requested service: by name in a fleet, the first if none is named."""
         services = self.opened.service_by_name
         if not services:
             if name:
@@ -66,7 +66,7 @@ class States:
         return services[name or next(iter(services))]
 
     def _log(self, about: Opened, traffic: str) -> tuple[str, str]:
-        """Where the log of a choice is, and what a command calls it."""
+        """Path of the chosen log, and its name in commands."""
         if traffic in (OWN, MIXTURE):
             return "", ""
         if traffic in about.log_by_name:
@@ -78,12 +78,12 @@ class States:
         return str(place), name
 
     def place_for_upload(self, name: str) -> tuple[Path, str]:
-        """A new file that an upload may fill, and what a choice calls it; the oldest of many uploads go.
+        """A new file for an upload, and its name as a choice; the oldest uploads are removed if there are too many.
 
         Raises
         ------
         InputError
-            A name that may not be one of a file.
+            The name is not valid as a file name.
         """
         if not _NAME.fullmatch(name):
             raise InputError(
@@ -101,7 +101,7 @@ class States:
         return folder / name, f"{number}/{name}"
 
     def shown(self, text: str) -> str:
-        """A text without the folder of uploads."""
+        """A text without the path of the upload folder."""
         return re.sub(re.escape(self._uploads.name) + r"/[A-Za-z0-9_-]{16}/", "", text)
 
     def close(self) -> None:

@@ -9,12 +9,12 @@ from melange.present.pages.html import folding_table, paragraph
 from melange.units import H_PER_MONTH, percent
 
 _OF_SAVINGS = ("Change", "USD/h", "Saves", "Enough", "Met the SLO", "Fleet")
-# A saving that reads 0 %.
+# Smaller savings would be shown as 0 %.
 _LEAST_SAVED = 5e-4
 
 
 def what_if_html(found: Json) -> str:
-    """Variants beside the service as it is, and what would save the wanted share."""
+    """Variants beside the unchanged service, and changes that would save the wanted share."""
     answers, kind = found["answers"], "simulated" if found["is_simulated"] else "by closed form"
     base = answers[0]["cost_per_h"]
     rows = [
@@ -44,7 +44,7 @@ def what_if_html(found: Json) -> str:
 
 
 def pinned_html(summaries: Sequence[tuple[str, Mapping[str, object]]]) -> str:
-    """Pinned plans and the present one as columns; each with its label."""
+    """Pinned plans and the current plan as columns, each with its label."""
     if len(summaries) < 2:
         return paragraph("Pin a plan to compare it with others; up to four can be pinned.", "dim")
     rows = [
@@ -60,7 +60,7 @@ def pinned_html(summaries: Sequence[tuple[str, Mapping[str, object]]]) -> str:
 
 
 def label_of(query: Sequence[tuple[str, str]]) -> str:
-    """What a state chooses, in a few words."""
+    """The choices of a state, in a few words."""
     return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in query) or "as in the file"
 
 

@@ -1,4 +1,4 @@
-"""Who may use the page: the token's cookie, and no requests that other sites send."""
+"""Access control of the page: the cookie with the token, and rejection of requests from other sites."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from melange.present.pages.html import escape
 from melange.serve.guard import is_same
 
 COOKIE = "melange_ui"
-# A header that another site's page cannot send without asking first, which is never granted.
+# A header that another site's page cannot send without a preflight request, which is never granted.
 PAGE_HEADER = "x-melange-page"
 LOG_IN = "/login"
 _POLICY = (
@@ -33,12 +33,12 @@ _HEADERS = {
 
 
 def cookie_of(token: str) -> str:
-    """What the browser keeps in place of the token."""
+    """The value that the browser stores instead of the token."""
     return hmac.new(token.encode(), b"melange ui", hashlib.sha256).hexdigest()
 
 
 def is_known(request: Request, token: str) -> bool:
-    """Whether a request has the token: as the cookie of the log-in, or as a bearer."""
+    """Whether a request has the token: in the cookie of the log-in, or as a bearer token."""
     if not token:
         return True
     bearer = request.headers.get("authorization", "")
@@ -46,20 +46,20 @@ def is_known(request: Request, token: str) -> bool:
 
 
 def is_from_elsewhere(request: Request) -> bool:
-    """Whether another site's page has sent a request, as far as the browser says."""
+    """Whether the request comes from another site's page, according to the browser."""
     if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-        # A link from another site opens the page itself, which changes nothing and shows nothing to that site.
+        # A link from another site opens the page itself; this changes nothing and shows nothing to that site.
         return not (request.headers.get("sec-fetch-mode") == "navigate" and request.method == "GET")
     origin = request.headers.get("origin")
     return origin is not None and urlsplit(origin).netloc != request.headers.get("host", "")
 
 
 def check_visitors(app: FastAPI, token: str) -> None:
-    """Let an application refuse requests without the token and those of other sites, and answer with safe headers."""
+    """Make an application reject requests without the token or from other sites, and send safe headers."""
 
     @app.middleware("http")
     async def checked(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        """Refuse, or answer."""
+        """Reject a request, or answer it."""
         path = request.url.path
         if is_from_elsewhere(request) or (path.startswith("/api/") and PAGE_HEADER not in request.headers):
             response: Response = JSONResponse({"detail": "only the page itself may send this request"}, 403)
@@ -74,7 +74,7 @@ def check_visitors(app: FastAPI, token: str) -> None:
 
 
 def log_in_page(query: str, fault: str = "") -> HTMLResponse:
-    """The form that asks for the token; ``query`` is the state to go on with."""
+    """The form that asks for the token; ``query`` is the state to open afterwards."""
     wrong = f'<p class="fault" role="alert">{escape(fault)}</p>' if fault else ""
     content = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Melange: log in</title>'

@@ -1,4 +1,4 @@
-"""Processes that answer while people drag: started once, warm, and started again if one is lost."""
+"""Processes that answer while users drag: started once, warmed up, and restarted after a failure."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from melange.ui.opened import Opened
 
 _Given = ParamSpec("_Given")
 _ResultT = TypeVar("_ResultT")
-# Answers that may wait: a person has at most a handful on the way.
+# Answers that may wait: a user has at most a few outstanding.
 _MOST_WAITING = 64
-# Answers that a page of curves counts as: it takes as long as about ten, and an answer waits behind the shorter queue.
+# Weight of a page of curves, in answers: it takes as long as about ten, and answers go to the shortest queue.
 _CURVES = 10
 
 
 class WorkerPool:
     """A few processes that run functions of :mod:`melange.ui.in_workers`.
 
-    Each keeps the capacities that it has met, so one person's answers come from one process, the first that is free,
-    and curves and reports from the last.
+    Each process caches capacities, so one user's answers use the same process, the first idle one. Curves and reports
+    use the last idle one.
 
     Parameters
     ----------
     opened
-        What they are warmed up with.
+        The file that processes are warmed up with.
     count
-        How many there are.
+        Number of processes.
     memory_bytes
-        Most memory of each [bytes].
+        Memory limit of each process [bytes].
     """
 
     def __init__(self, opened: Opened, *, count: int, memory_bytes: float) -> None:
@@ -55,14 +55,14 @@ class WorkerPool:
         return process
 
     async def run(self, function: Callable[_Given, _ResultT], *given: _Given.args, **named: _Given.kwargs) -> _ResultT:
-        """Run a function in one of the processes, the first of those with the least to do.
+        """Run a function in the least loaded process; among equals, the first.
 
         Raises
         ------
         BusyError
-            Too many wait.
+            Too many requests are waiting.
         InputError
-            The process ended: the question needs more memory than it may take.
+            The process failed: the question needs more memory than allowed.
         """
         if named:
             raise TypeError("arguments are given by position")
@@ -70,7 +70,7 @@ class WorkerPool:
         return await self._run_at(at, 1, partial(function, *given))
 
     async def run_aside(self, function: Callable[..., _ResultT], *given: Any) -> _ResultT:
-        """Run a function that takes a second or more, in the last process of those with the least to do."""
+        """Run a function that takes a second or more in the least loaded process; among equals, the last."""
         at = min(reversed(range(len(self._busy))), key=self._busy.__getitem__)
         return await self._run_at(at, _CURVES, partial(function, *given))
 
@@ -94,13 +94,13 @@ class WorkerPool:
             self._busy[at] -= weight
 
     def close(self) -> None:
-        """End the processes once they have answered."""
+        """Finish running answers, then end the processes."""
         for one in self._processes:
             with contextlib.suppress(OSError):
                 one.shutdown(wait=True, cancel_futures=True)
 
 
 def _prepare(memory_bytes: int) -> None:
-    """In each process: the server's own end is its end, and its memory is bounded."""
+    """Initialize a process: it ends when the server ends, and its memory is limited."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))

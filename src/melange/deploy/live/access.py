@@ -11,18 +11,18 @@ from melange.errors import InputError
 from melange.files import read_text
 
 _KEYS_VARIABLE, _UPSTREAM_KEY_VARIABLE = "MELANGE_BALANCE_KEYS", "MELANGE_UPSTREAM_KEY"
-# Characters of a key. A shorter one could be guessed over the network; 16 random letters and digits have 95 bits, and
-# nobody types them.
+# Least length of a key. Shorter keys could be guessed over the network; 16 random letters and digits have 95 bits, and
+# nobody types them by hand.
 _LEAST_LENGTH = 16
 
 
 def read_keys(path: Path | None) -> tuple[bytes, ...]:
-    """Digests of the keys in a file (one a line, ``#`` begins a comment) and in the environment (between commas).
+    """SHA-256 digests of the keys in a file (one per line, ``#`` begins a comment) and in a variable (comma-separated).
 
     Raises
     ------
     InputError
-        A key so short that it can be guessed, a file without keys.
+        A key that is short enough to be guessed, or a file without keys.
     """
     lines = read_text(path).splitlines() if path else []
     keys = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
@@ -33,12 +33,12 @@ def read_keys(path: Path | None) -> tuple[bytes, ...]:
 
 
 def checked_key(key: str, place: str) -> str:
-    """A key that is long enough.
+    """Check that a key is long enough.
 
     Raises
     ------
     InputError
-        It could be guessed.
+        The key is short enough to be guessed.
     """
     if len(key) < _LEAST_LENGTH:
         raise InputError(f"{place}: a key must have at least {_LEAST_LENGTH} characters", hint="openssl rand -hex 32")
@@ -46,9 +46,9 @@ def checked_key(key: str, place: str) -> str:
 
 
 def is_allowed(authorization: str, keys: tuple[bytes, ...]) -> bool:
-    """Whether a bearer token is one of the keys; takes as long whichever it is, and whether it is one.
+    """Whether a bearer token is one of the keys; the time does not depend on the token.
 
-    Digests are compared, so that not even the length of a key shows.
+    Digests are compared, so the time does not reveal the length of a key either.
     """
     scheme, _, token = authorization.partition(" ")
     shown = _digest(token.strip().encode("utf-8", "surrogateescape"))

@@ -15,18 +15,18 @@ _JSON = "application/json"
 
 
 class Answer:
-    """An answer of the balancer's own.
+    """A response from the balancer itself.
 
     Parameters
     ----------
     status
-        Of HTTP.
+        HTTP status.
     body
         Its content.
     headers
-        Besides those of the connection, length, date and server.
+        Header fields besides those of the connection, length, date and server.
     closes
-        Whether the connection ends: what else is on it cannot be trusted, or was not read.
+        Whether the connection ends: the remaining bytes on it cannot be trusted, or were not read.
     """
 
     __slots__ = ("body", "closes", "headers", "status")
@@ -35,14 +35,14 @@ class Answer:
         self.status, self.body, self.headers, self.closes = status, body, headers, closes
 
     def rendered(self, connection: bytes, *, has_body: bool = True) -> bytes:
-        """The bytes of it.
+        """The response as bytes.
 
         Parameters
         ----------
         connection
-            The line that says whether the connection goes on, or nothing.
+            The header line that says whether the connection stays open, or nothing.
         has_body
-            False in answer to HEAD.
+            False in a response to HEAD.
         """
         lines = "".join(f"{name}: {value}\r\n" for name, value in self.headers.items()).encode("latin-1")
         first = b"HTTP/1.1 %d %b\r\n" % (self.status, HTTPStatus(self.status).phrase.encode())
@@ -53,7 +53,7 @@ class Answer:
 
 
 def date_line() -> bytes:
-    """When an answer was made."""
+    """The Date header line."""
     return _date_line(int(time.time()))
 
 
@@ -68,13 +68,13 @@ def error(status: int, message: str, *, headers: Mapping[str, str] | None = None
     Parameters
     ----------
     status
-        Of HTTP.
+        HTTP status.
     message
-        For the client; contains nothing of the request.
+        Message for the client; contains no part of the request.
     headers
-        Besides the usual ones.
+        Header fields besides the usual ones.
     closes
-        Whether the connection ends: what else is on it cannot be trusted, or was not read.
+        Whether the connection ends: the remaining bytes on it cannot be trusted, or were not read.
     """
     kind = "invalid_request_error" if status < 500 and status != 429 else "server_error"
     content = {"error": {"message": message, "type": kind, "param": None, "code": status}}
@@ -82,18 +82,18 @@ def error(status: int, message: str, *, headers: Mapping[str, str] | None = None
 
 
 def page(content: object, *, status: int = 200, content_type: str = _JSON) -> Answer:
-    """A response about the balancer itself: JSON, or ready text."""
+    """A response about the balancer itself: JSON, or text."""
     text = content if isinstance(content, str) else json.dumps(content)
     return Answer(status, text.encode(), {"Content-Type": content_type})
 
 
 class UnservedError(Exception):
-    """A request ends without a completion: the balancer itself answers it.
+    """A request that ends without a completion: the balancer itself responds.
 
     Parameters
     ----------
     answer
-        What the client gets.
+        Response to the client.
     reason
         One of :data:`melange.deploy.live.counters.REASONS`.
     """

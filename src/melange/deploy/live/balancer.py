@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from melange.plan.plan import Plan
 
 
-# Logarithm of a change of step times from which requests are routed by it: less would shuffle requests for noise.
+# Changes of step times with a smaller logarithm do not change the routing: noise would shuffle requests.
 _NOTICED = 0.03
 
 
@@ -30,34 +30,34 @@ class LiveReplica:
     Parameters
     ----------
     address
-        What it is and where.
+        The replica's type and URL.
     kind
-        Place of its type among those that are counted by.
+        Index of its type among the counted types.
     slot
-        Where its counters are.
+        Index of its counters.
     """
 
     __slots__ = ("address", "failures", "index", "is_up", "kind", "passed", "quiet_until_s", "slot")
 
     def __init__(self, address: Address, kind: int, slot: int) -> None:
         self.address, self.kind, self.slot = address, kind, slot
-        self.index = -1  # in the fleet; -1 once it is no longer listed
+        self.index = -1  # index in the fleet; -1 after it was removed from the list
         self.is_up = True
-        self.failures = 0  # in a row
-        self.passed = 0  # health checks in a row
-        self.quiet_until_s = 0.0  # ejected until then at least
+        self.failures = 0  # consecutive
+        self.passed = 0  # consecutive passed health checks
+        self.quiet_until_s = 0.0  # ejected at least until then
 
 
 class Ticket:
-    """A request's place on a replica, to be given back exactly once."""
+    """A request's place on a replica, which must be given back exactly once."""
 
     __slots__ = ("in_flight", "input_bucket", "is_held", "part", "replica", "size", "unread")
 
     def __init__(self, replica: LiveReplica, size: Size, part: float, input_bucket: int, in_flight: int) -> None:
         self.replica, self.size, self.part, self.input_bucket, self.is_held = replica, size, part, input_bucket, True
-        # Prompt tokens until the first token comes back, which is seen of streams only.
+        # Prompt tokens until the first token arrives, which is observed only for streams.
         self.unread = size.input_tokens if size.is_stream else 0
-        self.in_flight = in_flight  # requests on the replica, this one included, when it was sent
+        self.in_flight = in_flight  # requests on the replica when this one was sent, including it
 
 
 class Balancer:
@@ -66,11 +66,11 @@ class Balancer:
     Parameters
     ----------
     plan
-        With the rates that it was made for.
+        The plan, with the rates that it was made for.
     settings
-        Policy, processes and limits.
+        Policy, number of processes, and limits.
     counters, process
-        Where this process counts.
+        Counters, and this process's row.
     """
 
     def __init__(self, plan: Plan, settings: BalancerSettings, counters: Counters, process: int) -> None:
@@ -84,7 +84,7 @@ class Balancer:
         self._replica_sent = counters.at("replica_sent")
         buckets = plan.workload.buckets
         self._inputs, self._last_input = buckets.shape[0], buckets.input_edges[-1]
-        # A request says its class by its priority; of several with the same the first is meant.
+        # A request names its class by its priority; among classes with the same priority, the first is used.
         asked = plan.slo.classes if plan.slo else ()
         self.class_by_priority = {one.priority: place for place, one in reversed(list(enumerate(asked)))}
         self.factors: dict[str, float] = {}
@@ -95,15 +95,15 @@ class Balancer:
         self._choose, self._servable = indexed_policy().choose, indexed_policy()._servable
 
     def list_replicas(self, addresses: Sequence[Address]) -> None:
-        """Take up the replicas of a list; those that were there before keep what they hold, and what was learned."""
+        """Use a new list of replicas; known replicas keep their requests, and learned values are kept."""
         before = {one.address: one for one in self.replicas}
         held = {one: self.fleet.held_by(one.index) for one in self.replicas}
         now = tuple(before.get(address) or self._new(address) for address in sorted(addresses))
         counts = counts_of(addresses, self.plan)
         self.routed = routed_plan(self.plan, self.factors, counts) if self.factors else self.plan
         fleet = policy_state(self.routed, counts)
-        # Each process sees its part of the traffic: to it a request stands for one in every other process too, of this
-        # balancer and of others.
+        # Each process sees its part of the traffic: a request that it sends stands for one in every other process, of
+        # this balancer and of the others.
         times = self.settings.processes * self.settings.balancers
         fleet = fleet._replace(
             part=[part * times for part in fleet.part],
@@ -127,7 +127,7 @@ class Balancer:
                 self.row[self._up + one.slot] = 0.0
 
     def use_factors(self) -> None:
-        """Route by what the supervisor has learned of steps, if it has changed by more than is worth noticing."""
+        """Use the step factors that the supervisor has learned, if they have changed noticeably."""
         learned = self.counters.supervisor("factors")[:, 0]
         names = [self.plan.replica_types[r].name for r in self._kinds]
         now = {name: float(factor) for name, factor in zip(names, learned, strict=True) if factor > 0}
@@ -143,7 +143,7 @@ class Balancer:
         return replica
 
     def set_up(self, replica: LiveReplica, is_up: bool) -> None:
-        """Let a replica take requests, or none."""
+        """Mark a replica as up or down."""
         replica.is_up = is_up
         self.row[self._up + replica.slot] = float(is_up)
         if replica.index >= 0:
@@ -151,18 +151,18 @@ class Balancer:
 
     @property
     def ups(self) -> int:
-        """Replicas that take requests."""
+        """Replicas that accept requests."""
         return self.fleet.all_up
 
     def place(self, size: Size, besides: LiveReplica | None = None) -> Ticket | None:
-        """A replica for a request, booked; None where each that is up is over its limit, or none is up.
+        """A reserved place on a replica; None if no replica is up, or all that are up are over their limits.
 
         Parameters
         ----------
         size
-            Of the request.
+            Size of the request.
         besides
-            A replica that has just failed it.
+            A replica on which the request has just failed.
         """
         if besides is not None and besides.index >= 0 and besides.is_up:
             self.fleet.set_up(besides.index, False)
@@ -185,13 +185,13 @@ class Balancer:
         return Ticket(replica, size, part, i, fleet.outstanding[index])
 
     def _looked_up(self, size: Size) -> int:
-        """Tokens by which a request's bucket is found: those of its prompt, and where its class lies."""
+        """The token count for finding a request's bucket: prompt tokens plus the offset of its class."""
         if not self.class_by_priority:
             return size.input_tokens
         return size.class_place * self._last_input + min(size.input_tokens, self._last_input)
 
     def _chosen(self, size: Size) -> int:
-        """The policy's choice, or the one with most room where that one is over its limit; -1: none."""
+        """The policy's choice, or the least full replica if the choice is over its limit; -1: none."""
         fleet = self.fleet
         chance = random.random() if self._needs_chance else size.key
         index: int = self._choose(self._policy, fleet, self._looked_up(size), size.max_tokens, chance)
@@ -200,7 +200,7 @@ class Balancer:
         return index
 
     def _least_full(self, size: Size) -> int:
-        """The least full of all replicas that are under the limit and can serve a size; -1 where none is."""
+        """The least full replica among those that are under the limit and can serve a size; -1 if there is none."""
         fleet, best = self.fleet, -1
         i, last = fleet.cell(self._looked_up(size), size.max_tokens)
         for t in range(len(fleet.up_count)):
@@ -214,19 +214,19 @@ class Balancer:
         return best
 
     def read(self, ticket: Ticket) -> None:
-        """The first token of a stream has come back: its prompt is read."""
+        """The first token of a stream has arrived, so its prompt is read."""
         if ticket.is_held and ticket.unread and ticket.replica.index >= 0:
             self.fleet.read(ticket.replica.index, ticket.unread)
         ticket.unread = 0
 
     def finish(self, ticket: Ticket, output_tokens: int) -> None:
-        """A completion has come whole: give its place back and learn from its length, unless that was known before."""
+        """A completion has ended: release its place, and learn from its length unless the request fixed the length."""
         if ticket.replica.index >= 0 and ticket.size.max_tokens != 1:
             self.fleet.learn(ticket.input_bucket, output_tokens)
         self.give_back(ticket)
 
     def give_back(self, ticket: Ticket) -> None:
-        """The place of a request that has ended, however it did; nothing where it is given back."""
+        """Release the place of a request that has ended in any way; does nothing if it was already released."""
         if not ticket.is_held:
             return
         ticket.is_held = False

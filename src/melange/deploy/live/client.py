@@ -1,4 +1,4 @@
-"""A client's connection: its requests one after the other, and what is sent back."""
+"""A client's connection: its requests in sequence, and their responses."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
     from melange.deploy.live.proxy import Proxy
 
-# What waits for a client that reads slowly [bytes]; beyond it the replica is read no further. More is memory for each
-# open stream, less makes a replica wait for its client.
+# Most bytes waiting for a client that reads slowly; beyond this, reading from the replica stops. More takes memory for
+# each open stream; less makes replicas wait for their clients.
 _WRITE_AHEAD = 2**15
-# How long the rest of a request that was answered early is read and thrown away [s]: without it the client may see a
-# reset instead of the answer; longer, and a slow body holds its connection.
+# How long the rest of a request is read and discarded after an early response [s]: without this, the client may see a
+# reset instead of the response; if it is longer, a slow body keeps its connection open.
 _LINGER_S = 2.0
 _GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
 _CLOSES, _GOES_ON = b"Connection: close\r\n", b"Connection: keep-alive\r\n"
@@ -31,7 +31,7 @@ class Client(asyncio.Protocol):
     Parameters
     ----------
     proxy
-        Answers its requests.
+        The proxy that answers its requests.
     """
 
     __slots__ = ("_deadline_s", "_is_advancing", "_is_lingering", "_is_paused", "_proxy", "_receiver", "_stage",
@@ -44,22 +44,22 @@ class Client(asyncio.Protocol):
         self._receiver = Receiver(proxy.admit, proxy.settings.most_body_bytes)
         self._stage, self._deadline_s = 0, proxy.now() + proxy.settings.idle_timeout_s
         self._is_advancing = self._is_lingering = self._is_paused = False
-        self.is_full = False  # more waits for it than it should
+        self.is_full = False  # more bytes wait for the client than allowed
         self.work: Exchange | asyncio.Task[None] | None = None
 
     @property
     def is_idle(self) -> bool:
-        """Whether it is between two requests, or has nothing more to say."""
+        """Whether the connection is between two requests, or is closing."""
         return self.work is None and (self._is_lingering or self._stage == 0)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """It has connected."""
+        """The client has connected."""
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(high=_WRITE_AHEAD)
         self._proxy.opened(self)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """It has gone."""
+        """The client has disconnected."""
         work, self.work = self.work, None
         if isinstance(work, Exchange):
             work.abandon()
@@ -68,7 +68,7 @@ class Client(asyncio.Protocol):
         self._proxy.closed(self)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of a request."""
+        """Receive bytes of requests."""
         if self._is_lingering:
             return
         receiver = self._receiver
@@ -84,22 +84,22 @@ class Client(asyncio.Protocol):
             self._failed()
 
     def eof_received(self) -> None:
-        """It has said its last word, and is taken for gone."""
+        """The client has sent end of file, and counts as disconnected."""
 
     def pause_writing(self) -> None:
-        """It reads slowly."""
+        """The client reads slowly."""
         self.is_full = True
         if isinstance(self.work, Exchange):
             self.work.hold()
 
     def resume_writing(self) -> None:
-        """It has read."""
+        """The client has read the waiting bytes."""
         self.is_full = False
         if isinstance(self.work, Exchange):
             self.work.go_on()
 
     def _advance(self) -> None:
-        """Answer what has come, one after the other."""
+        """Answer the received requests in sequence."""
         ready = self._receiver.ready
         if ready:
             self._is_advancing = True
@@ -117,7 +117,7 @@ class Client(asyncio.Protocol):
             self._await_more()
 
     def _await_more(self) -> None:
-        """How long the next bytes may take, now that nothing is under way."""
+        """Set the time limit for the next bytes while no request is being served."""
         receiver = self._receiver
         if receiver.stage != self._stage or not receiver.stage:
             self._stage, settings = receiver.stage, self._proxy.settings
@@ -131,7 +131,7 @@ class Client(asyncio.Protocol):
             self.transport.resume_reading()
 
     def connection_line(self, request: Request | None) -> bytes:
-        """The line that says whether the connection goes on; settles that it does not where it cannot."""
+        """The header line for keep-alive or close; also decides to close if keep-alive is not possible."""
         if request is None or self._proxy.is_draining or not request.keeps_alive:
             if request is not None:
                 request.keeps_alive = False
@@ -139,7 +139,7 @@ class Client(asyncio.Protocol):
         return b"" if request.version == "1.1" else _GOES_ON
 
     def answer(self, answer: Answer, request: Request | None) -> None:
-        """Send an answer of the proxy's own."""
+        """Send a response from the proxy itself."""
         line = _CLOSES if answer.closes else self.connection_line(request)
         has_body = request is None or request.method != b"HEAD"
         self.transport.write(answer.rendered(line, has_body=has_body))
@@ -150,20 +150,20 @@ class Client(asyncio.Protocol):
             self._go_on(request is not None and request.keeps_alive)
 
     def refuse(self, refused: UnservedError, request: Request | None) -> None:
-        """Send an answer in place of what was asked for."""
+        """Send an error response instead of serving the request."""
         self._proxy.ledger.unserved(refused.reason, is_arrived=refused.reason not in _BEFORE_ARRIVAL)
         if refused.reason in _BEFORE_ARRIVAL and (self._receiver.ready or self._receiver.stage):
-            # What has come behind a request that is none may be the rest of it.
+            # After an invalid request, the following bytes may be the rest of it.
             refused.answer.closes = True
         self.answer(refused.answer, request)
 
     def finished(self, request: Request, status: int) -> None:
-        """An answer of a replica has been sent whole."""
+        """A replica's response has been sent completely."""
         self._proxy.ledger.answered(status)
         self._go_on(request.keeps_alive and not self._proxy.is_draining)
 
     def run(self, work: Coroutine[None, None, Answer | None], request: Request) -> None:
-        """Send what somebody else has to find out first; nothing where that has begun an exchange."""
+        """Send a response after waiting for other work; sends nothing if the work has started an exchange."""
 
         async def find() -> None:
             try:
@@ -190,7 +190,7 @@ class Client(asyncio.Protocol):
             self._advance()
 
     def _linger(self) -> None:
-        """Nothing more is said; what still comes is read for a while and thrown away."""
+        """Send nothing more; read and discard incoming bytes for a short time."""
         self.work, self._is_lingering = None, True
         self._receiver.ready.clear()
         self._deadline_s = self._proxy.now() + _LINGER_S
@@ -203,7 +203,7 @@ class Client(asyncio.Protocol):
             self.transport.resume_reading()
 
     def _failed(self) -> None:
-        """Internal error: it is unknown what has been sent."""
+        """Handle an internal error: it is unknown how much was sent."""
         work, self.work = self.work, None
         if isinstance(work, Exchange):
             work.abandon()
@@ -212,12 +212,12 @@ class Client(asyncio.Protocol):
             self.answer(error(500, "internal error", closes=True), None)
 
     def cut(self) -> None:
-        """End it so that the client sees that something is missing."""
+        """Abort the connection, so that the client sees that the response is incomplete."""
         self.work = None
         self.transport.abort()
 
     def look(self, now_s: float) -> None:
-        """End a wait that has lasted too long."""
+        """End waits that exceed their limits."""
         if isinstance(self.work, Exchange):
             self.work.look(now_s)
         elif self.work is None and now_s > self._deadline_s:
@@ -232,5 +232,5 @@ class Client(asyncio.Protocol):
             self._advance()
 
 
-# Ended before the request was known: not one of those that arrived.
+# Rejected before the request was known, so it does not count as arrived.
 _BEFORE_ARRIVAL = frozenset({"malformed", "unauthorized"})

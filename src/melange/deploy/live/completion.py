@@ -1,4 +1,4 @@
-"""Observe a completion as it passes through: its length and the times of its tokens."""
+"""Observe a completion as it passes through: its length, and the times of its tokens."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import re
 
 
 class Lengths:
-    """How answers of one kind tell how long they are.
+    """How to find the length of responses of one kind.
 
-    Inside a JSON text every quote is escaped, so what is looked for stands for keys only.
+    In JSON text every quote is escaped, so these patterns match only keys.
 
     Parameters
     ----------
     prompt, answer
         Keys of the usage block.
     texts
-        Keys of an event's text: each that is there is a token.
+        Keys of an event's text: each occurrence is a token.
     """
 
     __slots__ = ("answer", "prompt", "texts")
@@ -30,30 +30,31 @@ def _number_under(key: str) -> tuple[bytes, re.Pattern[bytes]]:
     return name, re.compile(name + rb"\s*:\s*(\d{1,9})")
 
 
-# Completions and chats; responses, whose events have a text under "delta".
+# Completions and chats; and responses, whose events have a text under "delta".
 CHOICES = Lengths("prompt_tokens", "completion_tokens", ("text", "content", "reasoning_content", "reasoning"))
 EVENTS = Lengths("input_tokens", "output_tokens", ("delta",))
 _EVENT = b"data:"
 _ROLE, _NOTHING_SAID = re.compile(rb'"role"\s*:'), re.compile(rb'"content"\s*:\s*""')
-# What is kept of a stream, whose last events hold the usage block, and of a completion that comes whole [bytes]. Less
-# would miss the block behind long events, and chunks would be counted instead; more is memory for each open request.
-_TAIL_BYTES, _WHOLE_BYTES = 4096, 2**16
-# Of a stream that is looked at together [bytes]: piece by piece would cost more than to pass it on; more is memory for
+# Bytes that are kept of a stream, whose last events contain the usage block, and of a completion that arrives at once.
+# With less, the block could be missed behind long events, and chunks would be counted instead; more takes memory for
 # each open request.
+_TAIL_BYTES, _WHOLE_BYTES = 4096, 2**16
+# Bytes of a stream that are parsed together: parsing each piece alone would cost more than forwarding it; more takes
+# memory for each open request.
 _TOGETHER_BYTES = 8192
-# Pieces that are looked at together at most, for the same reasons.
+# Most pieces that are parsed together, for the same reasons.
 MOST_PIECES = 32
 
 
 class Completion:
-    """A completion as it passes, none of it kept but its tail.
+    """A completion as it passes through; only its end is kept.
 
     Parameters
     ----------
     is_stream
-        Whether tokens come as events.
+        Whether tokens arrive as events.
     lengths
-        How it tells its length.
+        Keys that give its length.
     """
 
     __slots__ = ("_chunks", "_first_s", "_key", "_last", "_lengths", "_new_bytes", "_rest", "_tail", "is_stream",
@@ -63,38 +64,38 @@ class Completion:
         self.is_stream, self._lengths = is_stream, lengths
         self._chunks = 0
         self._first_s = 0.0
-        # Of the last events with a token: themselves, what had come of them before, the pieces and their moments. When
-        # the last of them was whole is found out once, at the end.
+        # The last events with a token: their bytes, the bytes before them, the pieces, and the times of the pieces. The
+        # time of the last complete token is computed only once, at the end.
         self._last: tuple[bytes, int, list[bytes], list[float]] = (b"", 0, [], [0.0])
-        self._key = b""  # that the last token came under
+        self._key = b""  # key of the last token
         self._tail = self._rest = b""
-        # Pieces that have not been looked at, and when they came [s].
+        # Pieces that are not parsed yet, and their arrival times [s].
         self.pieces: list[bytes] = []
         self.pieces_s: list[float] = []
         self._new_bytes = 0
 
     def note(self, data: bytes, moment_s: float) -> None:
-        """A piece of it has come at a moment of the event loop's clock [s]."""
+        """A piece of the completion has arrived at a time on the event loop's clock [s]."""
         self.pieces.append(data)
         self.pieces_s.append(moment_s)
         self._new_bytes += len(data)
-        # Whether the first token is there shows piece by piece.
+        # Until the first token, each piece is parsed at once.
         if not self._chunks or self._new_bytes > _TOGETHER_BYTES:
             self.look()
 
     @property
     def has_begun(self) -> bool:
-        """Whether the first token is known to be there."""
+        """Whether the first token has been seen."""
         return self._chunks > 0
 
     def look(self) -> None:
-        """Look at what has come since the last time."""
+        """Parse the pieces that arrived since the last call."""
         pieces, pieces_s = self.pieces, self.pieces_s
         if not pieces:
             return
         data = self._rest + b"".join(pieces)
         if self.is_stream:
-            # Half an event is looked at as a whole when the rest has come.
+            # An incomplete event is parsed after its rest has arrived.
             events, newline, rest = data.rpartition(b"\n")
             self._count(events + newline)
             self._tail = (self._tail + events + newline)[-_TAIL_BYTES:]
@@ -107,16 +108,16 @@ class Completion:
         self._new_bytes = 0
 
     def _count(self, events: bytes) -> None:
-        """Count the tokens in events that have just become whole."""
+        """Count the tokens in events that have just been completed."""
         tokens = events.count(self._key) if self._key else 0
-        if tokens != events.count(_EVENT):  # some are under another key than the last, or hold none
+        if tokens != events.count(_EVENT):  # some are under another key than the last one, or contain no token
             tokens = 0
             for key in self._lengths.texts:
                 if found := events.count(key):
                     tokens += found
                     self._key = key
         if tokens and not self._chunks and _ROLE.search(events) and _NOTHING_SAID.search(events):
-            tokens -= 1  # a chat's first event names the speaker
+            tokens -= 1  # a chat's first event only names the role
         if tokens:
             self._last = (events, len(self._rest), self.pieces[:], self.pieces_s[:])
             if not self._chunks:
@@ -124,7 +125,7 @@ class Completion:
             self._chunks += tokens
 
     def _moment_of_last(self) -> float:
-        """When the last event with a token was whole [s]."""
+        """Time at which the last event with a token was complete [s]."""
         events, at, pieces, moments_s = self._last
         if events:
             end = events.index(b"\n", max(events.rfind(key) for key in self._lengths.texts))
@@ -142,42 +143,42 @@ class Completion:
 
     @property
     def first_s(self) -> float:
-        """When the first token was there [s]."""
+        """Time of the first token [s]."""
         return self._first_s
 
     @property
     def last_s(self) -> float:
-        """When the last token was there [s]."""
+        """Time of the last token [s]."""
         self.look()
         return self._moment_of_last()
 
     @property
     def rest(self) -> bytes:
-        """An event of which the end has not come."""
+        """The last event, which is still incomplete."""
         self.look()
         return self._rest
 
     @property
     def tail(self) -> bytes:
-        """The end of it, where usage blocks are."""
+        """The end of the completion, which contains usage blocks."""
         self.look()
         return self._tail
 
     @property
     def output_tokens(self) -> int:
-        """Tokens by the usage block, else by chunks; 0 where neither says any."""
+        """Output tokens from the usage block, or else the number of chunks; 0 if there is neither."""
         self.look()
         return _last_number(self._lengths.answer, self._tail) or self._chunks
 
     @property
     def input_tokens(self) -> int:
-        """Prompt tokens by the usage block; 0 where there is none."""
+        """Prompt tokens from the usage block; 0 if there is none."""
         self.look()
         return _last_number(self._lengths.prompt, self._tail)
 
 
 def _last_number(key_and_pattern: tuple[bytes, re.Pattern[bytes]], tail: bytes) -> int:
-    """The number under the last key of that name that has one; 0 where none has."""
+    """The number under the last key of that name that has a number; 0 if there is none."""
     key, pattern = key_and_pattern
     place = tail.rfind(key)
     found = pattern.match(tail, place) if place >= 0 else None

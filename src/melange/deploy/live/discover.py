@@ -19,14 +19,14 @@ from melange.files import write_text
 
 
 def resolved(given: Iterable[str]) -> list[str]:
-    """``NAME=http://address:port`` of every address that the hosts of ``NAME=http://host:port`` have, sorted.
+    """``NAME=http://address:port`` for every address of the hosts in ``NAME=http://host:port``, sorted.
 
-    A host that cannot be resolved has none: its replicas are still to come, or gone.
+    A host that cannot be resolved has no address: its replicas have not started yet, or are gone.
 
     Raises
     ------
     InputError
-        A text of another shape.
+        A text in another format.
     """
     lines: set[str] = set()
     for pair in given:
@@ -48,7 +48,7 @@ def resolved(given: Iterable[str]) -> list[str]:
 def follow(given: Sequence[str], out: Path, *, every_s: float, is_once: bool) -> None:
     """Write the file whenever the addresses change; until there are some, and then for good unless ``is_once``.
 
-    A moment without any address keeps the file: it may be DNS that is down, and a balancer checks replicas itself.
+    If there are no addresses, the file is kept: DNS may be down, and a balancer checks replicas itself.
     """
     written: list[str] = []
     while True:

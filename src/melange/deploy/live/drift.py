@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 UNKNOWN, STEADY, CHEAPER, SHORT, FAILED = "unknown", "steady", "cheaper", "short", "failed"
 STATES = (UNKNOWN, STEADY, CHEAPER, SHORT, FAILED)
-# A search that takes longer has its best plan by then, which is all that is asked [s]: more would prove a gap that
-# nobody reads, and take a core from requests meanwhile.
+# Longest search for a new plan [s]: by then it has found its best plan, which is all that is needed. A longer search
+# would prove a gap that nobody reads, and take a core from requests.
 _LONGEST_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drift:
-    """What a plan for the live workload would cost.
+    """The cost of a plan for the live workload.
 
     Parameters
     ----------
@@ -34,8 +34,8 @@ class Drift:
         ``unknown`` (too few requests), ``steady``, ``cheaper`` (a new plan costs less by more than the threshold),
         ``short`` (the live workload needs more than is rented), ``failed`` (no plan was found).
     cost_per_h, new_cost_per_h
-        Of the plan in force and of the new one [USD/h]; nan where there is none. The new one is planned by closed form:
-        where the plan in force is certified, what its certificate added is added to the new one in proportion.
+        Cost of the current plan and of the new one [USD/h]; nan if there is none. The new plan is found by closed form;
+        if the current plan is certified, the cost of the new one is scaled by the factor that certification added.
     message
         A sentence for the log.
     """
@@ -47,18 +47,18 @@ class Drift:
 
 
 def find_drift(plan: Plan, live: Workload, threshold: float, profile: Profile | None = None) -> Drift:
-    """Plan again for the live workload, under the options of the plan in force, and compare the costs.
+    """Plan again for the live workload, with the options of the current plan, and compare the costs.
 
     Parameters
     ----------
     plan
-        In force.
+        The current plan.
     live
-        What arrives.
+        The live workload.
     threshold
-        Part of its cost by which a new plan must be cheaper, 0-1.
+        A new plan counts as cheaper if it saves more than this share of the current cost, 0-1.
     profile
-        All that may be rented; None: what the plan was made from.
+        All types that may be rented; None: those of the plan's profile.
     """
     nan = float("nan")
     if (live.requests or 0) < THIN_WORKLOAD:
@@ -78,7 +78,7 @@ def find_drift(plan: Plan, live: Workload, threshold: float, profile: Profile | 
 
 def _compared(plan: Plan, found: Plan, live: Workload, threshold: float) -> Drift:
     old, new = plan.cost_per_h, found.cost_per_h
-    if plan.certificate is not None:  # or every closed form would seem a cheaper plan than one that holds
+    if plan.certificate is not None:  # otherwise a closed-form plan would always seem cheaper than a certified one
         new *= 1 + plan.certificate.price(old)
     mix = ", ".join(f"{count} x {name}" for name, count in found.replicas.items() if count)
     traffic = f"{significant(live.total_rate)} requests/s arrive ({significant(plan.workload.total_rate)} planned)"
@@ -95,7 +95,7 @@ def _compared(plan: Plan, found: Plan, live: Workload, threshold: float) -> Drif
 
 
 def _seen(live: Workload) -> Workload:
-    """Without the cells of a single stray request: one large prompt in an hour is no reason to rent for it."""
+    """The workload without cells of a single stray request: one large prompt in an hour is no reason to rent for it."""
     share = live.request_rate / live.total_rate
     kept = np.where(share * (live.requests or 1) >= 2, live.request_rate, 0.0)
     return replace(live, request_rate=kept * (live.total_rate / kept.sum())) if kept.sum() > 0 else live

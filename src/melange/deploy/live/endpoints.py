@@ -1,4 +1,4 @@
-"""What may be asked of replicas: where the prompt is, what bounds the answer, and how that tells its length."""
+"""API endpoints of replicas: where the prompt is, what limits the response, and how its length is found."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class Endpoint:
     Parameters
     ----------
     prompt
-        Token ids and text bytes of the prompt in a request's body.
+        Returns token ids and text bytes of the prompt in a request's body.
     said
-        What the key of a conversation is made of.
+        Returns the text that identifies a conversation.
     limits
-        Fields that bound the answer, the first that is there counts; none: it has no tokens, its length is known.
+        Fields that limit the length of the response, in order of precedence; empty: there are no output tokens.
     lengths
-        How answers tell their length.
+        How to find the length of responses.
     """
 
     prompt: Callable[[dict[str, Any]], tuple[int, int]]
@@ -32,7 +32,7 @@ class Endpoint:
     lengths: Lengths
 
     def size_of(self, content: dict[str, Any], bytes_per_token: float, *, has_key: bool = True) -> Size:
-        """The size of a request: token ids counted, text by its bytes; without ``has_key`` its key is 0.
+        """The size of a request: counted token ids plus an estimate for text; without ``has_key``, its key is 0.
 
         >>> ENDPOINTS[b"/v1/completions"].size_of({"prompt": "What is a melange?", "max_tokens": 64}, 4.0)
         Size(input_tokens=5, max_tokens=64, is_stream=False)
@@ -46,7 +46,7 @@ class Endpoint:
         Raises
         ------
         BadRequestError
-            No prompt, or values of another kind than the API has.
+            The body has no prompt, or values of wrong types.
         """
         stream = content.get("stream")
         if stream is not None and type(stream) is not bool:
@@ -54,12 +54,12 @@ class Endpoint:
         most = tokens_of(content, self.limits) if self.limits else 1
         tokens, text_bytes = self.prompt(content)
         key = key_of(content, self.said) if has_key else 0.0
-        # A byte more than a whole number of tokens is a token more.
+        # Round up: one byte more than a whole number of tokens counts as another token.
         return Size(max(1, tokens + int(-(-text_bytes // bytes_per_token))), most, bool(stream), key)
 
 
 def _items(content: dict[str, Any]) -> tuple[int, int]:
-    """Text of a response's input, and of the instructions before it."""
+    """Text of a response's input, including the instructions before it."""
     given, instructions = content.get("input"), content.get("instructions")
     if instructions is not None and type(instructions) is not str:
         raise BadRequestError("instructions must be a string")
@@ -68,12 +68,12 @@ def _items(content: dict[str, Any]) -> tuple[int, int]:
         return 0, before + texts_of(given)
     if type(given) is not list or not given or not all(type(one) is dict for one in given):
         raise BadRequestError("input must be a string or a list of items")
-    # Messages have content; calls of functions have arguments, and what they gave has output.
+    # Messages have content; function calls have arguments, and their results have output.
     return 0, before + sum(texts_of(one.get(name)) for one in given for name in ("content", "arguments", "output"))
 
 
 def _embedded(content: dict[str, Any]) -> tuple[int, int]:
-    """What is to be embedded: a text, ids, or several of them; vLLM takes a conversation too."""
+    """The input to embed: a text, ids, or several of them; vLLM also accepts a conversation."""
     if "input" not in content and "messages" in content:
         return messages_of(content["messages"])
     return prompt_of(content.get("input"), "input")
@@ -85,7 +85,7 @@ def _first_item(content: dict[str, Any]) -> Any:
 
 
 def _first_of_user(messages: list[Any]) -> Any:
-    """What the user says first, which all turns of a conversation repeat."""
+    """The first user message, which all turns of a conversation repeat."""
     users = (one.get("content") for one in messages if type(one) is dict and one.get("role") == "user")
     return next(users, "")
 

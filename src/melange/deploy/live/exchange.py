@@ -1,6 +1,6 @@
-"""A request on its way: to a replica, to one other if that fails before any byte was sent back, and the answer back.
+"""A request in progress: sent to a replica, to one other replica if the first fails early, and answered.
 
-Pieces go on as they come, in callbacks: no task, no queue and no buffer lies between a replica and its client.
+Pieces are forwarded as they arrive, in callbacks: there is no task, queue or buffer between a replica and its client.
 """
 
 from __future__ import annotations
@@ -27,36 +27,37 @@ if TYPE_CHECKING:
     from melange.deploy.live.sizing import Size
     from melange.deploy.live.tracing import Trace
 
-# By these a replica says that another may do better. Other errors would come again elsewhere, and cost twice.
+# With these status codes a replica says that another may succeed. Other errors would happen again there, at twice the
+# cost.
 _BUSY = 429
 _ELSEWHERE = frozenset({_BUSY, 502, 503, 504})
-# How long a client may have kept an answer waiting before a replica that ends it is excused [s]: engines give up
-# clients that do not read, and cannot know that this proxy does not for its own.
+# If a client has delayed a response for longer than this, the replica is not blamed for ending it [s]: engines drop
+# clients that do not read, and cannot know that this proxy only waits for its own client.
 _HELD_S = 5.0
 _LAST_CHUNK = b"0\r\n\r\n"
 
 
 class Exchange:
-    """One request and what becomes of it.
+    """One request, from its arrival to its end.
 
     Parameters
     ----------
     proxy
-        Whose it is.
+        The proxy that it belongs to.
     client
-        Who has sent it.
+        The client that sent it.
     request
-        With its body.
+        The request, including its body.
     fields
-        That the replica gets to see, as lines.
+        Header fields for the replica, as lines.
     size
-        As the policy sees it.
+        Size of the request for the policy.
     arrived_s
-        When it came, by the event loop's clock [s].
+        Arrival time on the event loop's clock [s].
     visit
-        Its tenant's; None where it has none.
+        The request of its tenant; None if there are no tenants.
     trace
-        Its span; None where nothing is traced.
+        The span of the request; None without tracing.
     """
 
     __slots__ = ("_arrived_s", "_client", "_completion", "_connecting", "_failed", "_fields", "_held_s",
@@ -78,24 +79,24 @@ class Exchange:
         self._proxy, self._client, self._request, self._fields, self._size = proxy, client, request, fields, size
         self._arrived_s = self._moment_s = arrived_s
         self._visit, self._trace = visit, trace
-        self._last: LiveReplica | None = None  # that it was sent to
+        self._last: LiveReplica | None = None  # replica that the request was last sent to
         self._now = proxy.now
-        self._patience_s = proxy.settings.answer_timeout_s  # how long the present wait may last
+        self._patience_s = proxy.settings.answer_timeout_s  # limit of the current wait
         self._ticket: Ticket | None = None
         self._link: Link | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._failed: LiveReplica | None = None
         self._is_retry = self._needs_new = False
-        self._completion: Completion | None = None  # once the answer has begun to go back
-        # Of the completion and the client, for chunks that are passed on as they come.
+        self._completion: Completion | None = None  # set once the response has started
+        # Parts of the completion and the client, for chunks that are forwarded directly.
         self._pieces: list[bytes]
         self._pieces_s: list[float]
         self._look: Callable[[], None]
         self._write: Callable[[bytes], None]
         self._status = 0
         self._is_over = self._is_chunked = False
-        self._is_unread = False  # the first token of its stream has not come back
-        # Whether it waits for the client to read, and the longest that it has [s].
+        self._is_unread = False  # the first token of its stream has not arrived
+        # Whether it is waiting for the client to read, and the longest such wait [s].
         self._is_held, self._held_s = False, 0.0
 
     def start(self) -> None:
@@ -123,8 +124,8 @@ class Exchange:
             if self._ticket is ticket:
                 self._fail(str(refused), GONE)
         except TimeoutError:
-            # A wait that was too long says nothing where this process was late itself; else it is one failure of
-            # several that eject a replica, for a single lost packet makes one.
+            # A timeout proves nothing if this process was late itself. Otherwise it is one of several failures that
+            # eject a replica, because a single lost packet can cause it.
             if self._ticket is ticket:
                 self._fail("connecting timed out", "" if self._proxy.health.punctuality.is_late else BROKEN)
         else:
@@ -144,9 +145,9 @@ class Exchange:
         )
 
     def answered(self, link: Link, piece: bytes, is_last: bool) -> None:
-        """The head of an answer is there, and perhaps a piece of its body.
+        """The head of a response has arrived, perhaps with a piece of its body.
 
-        The head leaves with the first piece: until then the request may yet go elsewhere.
+        The head is sent with the first piece: until then, the request can still be sent elsewhere.
         """
         self._moment_s = now_s = self._now()
         completion = self._completion
@@ -176,7 +177,7 @@ class Exchange:
             self._begin(link, piece, is_last, now_s)
 
     def _begin(self, link: Link, piece: bytes, is_last: bool, now_s: float) -> None:
-        """Send the head of an answer back, with what there is of its body."""
+        """Send the head of a response to the client, with the body received so far."""
         self._status = link.status
         client, request = self._client, self._request
         named = link.fields.named
@@ -195,7 +196,7 @@ class Exchange:
                 self._is_chunked = True
                 framing = b"Transfer-Encoding: chunked\r\n"
                 piece = b"%x\r\n%b\r\n" % (len(piece), piece)
-            else:  # an old client takes the end of the connection for the end of the answer
+            else:  # an old client recognizes the end of the response by the end of the connection
                 request.keeps_alive = False
         first = b"HTTP/1.1 %d %b\r\n" % (link.status, link.reason)
         dated = b"" if b"date" in named else date_line()
@@ -211,7 +212,7 @@ class Exchange:
             self.hold()
 
     def _relayed(self, chunks: bytes, content: bytes) -> None:
-        """Whole chunks of a stream, which go on as they came: nothing is joined or framed."""
+        """Forward whole chunks of a stream unchanged, without joining or framing them."""
         self._moment_s = now_s = self._now()
         pieces = self._pieces
         pieces.append(content)
@@ -221,21 +222,21 @@ class Exchange:
         self._write(chunks)
 
     def _relay(self, link: Link, completion: Completion) -> None:
-        """Have chunks passed on as they come, once the first token is there, whose moment is looked for by piece."""
+        """Forward chunks directly once the first token has arrived; until then, each piece is parsed for its time."""
         if self._is_chunked and link.is_chunked and completion.has_begun:
             self._pieces, self._pieces_s, self._look = completion.pieces, completion.pieces_s, completion.look
             self._write = self._client.transport.write
             link.relay = self._relayed
 
     def _look_for_first(self, completion: Completion) -> None:
-        """Tell the balancer of the first token of a stream: its prompt no longer waits."""
+        """Tell the balancer about the first token of a stream: its prompt no longer waits."""
         if completion.has_begun:
             self._is_unread = False
             if self._ticket is not None:
                 self._proxy.balancer.read(self._ticket)
 
     def _settle(self, completion: Completion) -> None:
-        """An answer has come whole: keep book of it."""
+        """Record a complete response."""
         ticket, proxy, status = self._over(), self._proxy, self._status
         ledger = proxy.ledger
         if status == 200:
@@ -255,11 +256,11 @@ class Exchange:
         self._client.finished(self._request, status)
 
     def broken(self, link: Link, why: str) -> None:
-        """The replica's connection has ended before its answer."""
+        """The replica's connection has ended before the response was complete."""
         if self._completion is not None:
             self._cut(f"{why} during the answer", is_replicas=self._held_s <= _HELD_S)
         elif link.uses > 1 and not link.has_head:
-            # It may have been closed, as idle ones are, when the request went out: nothing is said against the replica.
+            # The idle connection may have been closed just as the request was sent: the replica is not blamed.
             ticket = self._ticket
             self._needs_new = (
                 ticket is not None and not self._is_retry and not self._proxy.balancer.has_other(ticket.replica)
@@ -269,7 +270,7 @@ class Exchange:
             self._fail(f"{why} before an answer", BROKEN)
 
     def _fail(self, why: str, fault: str) -> None:
-        """A replica has failed the request, of which no byte was sent back: another may serve it."""
+        """A replica has failed before any byte of the response was forwarded: try another replica."""
         ticket, proxy = self._ticket, self._proxy
         assert ticket is not None
         self._ticket = self._link = self._connecting = None
@@ -285,14 +286,14 @@ class Exchange:
         self.start()
 
     def hold(self) -> None:
-        """The client reads slowly: the replica is read no further."""
+        """Stop reading from the replica, because the client reads slowly."""
         if self._link is not None and not self._is_held:
             self._is_held, self._moment_s = True, self._now()
             self._patience_s = self._proxy.settings.write_timeout_s
             self._link.transport.pause_reading()
 
     def go_on(self) -> None:
-        """The client has read."""
+        """Continue reading from the replica, because the client has read."""
         if self._is_held and self._link is not None:
             now_s = self._now()
             self._is_held, self._held_s = False, max(self._held_s, now_s - self._moment_s)
@@ -300,31 +301,31 @@ class Exchange:
             self._link.transport.resume_reading()
 
     def abandon(self) -> None:
-        """The client has gone: the replica need not go on."""
+        """Stop the replica's work, because the client has disconnected."""
         if not self._is_over:
             self._status = 0
             self._proxy.ledger.unserved("client_gone")
             self._release()
 
     def look(self, now_s: float) -> None:
-        """End a wait that has lasted too long."""
+        """End a wait that exceeds its limit."""
         if now_s - self._moment_s <= self._patience_s or self._is_over:
             return
         if self._completion is not None:
             self._cut("timed out during the answer", is_replicas=True)
         else:
-            # It may be at work on the request, which is not sent elsewhere.
+            # The replica may be working on the request, so it is not sent elsewhere.
             self._status = 504
             self._release()
             self._refuse(UnservedError(error(504, "the replica did not answer", closes=True), "failed"))
 
     def _cut(self, why: str, *, is_replicas: bool) -> None:
-        """End an answer that cannot be ended well, so that its client sees that it is not whole."""
+        """Abort an incomplete response, so that the client sees that it is incomplete."""
         ticket, proxy, client = self._ticket, self._proxy, self._client
         assert ticket is not None
         self._status = 0
         if self._is_held or not is_replicas or client.transport.is_closing():
-            # It is the client that has gone or does not read: the replica has done nothing wrong.
+            # The client has disconnected or does not read: the replica is not blamed.
             proxy.ledger.unserved("client_gone")
         else:
             proxy.ledger.unserved("failed")
@@ -341,7 +342,7 @@ class Exchange:
         return ticket
 
     def _leave(self) -> None:
-        """It has ended: what its tenant used is counted, and its span closed."""
+        """Count the usage of the tenant and close the span."""
         visit, trace, completion = self._visit, self._trace, self._completion
         self._visit = self._trace = None
         inputs, outputs = (completion.input_tokens, completion.output_tokens) if completion is not None else (0, 0)
@@ -355,7 +356,7 @@ class Exchange:
             trace.end(self._status, name, url, int(self._is_retry), inputs, outputs)
 
     def _release(self) -> None:
-        """Let go of the replica."""
+        """Release the replica."""
         link, ticket = self._link, self._ticket
         self._is_over, self._link, self._ticket = True, None, None
         if self._visit is not None or self._trace is not None:

@@ -23,7 +23,7 @@ _Sample = tuple[dict[str, str], float]
 
 
 def metrics_text(balancer: Balancer, counters: Counters) -> str:
-    """All processes' counters in the text format 0.0.4."""
+    """The counters of all processes in the Prometheus text format 0.0.4."""
     lines: list[str] = []
     for part in (_traffic, _shares, _load, _planned, _replicas, _outcomes, _tenants, _histograms, _steps, _drift):
         for name, kind, about, samples in part(balancer, counters):
@@ -70,7 +70,7 @@ def _cell(buckets: Buckets, i: int, o: int) -> dict[str, str]:
 
 
 def _row(buckets: Buckets, i: int) -> dict[str, str]:
-    """The labels of a row: the upper edge of its prompts, and its class where the plan has several."""
+    """The labels of a row: the upper edge of its prompts, and its class if the plan has several."""
     k, place = divmod(i, len(buckets.input_edges))
     upto = {"input_upto": str(buckets.input_edges[place])}
     return upto | {"class": buckets.classes[k]} if buckets.classes else upto
@@ -118,7 +118,7 @@ def _load(balancer: Balancer, counters: Counters) -> Iterator[_Family]:
 
 
 def _planned(balancer: Balancer, counters: Counters) -> Iterator[_Family]:
-    """What the plan says of each type, and how its requests fare."""
+    """The plan's values of each type, and the results of its requests."""
     plan, kinds = balancer.plan, known_types(balancer.plan)
     names = [plan.replica_types[r].name for r in kinds]
     counts = np.array([plan.replicas[name] for name in names], float)
@@ -156,36 +156,36 @@ def _price(replica_type: ReplicaType) -> float:
 def load(balancer: Balancer, counters: Counters, now_s: float) -> Array:
     """Load of each counted type in the plan's units (T,): sum over sizes of rate / maximum rate [replicas].
 
-    Rates are those at which requests were sent in the window of the live workload, by input bucket; their completions
-    are as long as those that were seen. Sizes that a type cannot serve within the SLO count as its others do.
+    The rate is that of requests sent in the window of the live workload, by input bucket. Output lengths follow the
+    observed completions. Sizes that a type cannot serve within the SLO count like its other sizes.
 
     Parameters
     ----------
     balancer
-        Whose plan has the maximum rates, and which has seen completions.
+        The balancer with the plan's maximum rates and the observed completions.
     counters
-        Of all processes.
+        Counters of all processes.
     now_s
-        End of the window, by the monotonic clock [s].
+        End of the window, on the monotonic clock [s].
     """
     plan = balancer.plan
     rate = np.asarray(plan.max_request_rate[known_types(plan)])
     likely = np.where(rate > 0, _likely(balancer)[None], 0.0)
     likely /= np.maximum(likely.sum(axis=2, keepdims=True), 1e-12)
-    # Of a replica, how long a request of an input bucket takes it (T, I) [s].
+    # Time of a replica per request of an input bucket (T, I) [s].
     busy_s = np.divide(likely, rate, out=np.zeros_like(rate), where=rate > 0).sum(axis=2)
     length_s = max(now_s - float(counters.supervisor("window_began")[0]), 1.0)
     return np.asarray((counters.window("sent") * busy_s).sum(axis=1) / length_s)
 
 
 def _likely(balancer: Balancer) -> Array:
-    """Output buckets of completions of each input bucket, as often as they were seen (I, O), 0-1."""
+    """Share of each output bucket in the observed completions of an input bucket (I, O), 0-1."""
     likely = np.asarray(balancer.fleet.completions).reshape(balancer.plan.workload.buckets.shape)
     return np.asarray(likely / np.maximum(likely.sum(axis=1, keepdims=True), 1e-12))
 
 
 def _planned_shares(balancer: Balancer, counters: Counters) -> Array:
-    """What the plan's shares make of the sizes that were sent, by counted type (T,)."""
+    """Share of each counted type that the plan expects for the sent sizes (T,)."""
     plan, likely = balancer.plan, _likely(balancer)
     by_input = counters.total("sent").sum(axis=0)
     share = plan.share[known_types(plan)]
@@ -197,7 +197,7 @@ def _replicas(balancer: Balancer, counters: Counters) -> Iterator[_Family]:
     types = balancer.plan.replica_types
     labels = [({"type": types[one.address.place].name, "url": one.address.url}, one.slot) for one in balancer.replicas]
     for name, kind, about, counter in _BY_REPLICA:
-        # What a process thinks of a replica is no sum, and those of an earlier plan no longer choose any.
+        # The processes' views of a replica are averaged, not summed; processes of earlier plans are ignored.
         is_mean = counter in {"replica_fill", "replica_up"}
         values = counters.each(counter).mean(axis=0) if is_mean else counters.total(counter)
         yield name, kind, about, [(names, values[slot]) for names, slot in labels]

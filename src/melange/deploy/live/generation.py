@@ -1,4 +1,4 @@
-"""Processes of one plan, and what they hand over to those of the next: the counts, sorted into its types and sizes."""
+"""Processes of one plan; they hand their counts to the next plan's processes, sorted into its types and sizes."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
     from melange.plan.plan import Plan
     from melange.workload.workload import Array
 
-# Counted by replica type, by size, and of the supervisor's own.
+# Counters by replica type, counters by size, and the supervisor's own.
 _BY_TYPE = ("sent", "type_judged", "type_met", "ttft", "tpot", "latency", "steps", "step_sizes")
 _BY_SIZE = ("arrived", "completed", "input_sum", "output_sum", "sent", "type_judged", "type_met")
-# Factors are relative to a plan: the next one may know them already.
+# Factors are relative to a plan, and the next plan may already include them.
 _OWN = ("began", "last_arrival", "window_began", "drift", "factors", "tenant_due")
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Generation:
-    """A plan, and the processes that serve by it.
+    """A plan and the processes that serve it.
 
     Parameters
     ----------
     plan, addresses
-        What is served, by which replicas.
+        The plan that is served, and its replicas.
     counters
-        Where its processes count.
+        Counters of its processes.
     workers
-        Process and start by process id.
+        Process number and start time by process id.
     """
 
     plan: Plan
@@ -44,21 +44,21 @@ class Generation:
 
     @classmethod
     def of(cls, plan: Plan, addresses: Sequence[Address], processes: int) -> Generation:
-        """A generation that has counted nothing."""
+        """A generation with all counters at zero."""
         counters = Counters(processes, len(known_types(plan)), *plan.workload.buckets.shape)
         return cls(plan=plan, addresses=addresses, counters=counters)
 
     @property
     def is_serving(self) -> bool:
-        """Whether each of its processes takes connections."""
+        """Whether each of its processes accepts connections."""
         return bool((self.counters.each("began") > 0).all())
 
     def take_over(self, earlier: Generation) -> None:
-        """Count on from what an earlier generation has counted up to now."""
+        """Start from the current counts of an earlier generation."""
         self.counters.table[-1] = self.sorted_in(earlier, earlier.counters.snapshot())
 
     def sorted_in(self, earlier: Generation, row: Array) -> Array:
-        """A row of an earlier generation's counters as one of ours; what has no place here is left out."""
+        """Convert a row of an earlier generation's counters to ours; counts without a place here are left out."""
         ours, theirs = self.counters, earlier.counters
         places = {one: t for t, one in enumerate(_names(self.plan))}
         pairs = [(places[one], t) for t, one in enumerate(_names(earlier.plan)) if one in places]

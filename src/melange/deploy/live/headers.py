@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-# What is looked at or dropped, in lower case. Hop-by-hop fields are of one connection and not of the message (RFC 9110,
-# section 7.6.1); of the others a proxy sets its own.
+# Fields that are read or dropped, in lower case. Hop-by-hop fields belong to a connection and not to the message (RFC
+# 9110, section 7.6.1); the proxy sets the others itself.
 _HOP_BY_HOP = frozenset(
     {
         b"connection",
@@ -23,17 +23,17 @@ _HOP_BY_HOP = frozenset(
 RETRIES = "X-Melange-Retries"
 RETRIED = b"%b: 1\r\n" % RETRIES.encode()
 _RETRIES = RETRIES.lower().encode()
-# Who answers, without a word on versions: neither on ours nor on a replica's.
+# The server's name without a version: neither ours nor a replica's.
 SERVER = b"Server: melange\r\n"
 _OF_REQUESTS = _HOP_BY_HOP | {b"host", b"content-length", b"expect", b"accept-encoding", _RETRIES}
 _OF_ANSWERS = _HOP_BY_HOP | {b"content-length", b"server", _RETRIES}
 _DROPPED, _SEEN = range(2)
-# What becomes of a field that is not just passed on: it is looked at, and passed on or not.
+# How fields that are not simply forwarded are handled: read, and then forwarded or dropped.
 _KINDS_OF_REQUESTS = dict.fromkeys(_OF_REQUESTS, _DROPPED) | dict.fromkeys(
     (b"authorization", b"content-encoding", b"traceparent", b"tracestate"), _SEEN
 )
 _KINDS_OF_ANSWERS = dict.fromkeys(_OF_ANSWERS, _DROPPED) | dict.fromkeys((b"content-type", b"date"), _SEEN)
-# Tokens of Connection that name no field.
+# Tokens of Connection that do not name a field.
 _OF_CONNECTIONS = frozenset({b"close", b"keep-alive", b""})
 
 
@@ -43,28 +43,28 @@ class Fields:
     __slots__ = ("_passed_on", "lines", "named", "repeated")
 
     def __init__(self) -> None:
-        self.lines: list[bytes] = []  # that go through
-        self.named: dict[bytes, bytes] = {}  # first values of those that are looked at or dropped, by lower-case name
-        self.repeated: set[bytes] | None = None  # names of those that came twice
-        self._passed_on: bytes | None = None  # for a head that comes again
+        self.lines: list[bytes] = []  # to be forwarded
+        self.named: dict[bytes, bytes] = {}  # first values of fields that are read or dropped, by lower-case name
+        self.repeated: set[bytes] | None = None  # names of fields that occurred twice
+        self._passed_on: bytes | None = None  # cached result for a repeated head
 
     @property
     def count(self) -> int:
-        """Fields that were kept."""
+        """Number of fields that were kept."""
         return len(self.lines) + len(self.named)
 
     @property
     def size(self) -> int:
-        """Bytes of the fields that were kept, about."""
+        """Approximate size of the kept fields [bytes]."""
         return sum(map(len, self.lines)) + sum(map(len, self.named.values()))
 
     def passed_on(self, *, has_key: bool = True) -> bytes:
-        """The fields that are forwarded, as lines.
+        """The fields to forward, as lines.
 
         Parameters
         ----------
         has_key
-            Whether the sender's key goes through.
+            Whether the sender's key is forwarded.
         """
         if has_key:
             if self._passed_on is None:
@@ -75,7 +75,7 @@ class Fields:
     def _forwarded(self, *, has_key: bool) -> bytes:
         named = self.named
         if b"connection" in named or (not has_key and b"authorization" in named):
-            # Fields that a Connection field makes of this hop.
+            # A Connection field makes the fields that it names hop-by-hop.
             hidden = {one.strip().lower() for one in named.get(b"connection", b"").split(b",")} - _OF_CONNECTIONS
             if not has_key:
                 hidden.add(b"authorization")
@@ -85,7 +85,7 @@ class Fields:
 
 
 class FieldListener:
-    """What llhttp tells of fields: those of a head are kept, those of a trailer not."""
+    """Callbacks of llhttp for fields: fields of a head are kept, those of a trailer are not."""
 
     __slots__ = ("fields", "is_in_head")
 
@@ -96,7 +96,7 @@ class FieldListener:
         self.is_in_head = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Another field."""
+        """Store another field."""
         if not self.is_in_head:
             return
         fields, lower = self.fields, name.lower()
@@ -115,7 +115,7 @@ class FieldListener:
 
 
 class RequestListener(FieldListener):
-    """Of a client's requests."""
+    """Collects the fields of a client's requests."""
 
     __slots__ = ()
 
@@ -123,7 +123,7 @@ class RequestListener(FieldListener):
 
 
 class AnswerListener(FieldListener):
-    """Of a replica's answers."""
+    """Collects the fields of a replica's responses."""
 
     __slots__ = ()
 
@@ -131,18 +131,18 @@ class AnswerListener(FieldListener):
 
 
 def request_fields(fields: Fields, upstream_key: str, is_key_ours: bool) -> bytes:
-    """The client's header fields that are forwarded to a replica, as lines.
+    """The client's header fields for a replica, as lines.
 
-    Compressed answers are not asked for: what is counted must be read, and tokens are few bytes.
+    Compressed responses are not requested: tokens must be readable to be counted, and take few bytes.
 
     Parameters
     ----------
     fields
-        Of the client.
+        Fields of the client's request.
     upstream_key
-        Shown to replicas; empty: none.
+        Key for replicas; empty: none.
     is_key_ours
-        Whether the client's key is meant for this proxy and nobody else.
+        Whether the client's key is meant only for this proxy.
     """
     kept = fields.passed_on(has_key=not (upstream_key or is_key_ours))
     return kept + b"Authorization: Bearer %b\r\n" % upstream_key.encode() if upstream_key else kept

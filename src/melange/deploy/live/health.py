@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("melange.balance")
 
-# How often silent replicas and stalled clients are looked for [s]: time limits are exceeded by as much at most, and
-# each look passes all open requests. It is also the beat by which the process knows that it is late.
+# Interval of checks for silent replicas and stalled clients [s]: limits are exceeded by at most this time, and each
+# check visits all open requests. It is also the beat by which the process notices that it is late.
 SWEEP_S = 1.0
 
-# How a request may fail on a replica.
+# Ways in which a request can fail on a replica.
 GONE, BROKEN, WRONG = "gone", "broken", "wrong"
-# Checks in a row that must pass before a replica returns, or fail before it leaves. One would let a single lost packet
-# move a replica's traffic; three would send requests to a dead one for another interval.
+# Consecutive checks that must pass before a replica returns, or fail before it leaves. With one, a single lost packet
+# would move a replica's traffic; with three, requests would go to a dead replica for another interval.
 _RETURNS_AFTER, _LEAVES_AFTER = 2, 2
-# How long one that failed requests stays away, although it answers checks [s]; longer each time, up to the last. Short
-# at first, for its capacity is missed; long later, for each return costs clients the requests that it fails again.
+# How long a replica that failed requests is ejected even if it answers checks [s]; the time grows each time, up to the
+# last. Short at first, because its capacity is missing; long later, because each return may fail requests again.
 _AWAY_S = (5.0, 10.0, 20.0, 60.0)
 
 
@@ -36,9 +36,9 @@ class Health:
     Parameters
     ----------
     balancer
-        Whose replicas are watched.
+        Balancer whose replicas are watched.
     links
-        For the checks.
+        Connections for the checks.
     """
 
     def __init__(self, balancer: Balancer, links: Links) -> None:
@@ -52,7 +52,7 @@ class Health:
         await asyncio.gather(*(self._check(one, is_first=True) for one in replicas))
 
     async def watch(self) -> None:
-        """Check all replicas, forever."""
+        """Check all replicas periodically, forever."""
         every_s = self.balancer.settings.health_every_s
         while True:
             await asyncio.sleep(every_s)
@@ -63,7 +63,7 @@ class Health:
             why = await self._ask(replica)
         except TimeoutError:
             if self.punctuality.is_late and not is_first:
-                return  # nothing is known of the replica: it may have answered in time
+                return  # nothing is known about the replica: it may have answered in time
             settings = self.balancer.settings
             why = f"{settings.health_path} did not answer within {settings.health_timeout_s:g} s"
         if replica.index < 0:
@@ -86,7 +86,7 @@ class Health:
         Raises
         ------
         TimeoutError
-            It does not answer in time.
+            The replica does not answer in time.
         """
         settings = self.balancer.settings
         path = settings.health_path
@@ -98,7 +98,7 @@ class Health:
         return "" if said.status < 300 else f"{path} answered {said.status}"
 
     def failed(self, replica: LiveReplica, why: str, fault: str) -> None:
-        """A request has failed on a replica: it is ``GONE``, its connection ``BROKEN``, or the answer was ``WRONG``."""
+        """A request has failed on a replica: ``GONE``, ``BROKEN`` (connection) or ``WRONG`` (response)."""
         self.balancer.row[self._failed + replica.slot] += 1.0
         replica.failures += 1
         if not replica.is_up or replica.index < 0:
@@ -106,11 +106,11 @@ class Health:
         if fault == GONE:
             self._eject(replica, why)
         elif replica.failures >= self.balancer.settings.most_failures and self.balancer.ups > 1:
-            # The last replica stays: a service that fails some requests is better than none.
+            # The last replica is kept: a service that fails some requests is better than none.
             self._eject(replica, f"{why}, {replica.failures} times in a row{self._send_away(replica, fault)}")
 
     def _send_away(self, replica: LiveReplica, fault: str) -> str:
-        """Keep away one that answers wrongly: its checks may well pass meanwhile."""
+        """Eject a replica that answers wrongly: its health checks may pass."""
         if fault != WRONG:
             return ""
         times = self._times_away.get(replica, 0)

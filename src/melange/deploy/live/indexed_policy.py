@@ -1,8 +1,7 @@
-"""The policies over an index of the replicas: a choice takes as long as there are types, not replicas.
+"""The policies with an index over the replicas: the time of a choice grows with the types, not the replicas.
 
-The source of :mod:`melange.replica.policy` is loaded a second time, as the simulator does to compile it. Only what
-looks through all replicas there is replaced: by an index that gives the same answers and is kept up as requests come
-and go.
+The source of :mod:`melange.replica.policy` is loaded a second time, as the simulator does to compile it. Only functions
+that scan all replicas are replaced: by an index that gives the same results and is updated as requests come and go.
 """
 
 from __future__ import annotations
@@ -23,18 +22,18 @@ from melange.replica.policy import _REMEMBERED
 from melange.replica.policy_state import PolicyState
 
 _NAME = "melange.deploy.live._policy_on_an_index"
-# Replicas of a type from which their hashes with a key are computed together: about where both take as long.
+# Number of replicas from which their hashes with a key are computed together: below, a loop is as fast.
 _MANY = 24
 _among_few = cast("Callable[[IndexedState, int, float], int]", policy._replica_of_key)
 
 
 class _Least:
-    """The replica of a range with the least value among those that are up, the first of several: a tournament.
+    """A tournament tree for the replica of a range with the least value among those that are up, the first on ties.
 
     Parameters
     ----------
     values, is_up
-        Of all replicas; what changes there is told by :meth:`changed`.
+        Values and states of all replicas; changes are reported to :meth:`changed`.
     first, count
         The range.
     """
@@ -57,7 +56,7 @@ class _Least:
         return left
 
     def changed(self, r: int) -> None:
-        """A replica's value or state is another."""
+        """Update the tree after a change of a replica's value or state."""
         tree, node = self._tree, self._leaves + r - self._first
         tree[node] = r if self._is_up[r] else -1
         node >>= 1
@@ -70,18 +69,18 @@ class _Least:
 
     @property
     def top(self) -> int:
-        """The replica; -1 where none is up."""
+        """The winning replica; -1 if none is up."""
         return self._tree[1]
 
 
 class IndexedState:
-    """What a balancer knows, with an index over its replicas; fields as in :class:`PolicyState`, as lists.
+    """A balancer's state with an index over its replicas; fields as in :class:`PolicyState`, as lists.
 
     Parameters
     ----------
     state
-        Whose lists are taken over. Only :meth:`book`, :meth:`read`, :meth:`give_back` and :meth:`set_up` may change
-        ``fill``, ``unread``, ``outstanding`` and ``is_up`` from now on.
+        State whose lists are used directly. From now on, only :meth:`book`, :meth:`read`, :meth:`give_back` and
+        :meth:`set_up` may change ``fill``, ``unread``, ``outstanding`` and ``is_up``.
     """
 
     __slots__ = (*PolicyState._fields, "_counts", "_emptiest", "_fewest", "_fewest_stale", "_least", "_ranges",
@@ -115,18 +114,18 @@ class IndexedState:
         self._least = [_Least(self._work, self.is_up, *one) for one in self._ranges]
         self._emptiest = [_Least(self.fill, self.is_up, *one) for one in self._ranges]
         self._fewest = _Least(self.outstanding, self.is_up, 0, count)
-        # What has changed since tournaments that are seldom asked for were asked.
+        # Replicas that changed since the last query of tournaments that are seldom queried.
         self._fewest_stale: set[int] = set()
         self._stale: list[set[int]] = [set() for _ in self._ranges]
         self.up_count = [sum(self.is_up[first : first + many]) for first, many in self._ranges]
         self.all_up = sum(self.up_count)
         self._ups: dict[int, list[int]] = {}
-        # By input bucket: completions up to an output bucket, and their sum, until the next one is learned. A choice
-        # asks for them once for each type.
+        # By input bucket: completions up to an output bucket, and their sum, cached until the next completion. A choice
+        # needs them once for each type.
         self._counts: list[dict[int, tuple[list[float], float]]] = [{} for _ in self.input_edges]
 
     def set_up(self, r: int, is_up: bool) -> None:
-        """Let a replica take requests, or none."""
+        """Mark a replica as up or down."""
         if self.is_up[r] == is_up:
             return
         t = self.type_of[r]
@@ -139,7 +138,7 @@ class IndexedState:
         self._ups.clear()
 
     def cell(self, input_tokens: int, max_tokens: int) -> tuple[int, int]:
-        """Input bucket of a request, and the last output bucket that its completion may fall into."""
+        """Input bucket of a request, and the last output bucket that its completion can fall into."""
         last = _bucket(self.output_edges, max_tokens) if max_tokens > 0 else len(self.output_edges) - 1
         return _bucket(self.input_edges, input_tokens), last
 
@@ -148,7 +147,7 @@ class IndexedState:
         return self.fill[r] + self.request_part[t] * self.outstanding[r] + self.unread_part[t] * self.unread[r]
 
     def book(self, r: int, i: int, last: int, unread: int) -> float:
-        """As :func:`melange.replica.policy.sent` of a request of that cell, and ``waits`` of its unread tokens."""
+        """Like :func:`melange.replica.policy.sent` for a request of that cell, and ``waits`` for its unread tokens."""
         t = self.type_of[r]
         part = _expected(self, self.part, t, i, last)
         self.outstanding[r] += 1
@@ -161,20 +160,20 @@ class IndexedState:
         return part
 
     def held_by(self, r: int) -> tuple[int, float, float]:
-        """What a replica holds: requests, the parts that they occupy, and unread tokens."""
+        """A replica's requests, the parts that they occupy, and unread tokens."""
         return self.outstanding[r], self.fill[r], self.unread[r]
 
     def read(self, r: int, unread: int) -> None:
-        """As :func:`melange.replica.policy.read`."""
+        """Like :func:`melange.replica.policy.read`."""
         self.unread[r] -= unread
         self._work[r] = self._work_of(r)
         self._least[self.type_of[r]].changed(r)
 
     def give_back(self, r: int, part: float, unread: int) -> None:
-        """As :func:`melange.replica.policy.lost`, and ``read`` of what is still unread."""
+        """Like :func:`melange.replica.policy.lost`, and ``read`` for tokens that are still unread."""
         left = self.outstanding[r] - 1
         self.outstanding[r] = left
-        self.fill[r] = self.fill[r] - part if left else 0.0  # without what rounding has left
+        self.fill[r] = self.fill[r] - part if left else 0.0  # clear rounding errors
         self.unread[r] -= unread
         self._work[r] = self._work_of(r)
         t = self.type_of[r]
@@ -183,7 +182,7 @@ class IndexedState:
         self._stale[t].add(r)
 
     def learn(self, i: int, output_tokens: int) -> None:
-        """As :func:`melange.replica.policy.finished` does, of a completion of an input bucket."""
+        """Like :func:`melange.replica.policy.finished`, for a completion of an input bucket."""
         self._counts[i].clear()
         outputs = len(self.output_edges)
         self.completions[i * outputs + _bucket(self.output_edges, output_tokens)] += 1.0
@@ -196,21 +195,21 @@ class IndexedState:
                 self.completions[place] *= 0.5
 
     def least_full(self, t: int) -> int:
-        """The replica of a type that is least full, the first of several; -1 where none is up."""
+        """The least full replica of a type, the first on ties; -1 if none is up."""
         for r in self._stale[t]:
             self._emptiest[t].changed(r)
         self._stale[t].clear()
         return self._emptiest[t].top
 
     def fewest(self) -> int:
-        """The replica with the fewest outstanding requests, the first of several; -1 where none is up."""
+        """The replica with the fewest outstanding requests, the first on ties; -1 if none is up."""
         for r in self._fewest_stale:
             self._fewest.changed(r)
         self._fewest_stale.clear()
         return self._fewest.top
 
     def ups(self, t: int) -> list[int]:
-        """Replicas of a type or (-1) of all that are up, in ascending order."""
+        """Replicas that are up, of a type or (-1) of all types, in ascending order."""
         found = self._ups.get(t)
         if found is None:
             first, many = self._ranges[t] if t >= 0 else (0, len(self.type_of))
@@ -218,7 +217,7 @@ class IndexedState:
         return found
 
     def after(self, turn: int, t: int) -> int:
-        """The first that is up in turn behind a replica, of a type or (-1) of all; -1 where none is."""
+        """The next replica after a given one that is up, of a type or (-1) of all types; -1 if there is none."""
         ups = self.ups(t)
         if not ups:
             return -1
@@ -260,7 +259,7 @@ def _replica_of_key(state: IndexedState, t: int, key: float) -> int:
     first, many = state._ranges[t]
     if many < _MANY:
         return _among_few(state, t, key)
-    # As there, of all replicas at once.
+    # The same computation, for all replicas at once.
     mixed = (int(key * 2147483646.0) + 1 + np.arange(1, many + 1) * 1299709) % 2147483647
     for _ in range(3):
         mixed = (mixed ^ (mixed >> 11)) * 48271 % 2147483647
@@ -302,7 +301,7 @@ _REPLACED: dict[str, Callable[..., int | float]] = {
 
 @cache
 def indexed_policy() -> ModuleType:
-    """A second copy of the policies' module, for an :class:`IndexedState`: its functions ask the index."""
+    """A second copy of the policies' module for an :class:`IndexedState`: its functions use the index."""
     spec = importlib.util.spec_from_file_location(_NAME, policy.__file__)
     if spec is None or spec.loader is None:
         raise ImportError(f"{policy.__file__} cannot be loaded again")

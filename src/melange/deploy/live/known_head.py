@@ -1,7 +1,7 @@
-"""Heads that come again on a connection: all but the length is as it was, and need not be parsed again.
+"""Cache of heads that repeat on a connection: if only the length differs, a head is not parsed again.
 
-A client that keeps its connection sends the same fields with each request, and a replica the same with each answer.
-What is compared is every byte; only the digits of Content-Length may be others.
+A client that keeps its connection sends the same fields with each request, and a replica with each response. Every byte
+is compared; only the digits of Content-Length may differ.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 _LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ?(?=[0-9])")
-# Digits of a length that are read; a body of more takes the way of the parser.
+# Most digits of a length that are read; longer bodies go through the parser.
 _MOST_DIGITS = 9
 
 
 class KnownHead(Generic[T]):
-    """A head that a parser has read, and what it was read as.
+    """A head that was parsed, and the result.
 
     Parameters
     ----------
     before, after
-        Its bytes up to the digits of the length, and from behind them to the empty line that ends it.
+        Bytes before the digits of the length, and from after them to the empty line that ends the head.
     meaning
-        What it was read as, without the length.
+        The result of parsing, without the length.
     """
 
     __slots__ = ("_after", "_before", "meaning")
@@ -33,7 +33,7 @@ class KnownHead(Generic[T]):
         self._before, self._after, self.meaning = before, after, meaning
 
     def body_of(self, data: bytes) -> bytes | None:
-        """The body of a message that is all of some bytes and has this head; None where they are anything else."""
+        """The body if the bytes are exactly one message with this head; otherwise None."""
         before = self._before
         if not data.startswith(before):
             return None
@@ -47,7 +47,7 @@ class KnownHead(Generic[T]):
 
 
 def known_head(data: bytes, meaning: T) -> KnownHead[T] | None:
-    r"""The head at the beginning of some bytes, which has a length; None where it cannot be told so.
+    r"""The head at the beginning of the bytes, which must contain a length; None if it has no simple form.
 
     >>> head = known_head(b"POST / HTTP/1.1\r\nContent-Length: 2\r\nHost: a\r\n\r\n{}", "ours")
     >>> head.body_of(b"POST / HTTP/1.1\r\nContent-Length: 4\r\nHost: a\r\n\r\nnull")

@@ -34,13 +34,13 @@ class Ledger:
     Parameters
     ----------
     counters, process
-        Where it counts.
+        Counters, and this process's row.
     buckets
-        Of the plan.
+        Buckets of the plan.
     slo
-        Against which completions are judged; None: against nothing.
+        SLO for judging completions; None: they are not judged.
     balancers
-        That share the traffic.
+        Number of balancers that share the traffic.
     """
 
     def __init__(self, counters: Counters, process: int, buckets: Buckets, slo: Slo | None, balancers: int = 1) -> None:
@@ -58,17 +58,17 @@ class Ledger:
         self._oversized = self._at["oversized"]
         self._inputs, self._outputs = buckets.input_edges, buckets.output_edges
         self._last_input, self._last_output = len(self._inputs) - 1, len(self._outputs) - 1
-        # Of each class; without classes there is one.
+        # Limits of each class; without classes there is one entry.
         asked = [one.slo for one in slo.classes] or [slo] if slo else []
         self._limits = tuple(tuple((METRICS.index(name), one) for name, one in each.limits.items()) for each in asked)
         self._has_parts = tuple(set(each.limits) >= set(_PARTS) for each in asked)
         self._rows = buckets.shape[0]
 
     def arrived(self, input_tokens: int, moment_s: float, class_place: int = 0) -> None:
-        """A request that replicas may see has come, of a class of the plan."""
+        """Count a request that replicas may serve, by its class in the plan."""
         row, shared, last = self.row, self._shared, self._last_arrival
         row[self._arrived + class_place * len(self._inputs) + _bucket(self._inputs, input_tokens)] += 1.0
-        # The last arrival of all processes. Two that write it at once lose one gap of many.
+        # The last arrival in all processes. If two processes write it at once, one gap of many is lost.
         last_s = shared[last]
         shared[last] = moment_s
         if last_s > 0.0:
@@ -79,21 +79,21 @@ class Ledger:
             row[place + 2] += gap_s * gap_s
 
     def unserved(self, reason: str, is_arrived: bool = True) -> None:
-        """A request has ended without a completion; one of those that arrived has missed the SLO."""
+        """Count a request that ended without a completion; if it had arrived, it has missed the SLO."""
         self.row[self._at["ended"] + REASONS.index(reason)] += 1.0
         if is_arrived and self._limits and reason in _MISSES:
             self.row[self._at["judged"] + len(METRICS)] += 1.0
 
     def retried(self, is_served: bool) -> None:
-        """A request was sent to a second replica; or, was served by one."""
+        """Count a request that was sent to a second replica, or was served by it."""
         self.row[self._at["retried_served" if is_served else "retried"]] += 1.0
 
     def answered(self, status: int) -> None:
-        """A client was answered."""
+        """Count a response to a client."""
         self.row[self._answers + min(status // 100, 5)] += 1.0
 
     def completed(self, ticket: Ticket, completion: Completion, arrived_s: float) -> int:
-        """A completion has come whole; returns its length [tokens]."""
+        """Count a complete completion; returns its length [tokens]."""
         outputs = completion.output_tokens or 1
         inputs = completion.input_tokens or ticket.size.input_tokens
         row, kind = self.row, ticket.replica.kind
@@ -129,9 +129,9 @@ class Ledger:
         return outputs
 
     def _step(self, kind: int, ticket: Ticket, inputs: int, outputs: int, tpot_s: float) -> None:
-        """Time per token at the requests in flight on the replica: between those at its start and those at its end.
+        """Count the time per token at the number of requests in flight: the mean of its start and its end.
 
-        Each process sees its part of them.
+        Each process sees only its part of them.
         """
         here = 0.5 * (ticket.in_flight + self.row[self._outstanding + ticket.replica.slot])
         in_flight = max(here * self._everywhere, 1.0)
@@ -152,10 +152,10 @@ class Ledger:
         self.row[start + len(edges)] += value_s
 
     def _judge(self, values: _Values, outputs: int, place: int) -> bool:
-        """Each limit of a class by itself, and all of them, which is what is returned.
+        """Judge a completion against each limit of its class, and against all of them, which is the result.
 
-        The first-token time of a non-streaming completion is unknown. It has met its limits on TTFT and TPOT if its
-        latency is within what they allow together, and counts in the whole only.
+        The TTFT of a non-streaming completion is unknown. It has met its limits on TTFT and TPOT if its latency is
+        within their sum, and counts only for all limits together.
         """
         row, judged, met = self.row, self._judged, self._met
         is_met, allowed_s, is_whole = True, 0.0, False
@@ -177,17 +177,18 @@ class Ledger:
         return is_met
 
 
-# A completion of fewer tokens says little about the time per token: the first ones come in groups. A judgment.
+# Completions with fewer tokens say little about the time per token: the first tokens arrive in groups. Chosen by
+# judgment.
 _LEAST_STEPS = 8
-# A request that ends so was the service's to serve.
+# Reasons for which the service is responsible.
 _MISSES = frozenset({"busy", "none_up", "failed"})
-# What together bounds the latency.
+# Metrics whose limits together bound the latency.
 _PARTS = ("ttft", "tpot")
 _TPOT = METRICS.index("tpot")
 
 
 def bin_of(in_flight: float) -> int:
-    """Bin of a number of requests in flight, 1 at least."""
+    """Bin of a number of requests in flight, at least 1."""
     return min(int(2.0 * log2(in_flight)), STEP_BINS - 1)
 
 

@@ -1,7 +1,7 @@
-"""What each tenant has used of its limits, over all processes of a balancer, and who must wait.
+"""Usage of each tenant's limits over all processes of a balancer, and rejection of requests beyond them.
 
-Rates are kept by the generic cell rate algorithm: one number a limit, the moment at which all that was used will have
-been earned. It is in shared memory, without a lock: of two processes that write at the same instant one may be lost.
+Rates use the generic cell rate algorithm: one number per limit, the time at which everything used will have been
+earned. It is in shared memory without a lock: if two processes write at the same instant, one update may be lost.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _REQUESTS, _TOKENS, _CONCURRENT = range(len(TENANT_LIMITS))
 
 
 class Visit:
-    """A request of a tenant that is under way, to be ended exactly once."""
+    """A running request of a tenant, which must be ended exactly once."""
 
     __slots__ = ("input_tokens", "slot", "tenant")
 
@@ -31,14 +31,14 @@ class Visit:
 
 
 class Limits:
-    """The limits as one process keeps them.
+    """The limits in one process.
 
     Parameters
     ----------
     counters, process
-        Where it counts.
+        Counters, and this process's row.
     retry_after_s
-        For those who have too many requests under way, which end at no known time [s].
+        Retry-After for tenants with too many running requests, which end at unknown times [s].
     """
 
     def __init__(self, counters: Counters, process: int, retry_after_s: int) -> None:
@@ -50,19 +50,19 @@ class Limits:
         self._slots: dict[str, int] = {}
 
     def enter(self, tenant: Tenant, input_tokens: int, now_s: float) -> Visit:
-        """Let a request in.
+        """Admit a request.
 
         Parameters
         ----------
         input_tokens
-            Of its prompt, as estimated; tokens of the answer are counted when they are known [tokens].
+            Estimated tokens of its prompt; tokens of the response are counted when they are known [tokens].
         now_s
-            By a clock that all processes share [s].
+            Time on a clock that all processes share [s].
 
         Raises
         ------
         UnservedError
-            The tenant has used what it may: 429, and when to come again.
+            The tenant has reached a limit: 429, with the time to retry.
         """
         slot = self._slots.get(tenant.name)
         if slot is None:
@@ -90,7 +90,7 @@ class Limits:
         return Visit(tenant, slot, input_tokens)
 
     def leave(self, visit: Visit, input_tokens: int, output_tokens: int, now_s: float) -> None:
-        """A request has ended, with some tokens of the prompt (0: not known) and of the answer."""
+        """End a request, with its prompt tokens (0: unknown) and its output tokens."""
         slot, tenant = visit.slot, visit.tenant
         self._row[self._running + slot] -= 1.0
         inputs = input_tokens or visit.input_tokens
@@ -100,7 +100,7 @@ class Limits:
             self._use(slot, _TOKENS, more * S_PER_MIN / tenant.tokens_per_min, now_s)
 
     def _wait_s(self, slot: int, limit: int, used_s: float, most_s: float, now_s: float) -> float:
-        """How long a use must wait [s]; what is larger than all that may be used at once comes when nothing is used."""
+        """How long a use must wait [s]; a use larger than the whole burst is admitted when nothing is in use."""
         ahead_s = self._shared[self._due + len(TENANT_LIMITS) * slot + limit] - now_s
         return min(ahead_s, ahead_s + used_s - most_s) - 1e-9
 

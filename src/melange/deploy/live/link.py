@@ -1,7 +1,7 @@
-"""A connection to a replica: one request at a time, and its answer piece by piece as it comes.
+"""A connection to a replica: one request at a time, and its response piece by piece.
 
-Heads are parsed by llhttp, strictly; what two readers might read in two ways is no answer (RFC 9112, sections 2.2, 5.2
-and 6.3).
+Heads are parsed strictly by llhttp; responses that two parsers might read differently are rejected (RFC 9112, sections
+2.2, 5.2 and 6.3).
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import httptools
 from melange.deploy.live.headers import AnswerListener, Fields
 from melange.deploy.live.known_head import KnownHead, known_head
 
-# Bytes that may come without a head being whole, or a body growing, and fields of a head.
+# Most bytes without a complete head or a growing body, and most fields of a head.
 _MOST_HEAD_BYTES, _MOST_FIELDS = 2**16, 256
-# The first lines of chunks of up to 2 KiB, and what they say: in the lower case of %x and in the upper case of
-# %X. A chunk with a token has a few hundred bytes; larger ones are left to the parser.
+# First lines of chunks of up to 2 KiB and the sizes that they mean, in lower case (%x) and upper case (%X). A chunk
+# with one token has a few hundred bytes; larger chunks go through the parser.
 _PLAIN_CHUNKS = {text: size for size in range(1, 2048) for text in (b"%x" % size, b"%X" % size)}
-# Of a request, up to which its head and its body are sent as one [bytes]: more is copied for longer than a second
-# element of a list of buffers costs.
+# Requests up to this size are sent as one buffer with their heads [bytes]: for larger ones, copying costs more than a
+# list of two buffers.
 _MOST_JOINED_BYTES = 2**15
 _SWITCHING, _OK = 101, 200
 _BODILESS = frozenset({204, 304})
@@ -29,16 +29,16 @@ _VERSIONS = frozenset({"1.0", "1.1"})
 
 
 class Taker(Protocol):
-    """Who has asked on a link."""
+    """The receiver of responses on a link."""
 
     def answered(self, link: Link, piece: bytes, is_last: bool) -> None:
-        """The head of an answer is there and perhaps a piece of its body; nothing comes after the last one."""
+        """The head of a response has arrived, perhaps with a piece of its body; ``is_last`` marks the last piece."""
 
     def broken(self, link: Link, why: str) -> None:
-        """The link is of no more use, and the answer not whole."""
+        """The link is no longer usable, and the response is incomplete."""
 
 
-Relay = Callable[[bytes, bytes], None]  # takes whole chunks of a body as they came, and what is in them
+Relay = Callable[[bytes, bytes], None]  # takes whole chunks of a body as received, and their content
 
 
 class Link(AnswerListener, asyncio.Protocol):
@@ -47,7 +47,7 @@ class Link(AnswerListener, asyncio.Protocol):
     Parameters
     ----------
     free
-        Told when it may be used for the next request.
+        Called when the link is free for the next request.
     """
 
     __slots__ = ("_fault", "_free", "_head_bytes", "_idle_bytes", "_is_between", "_is_done", "_is_kept", "_is_spoilt",
@@ -62,25 +62,25 @@ class Link(AnswerListener, asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._pieces: list[bytes] = []
         self._fault = ""
-        # Whether more came than was asked for; whether all has come; whether the connection goes on after it.
+        # Whether more arrived than was requested; whether all has arrived; whether the connection stays open after it.
         self._is_spoilt = self._is_done = self._is_kept = False
         self._idle_bytes = self._head_bytes = 0
-        # Who takes chunks that are whole and plain without a look of the parser's, once it has begun to pass them on;
-        # and the same while the parser is between two chunks.
+        # Receiver of whole, plain chunks without parsing, if forwarding has begun; and the same receiver while the
+        # parser is between two chunks.
         self.relay: Relay | None = None
         self._now_relays: Relay | None = None
         self._is_between = False
-        self._known: KnownHead[tuple[bytes, Fields]] | None = None  # reason and fields of an answer that was 200
+        self._known: KnownHead[tuple[bytes, Fields]] | None = None  # reason and fields of a response with status 200
         self.taker: Taker | None = None
         self.uses = 0
         self.idle_since_s = 0.0
-        # Of the present answer: whether its head has come, its first line and fields, and the length of its body,
-        # -1 where that shows as it ends.
+        # The current response: whether its head has arrived, its first line and fields, and the length of its body; -1
+        # if only the end shows the length.
         self.has_head, self.status, self.reason = False, 0, b""
         self.length, self.is_chunked = -1, False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """It can be used."""
+        """The connection is open."""
         self.transport = cast(asyncio.Transport, transport)
 
     def ask(self, taker: Taker, head: bytes, body: bytes) -> None:
@@ -94,7 +94,7 @@ class Link(AnswerListener, asyncio.Protocol):
             self.transport.writelines((head, body))
 
     def _forget(self) -> None:
-        """An answer begins."""
+        """Reset the state for the next response."""
         self.has_head, self.status, self.reason, self.fields = False, 0, b"", Fields()
         self.is_in_head = True
         self.length, self.is_chunked = -1, False
@@ -104,12 +104,12 @@ class Link(AnswerListener, asyncio.Protocol):
         self._head_bytes = 0
 
     def drop(self) -> None:
-        """Close it at once; nobody is told."""
+        """Close the connection at once, without a callback."""
         self.taker = self.relay = self._now_relays = None
         self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """A piece of an answer."""
+        """Receive a piece of a response."""
         relay = self._now_relays
         if relay is not None:
             end = data.find(b"\r\n", 0, 6)
@@ -131,7 +131,7 @@ class Link(AnswerListener, asyncio.Protocol):
             self._parse(data, taker, is_start=is_start)
 
     def _parse(self, data: bytes, taker: Taker, *, is_start: bool) -> None:
-        """What the parser makes of a piece, which may be the first of an answer."""
+        """Parse a piece, which may be the first of a response."""
         if not self.has_head:
             self._head_bytes += len(data)
         try:
@@ -160,18 +160,18 @@ class Link(AnswerListener, asyncio.Protocol):
             self._end(taker, piece)
         elif self.has_head:
             taker.answered(self, piece, False)
-            # With its last byte a chunk ends: the parser awaits a line of another.
+            # A chunk ends with its last byte: the parser then expects the first line of another chunk.
             self._now_relays = self.relay if self._is_between and data.endswith(b"\n") else None
 
     def _again(self, head: tuple[bytes, Fields], body: bytes, taker: Taker) -> None:
-        """A whole answer has come with a head that came before."""
+        """A complete response with a known head has arrived."""
         self.has_head, self.status, self.length = True, _OK, len(body)
         self.reason, self.fields = head
         self._is_done = self._is_kept = True
         self._end(taker, body)
 
     def _end(self, taker: Taker, piece: bytes) -> None:
-        """An answer has come whole."""
+        """A complete response has arrived."""
         self.taker, transport = None, self.transport
         self.relay = self._now_relays = None
         taker.answered(self, piece, True)
@@ -183,18 +183,18 @@ class Link(AnswerListener, asyncio.Protocol):
 
     @property
     def length_is_known(self) -> bool:
-        """Whether the end of the answer shows otherwise than by the end of the connection."""
+        """Whether the end of the response can be recognized before the connection ends."""
         return self.is_chunked or self.length >= 0
 
     def eof_received(self) -> None:
-        """No more comes: an answer of no stated length is whole by it."""
+        """The replica has sent end of file, which ends a response without a stated length."""
         taker = self.taker
         if taker is not None and self.has_head and not self.length_is_known:
             self.taker = None
             taker.answered(self, b"", True)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """It has gone."""
+        """The connection has ended."""
         taker, self.taker = self.taker, None
         if taker is not None:
             taker.broken(self, type(error).__name__ if error else "a closed connection")
@@ -207,16 +207,16 @@ class Link(AnswerListener, asyncio.Protocol):
             taker.broken(self, why)
 
     def on_message_begin(self) -> None:
-        """An answer, which was asked for unless one has just ended."""
+        """A response begins; it is unexpected if one has just ended."""
         self._is_spoilt = self._is_done
 
     def on_status(self, reason: bytes) -> None:
-        """A piece of the reason."""
+        """A piece of the reason phrase."""
         if not self.has_head:
             self.reason += reason
 
     def on_headers_complete(self) -> None:
-        """A head has come."""
+        """A head is complete."""
         if self._is_spoilt:
             return
         self.status = self._parser.get_status_code()
@@ -229,7 +229,7 @@ class Link(AnswerListener, asyncio.Protocol):
         if self.status == _SWITCHING or version not in _VERSIONS:
             self._fault = "a response in another protocol"
         elif coding is not None:
-            # A body that is packed for this hop would be taken for the text itself if it went on without that word.
+            # Without its transfer coding, a body that is compressed for this hop would be forwarded as if it was plain.
             is_one = fields.repeated is None or b"transfer-encoding" not in fields.repeated
             self.is_chunked = is_one and coding.lower() == b"chunked"
             self._is_between = self.is_chunked
@@ -252,11 +252,11 @@ class Link(AnswerListener, asyncio.Protocol):
         self._is_between = False
 
     def on_chunk_complete(self) -> None:
-        """A chunk has ended."""
+        """A chunk ends."""
         self._is_between = True
 
     def on_message_complete(self) -> None:
-        """An answer is whole, or only said that one comes."""
+        """A response is complete, or was only informational."""
         if self.has_head:
             self._is_done, self._is_kept = True, self._parser.should_keep_alive()
         else:
@@ -264,7 +264,7 @@ class Link(AnswerListener, asyncio.Protocol):
 
 
 def _content_of(data: bytes) -> bytes:
-    """What is in some chunks that are whole and plain; nothing where they are anything else."""
+    """The content of whole, plain chunks; empty if the bytes are anything else."""
     pieces, at = [], 0
     while at < len(data):
         end = data.find(b"\r\n", at, at + 6)

@@ -1,4 +1,4 @@
-"""Connections to the replicas that are kept, and questions that are asked over them."""
+"""Kept connections to the replicas, and short requests over them."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ import aiohappyeyeballs
 from melange.deploy.live.headers import Fields
 from melange.deploy.live.link import Link
 
-# Uvicorn closes idle connections after 5 s: one that is older is not used, because it may be closed at that moment. A
-# shorter time would connect again more often.
+# Uvicorn closes idle connections after 5 s: older connections are not used, because they may be closed at the same
+# time. A shorter limit would reconnect more often.
 _IDLE_S = 4.0
-# How long what DNS said of a name is kept [s]: replicas that move are found after it, each look takes a thread.
+# How long a DNS result is cached [s]: moved replicas are found after this time; each lookup needs a thread.
 _NAME_S = 60.0
-# After this a second address of a name is tried beside the first [s] (RFC 8305).
+# Delay before a second address of a name is tried in parallel [s] (RFC 8305).
 _SECOND_S = 0.25
-# Of an answer that is taken in whole [bytes]: lists of models and checks are far smaller.
+# Largest response that is read as a whole [bytes]: lists of models and checks are much smaller.
 _MOST_ANSWER_BYTES = 2**23
 
 
 class LinkError(Exception):
-    """A replica cannot be connected to, or has not answered; its text says how."""
+    """A replica cannot be connected to, or has not answered; the text says why."""
 
 
 class Fetched(NamedTuple):
-    """An answer that was taken in whole.
+    """A response that was read as a whole.
 
     Parameters
     ----------
     status, fields, body
-        Of it.
+        Parts of the response.
     """
 
     status: int
@@ -45,12 +45,12 @@ class Fetched(NamedTuple):
 
 
 class Origin:
-    """Where a replica is, and connections to it that nobody uses.
+    """A replica's address, and its unused connections.
 
     Parameters
     ----------
     url
-        Of the replica.
+        URL of the replica.
     now
         The event loop's clock [s].
     """
@@ -62,14 +62,14 @@ class Origin:
         self.is_tls = parts.scheme == "https"
         self.host, self.port = parts.hostname or "", parts.port or (443 if self.is_tls else 80)
         self.prefix = parts.path.encode()
-        self.head = b" HTTP/1.1\r\nHost: %b\r\n" % parts.netloc.encode()  # behind a target, before fields
+        self.head = b" HTTP/1.1\r\nHost: %b\r\n" % parts.netloc.encode()  # between the target and the header fields
         self.found: list[aiohappyeyeballs.AddrInfoType] = []
         self.found_s = float("-inf")
         self._idle: list[Link] = []
         self._now = now
 
     def idle(self) -> Link | None:
-        """A connection that is open and not in use; None where there is none."""
+        """An open connection that is not in use; None if there is none."""
         idle = self._idle
         while idle:
             link = idle.pop()
@@ -93,12 +93,12 @@ class Origin:
 
 
 class Links:
-    """All connections of a process to replicas; as many as the requests that are under way need.
+    """All connections of a process to replicas; as many as there are running requests.
 
     Parameters
     ----------
     connect_timeout_s
-        How long a new one may take [s].
+        Time limit for a new connection [s].
     """
 
     def __init__(self, connect_timeout_s: float) -> None:
@@ -108,21 +108,21 @@ class Links:
         self._context: ssl.SSLContext | None = None
 
     def to(self, url: str) -> Origin:
-        """Where a replica is."""
+        """The origin of a replica."""
         origin = self._origins.get(url)
         if origin is None:
             origin = self._origins[url] = Origin(url, self._loop.time)
         return origin
 
     async def connected(self, origin: Origin) -> Link:
-        """A new connection.
+        """Open a new connection.
 
         Raises
         ------
         LinkError
             The connection failed.
         TimeoutError
-            It takes too long.
+            Connecting takes too long.
         """
         try:
             async with asyncio.timeout(self._connect_timeout_s):
@@ -144,12 +144,12 @@ class Links:
         return link
 
     async def fetch(self, url: str, method: bytes, target: bytes, fields: bytes, body: bytes = b"") -> Fetched:
-        """Ask a replica something, and take its answer in whole; no longer than the caller waits.
+        """Send a short request to a replica and read the whole response; the caller sets the time limit.
 
         Raises
         ------
         LinkError
-            It cannot be connected to, or does not answer.
+            The replica cannot be connected to, or does not answer.
         TimeoutError
             Connecting takes too long.
         """
@@ -161,11 +161,11 @@ class Links:
             try:
                 return await _Question(link, head, body).answer()
             except LinkError:
-                pass  # it may have been closed as the question went out
+                pass  # the connection may have been closed while the request was sent
         return await _Question(await self.connected(origin), head, body).answer()
 
     def tidy(self, urls: Container[str]) -> None:
-        """Close what has been idle for too long, and forget replicas that are no longer listed."""
+        """Close connections that were idle for too long, and forget replicas that are no longer listed."""
         now_s = self._loop.time()
         for url, origin in tuple(self._origins.items()):
             if url in urls:
@@ -175,13 +175,13 @@ class Links:
                 del self._origins[url]
 
     def _tls(self) -> ssl.SSLContext:
-        """How replicas behind https are spoken to: their certificates are checked."""
+        """TLS settings for replicas behind https: their certificates are verified."""
         if self._context is None:
             self._context = ssl.create_default_context()
         return self._context
 
     async def _addresses(self, origin: Origin) -> list[aiohappyeyeballs.AddrInfoType]:
-        """Where a host is, as DNS has said it not long ago."""
+        """Addresses of a host from DNS, cached for a short time."""
         if self._loop.time() - origin.found_s > _NAME_S:
             flags = socket.AI_NUMERICHOST if _is_number(origin.host) else 0
             found = await self._loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM, flags=flags)
@@ -198,7 +198,7 @@ def _is_number(host: str) -> bool:
 
 
 class _Question:
-    """Takes an answer in whole."""
+    """Reads a response as a whole."""
 
     def __init__(self, link: Link, head: bytes, body: bytes) -> None:
         self._link, self._pieces, self._size = link, [b""], 0
@@ -206,7 +206,7 @@ class _Question:
         link.ask(self, head, body)
 
     async def answer(self) -> Fetched:
-        """Wait for it."""
+        """Wait for the response."""
         try:
             return await self._answer
         except asyncio.CancelledError:
@@ -214,7 +214,7 @@ class _Question:
             raise
 
     def answered(self, link: Link, piece: bytes, is_last: bool) -> None:
-        """A piece of it."""
+        """Receive a piece of the response."""
         self._pieces.append(piece)
         self._size += len(piece)
         if self._size > _MOST_ANSWER_BYTES:
@@ -224,6 +224,6 @@ class _Question:
             self._answer.set_result(Fetched(link.status, link.fields, b"".join(self._pieces)))
 
     def broken(self, link: Link, why: str) -> None:
-        """There is no whole one."""
+        """The response is incomplete."""
         if not self._answer.done():
             self._answer.set_exception(LinkError(why))

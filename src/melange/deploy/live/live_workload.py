@@ -14,22 +14,23 @@ from melange.workload.workload import Workload
 
 
 def live_workload(counters: Counters, planned: Workload) -> Workload:
-    """Arrivals per second by size, over the window that is counted.
+    """Arrivals per second by size, over the counted window.
 
-    The output of a request is known when it ends, so sizes are those of completions; their rates are scaled to the
-    arrivals, of which some wait, were rejected or failed. What a replica refused (a prompt too long, say) is left out.
+    The output length of a request is known when it ends, so the sizes come from completions. Their rates are scaled to
+    the arrivals, because some requests wait, were rejected or failed. Requests that replicas refused (for example, too
+    long a prompt) are left out.
 
     Parameters
     ----------
     counters
-        Of all processes.
+        Counters of all processes.
     planned
-        Whose buckets are counted by.
+        Workload whose buckets are used for counting.
 
     Raises
     ------
     InputError
-        Nothing has been completed in the window.
+        No request was completed in the window.
     """
     done, arrived = counters.window("completed"), float(counters.window("arrived").sum())
     length_s = time.monotonic() - float(counters.supervisor("window_began")[0])
@@ -43,7 +44,7 @@ def live_workload(counters: Counters, planned: Workload) -> Workload:
     return Workload(
         buckets=planned.buckets,
         request_rate=rate,
-        # Token counts of the estimate may be a fraction of one off at an edge of 1.
+        # At an edge of 1, estimated token counts may be off by a fraction of a token.
         input_tokens=np.maximum(inputs, 1.0),
         output_tokens=np.maximum(outputs, 1.0),
         source=f"melange balance: {total:,.0f} requests in {length_s:,.0f} s",

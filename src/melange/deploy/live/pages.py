@@ -24,14 +24,14 @@ _Page = Callable[[], Answer]
 
 
 class Pages:
-    """Pages over the counters of all processes.
+    """Pages that show the counters of all processes.
 
     Parameters
     ----------
     balancer
-        Of the process that answers.
+        Balancer of the process that answers.
     counters
-        Of all.
+        Counters of all processes.
     """
 
     def __init__(self, balancer: Balancer, counters: Counters) -> None:
@@ -48,11 +48,11 @@ class Pages:
         return self._pages.get(path)
 
     def metrics(self) -> Answer:
-        """For Prometheus."""
+        """Metrics for Prometheus."""
         return page(metrics_text(self.balancer, self.counters), content_type="text/plain; version=0.0.4; charset=utf-8")
 
     def workload(self) -> Answer:
-        """The live workload, as ``melange plan --workload`` reads it."""
+        """The live workload, in the format of ``melange plan --workload``."""
         try:
             found = live_workload(self.counters, self.balancer.plan.workload)
         except InputError as none:
@@ -60,7 +60,7 @@ class Pages:
         return page(found.dumps() + "\n")
 
     def factors(self) -> Answer:
-        """Step times against the plan's, and what is missing or left over, as ``melange plan --observed`` reads it."""
+        """Observed step times, and missing or surplus replicas, for ``melange plan --observed``."""
         balancer, counters = self.balancer, self.counters
         counts = counts_of([one.address for one in balancer.replicas], balancer.plan)
         worked = load(balancer, counters, time.monotonic())
@@ -71,7 +71,7 @@ class Pages:
         return page(dump_document("factors", content) + "\n")
 
     def drift(self) -> Answer:
-        """What re-planning has found last."""
+        """The last result of re-planning."""
         code, cost, new_cost, at_s = self.counters.supervisor("drift").tolist()
         content = {
             "state": STATES[int(code)],

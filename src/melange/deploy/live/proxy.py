@@ -1,4 +1,4 @@
-"""An OpenAI-compatible proxy in front of a plan's replicas: which requests are allowed and who answers them."""
+"""An OpenAI-compatible proxy in front of a plan's replicas: it checks requests and passes them to replicas."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ class Proxy:
     Parameters
     ----------
     balancer, health, ledger
-        What chooses replicas, watches them and counts.
+        Parts that choose replicas, watch them, and count.
     links
-        To the replicas.
+        Connections to the replicas.
     pages
-        What the proxy says of itself.
+        Pages about the proxy itself.
     most_connections
-        Clients that may be connected.
+        Most connected clients.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Proxy:
         self._retry_after = {"Retry-After": str(self.settings.retry_after_s)}
 
     def follow_tenants(self) -> None:
-        """Read the tenants where their file has changed; one that cannot be used changes nothing."""
+        """Read the tenants' file again if it has changed; an invalid file changes nothing."""
         stamp = stamp_of(self.settings.tenants_file)
         if stamp is None or stamp == self._tenants_stamp or self.settings.tenants_file is None:
             return
@@ -96,23 +96,23 @@ class Proxy:
             client.transport.close()
 
     def closed(self, client: Client) -> None:
-        """A client has gone."""
+        """A client has disconnected."""
         self.clients.discard(client)
         self._row[self._connections] = float(len(self.clients))
 
     def look(self) -> None:
-        """End waits that last too long; one look at all now and then is cheaper than a timer for each piece."""
+        """End waits that exceed their limits; periodic checks of all clients are cheaper than a timer per piece."""
         now_s = self.now()
         for client in tuple(self.clients):
             client.look(now_s)
 
     def admit(self, request: Request) -> None:
-        """Refuse a request by its head, where nobody may ask that.
+        """Check the head of a request, and reject it if it is not allowed.
 
         Raises
         ------
         UnservedError
-            The path is unknown, the method is another, or a key is missing.
+            Unknown path, wrong method, or missing key.
         """
         path = request.path
         if path in ENDPOINTS:
@@ -134,16 +134,16 @@ class Proxy:
             challenge = {"WWW-Authenticate": "Bearer"}
             raise UnservedError(error(401, "an API key is required", headers=challenge, closes=True), "unauthorized")
         if request.tenant is not None and self.pages.find(request.path):
-            # They say what all tenants do.
+            # These pages show the usage of all tenants.
             raise UnservedError(error(403, "a tenant's key is valid for requests only", closes=True), "unauthorized")
 
     def handle(self, client: Client, request: Request) -> None:
-        """Answer a request that was admitted, now or when somebody else has.
+        """Answer an admitted request, directly or after other work.
 
         Raises
         ------
         UnservedError
-            It is none that a replica should see.
+            The request is invalid, so no replica should see it.
         """
         path = request.path
         if path in ENDPOINTS:
@@ -181,12 +181,12 @@ class Proxy:
         client.run(count(), request)
 
     def _start(self, client: Client, request: Request, size: Size, arrived_s: float) -> None:
-        """Send a request of a known size on its way.
+        """Start the exchange of a request with known size.
 
         Raises
         ------
         UnservedError
-            Its tenant has used what it may.
+            Its tenant has reached a limit.
         """
         tenant = request.tenant
         visit = self.limits.enter(tenant, size.input_tokens, arrived_s) if tenant is not None else None
@@ -202,7 +202,7 @@ class Proxy:
         return request_fields(request.fields, self.settings.upstream_key, self._has_keys)
 
     def no_place(self, failed: LiveReplica | None) -> UnservedError:
-        """Why no replica takes a request, which one may have failed."""
+        """The response if no replica accepts a request; one may already have failed it."""
         if failed is not None:
             return UnservedError(error(502, "the replica failed and no other can take the request"), "failed")
         if not self.balancer.ups:
@@ -217,7 +217,7 @@ class Proxy:
         return page(content, status=200 if is_well else 503)
 
     async def _models(self, fields: bytes) -> Answer:
-        """The models of the first replica that says them."""
+        """The list of models of the first replica that answers."""
         for replica in self.balancer.replicas:
             if replica.is_up:
                 try:
@@ -229,7 +229,7 @@ class Proxy:
         raise UnservedError(error(503, "no replica is available", headers=self._retry_after), "none_up")
 
     async def _counted(self, content: dict[str, Any], request: Request, size: Size) -> Size:
-        """A request's size with its prompt counted by a replica's tokenizer; as it was where that does not answer."""
+        """A request's size with tokens counted by a replica's tokenizer; unchanged if the replica does not answer."""
         replica = self.balancer.first_up()
         asked = {name: content[name] for name in ("model", "prompt", "messages") if name in content}
         if isinstance(content.get("input"), str):
@@ -251,13 +251,13 @@ class Proxy:
         return replace(size, input_tokens=count) if type(count) is int and count > 0 else size
 
     def note_fault(self, fault: BaseException) -> None:
-        """Log a failure of our own: what it is and where; its text may hold bytes of the request."""
+        """Log the kind and place of an internal error; its text may contain bytes of the request."""
         frames = traceback.extract_tb(fault.__traceback__)
         where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
         log.error("internal error in a request: %s%s", type(fault).__name__, where)
 
 
 def _headers(lines: bytes) -> dict[str, str]:
-    """Lines of fields for an answer of the proxy's own, which says itself when it was made."""
+    """Header lines for the proxy's own response, which adds its own date."""
     pairs = (line.split(": ", 1) for line in lines.decode("latin-1").split("\r\n") if line)
     return {name: value for name, value in pairs if name.lower() != "date"}

@@ -1,6 +1,6 @@
-"""Read clients' requests completely, within limits of size.
+"""Parse clients' requests completely, within size limits.
 
-Bytes go in, requests and refusals come out; nothing here reads or writes a connection.
+Input is bytes, output is requests and rejections; this module does not read or write a connection.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from melange.deploy.live.known_head import KnownHead, known_head
 if TYPE_CHECKING:
     from melange.deploy.live.tenants import Tenant
 
-# Of a request's head: bytes of a line, and the number of fields. More would let strangers occupy memory before a key is
-# asked for; fewer would refuse clients behind proxies that add fields.
+# Most bytes of a line, and most fields of a request's head. Higher limits would let strangers occupy memory before
+# their key is checked; lower limits would reject clients behind proxies that add fields.
 _MOST_LINE_BYTES, _MOST_FIELDS = 8190, 100
-# Bytes that may come without a head being whole, or a body growing: heads, trailers, chunks' own words. Eight of the
-# longest lines; more is memory for strangers.
+# Most bytes without a complete head or a growing body: heads, trailers, extensions of chunks. Eight times the longest
+# line; more would let strangers occupy memory.
 _MOST_HEAD_BYTES = 2**16
-# Whole requests that wait on a connection behind the one that is served. Nothing more is read meanwhile; what has come
-# in one piece with them is not served.
+# Most complete requests that wait on a connection behind the current one. Reading stops at this number; further
+# requests in the same piece are not served.
 _MOST_WAITING = 16
 _VERSIONS = frozenset({"1.0", "1.1"})
-# Fields that say where a message goes and how long it is may be there once. Of keys the first one counts.
+# Fields with the host, the length or the encoding may occur once. Of several keys, the first is used.
 _ONCE = frozenset({b"host", b"transfer-encoding", b"content-length", b"content-encoding", b"expect"})
-# With these a head is parsed each time.
+# Heads with these fields are always parsed.
 _SPECIAL = frozenset({b"expect", b"transfer-encoding", b"upgrade"})
 _NONE, _HEAD, _BODY = range(3)
 
 
 class Request:
-    """A request, at first its head.
+    """A request; at first only its head.
 
     Parameters
     ----------
     method, target, version
-        Of its first line.
+        Parts of the request line.
     fields
-        Of its header.
+        Header fields.
     """
 
     __slots__ = ("body", "expects", "fields", "keeps_alive", "method", "path", "target", "tenant", "version")
@@ -53,23 +53,23 @@ class Request:
         self.path = target.partition(b"?")[0]
         self.body = b""
         self.tenant: Tenant | None = None
-        self.expects = False  # to be told to go on before it sends its body
+        self.expects = False  # the client expects 100 Continue before it sends the body
         self.keeps_alive = True
 
     def again(self, body: bytes) -> Request:
-        """Another request with the same head, but for the length."""
+        """Another request with the same head except for the length."""
         request = Request(self.method, self.target, self.version, self.fields)
         request.body = body
         return request
 
 
 class Receiver(RequestListener):
-    """Makes requests of what comes on one connection. llhttp parses, strictly.
+    """Turns the bytes of one connection into requests. llhttp parses strictly.
 
     Parameters
     ----------
     admit
-        Looks at a head before its body comes; raises :class:`UnservedError` where it is refused.
+        Checks a head before its body is read; raises :class:`UnservedError` to reject it.
     most_body_bytes
         Largest body [bytes].
     """
@@ -86,13 +86,13 @@ class Receiver(RequestListener):
         self._size = self._idle_bytes = 0
         self.stage = _NONE
         self.ready: deque[Request | UnservedError] = deque()
-        self.request: Request | None = None  # whose body is coming
-        self._is_staying = False  # the parser is told again of the request whose body is coming
-        self.is_deaf = False  # what comes now is of no interest
+        self.request: Request | None = None  # the request whose body is being read
+        self._is_staying = False  # a second parser reads the body of the current request
+        self.is_deaf = False  # further input is ignored
         self._known: KnownHead[Request] | None = None
 
     def feed(self, data: bytes) -> None:
-        """Bytes have come; look at ``ready`` after it."""
+        """Parse more bytes; check ``ready`` afterwards."""
         if self.is_deaf:
             return
         is_start = self.stage == _NONE
@@ -114,14 +114,14 @@ class Receiver(RequestListener):
             self._remember(data)
 
     def _remember(self, data: bytes) -> None:
-        """Remember the head of a request that was all that came."""
+        """Remember the head of a request if the piece contained exactly that request."""
         request = self.ready[0]
         if isinstance(request, Request) and request.keeps_alive and request.fields.named.keys().isdisjoint(_SPECIAL):
             known = known_head(data, request)
             self._known = known if known is not None and known.body_of(data) == request.body else None
 
     def _is_again(self, known: KnownHead[Request], data: bytes) -> bool:
-        """Whether that is a whole request with a head that came before; it is then ready, or refused."""
+        """Whether the bytes are one complete request with a known head; then it is ready or rejected."""
         body = known.body_of(data)
         if body is None or len(body) > self._most_body_bytes:
             return False
@@ -135,10 +135,10 @@ class Receiver(RequestListener):
         return True
 
     def _stay(self, rest: bytes) -> None:
-        """Go on with a request that wishes for another protocol as if it did not.
+        """Continue with a request that asks for another protocol, ignoring its wish.
 
-        The parser takes all that follows such a head for that protocol, and the body with it: a second parser is told
-        how long the body is.
+        After such a head, the parser takes all following bytes, including the body, for the other protocol. So a second
+        parser is started, which is given the length of the body.
         """
         self._parser, request = httptools.HttpRequestParser(self), self.request
         if request is None:
@@ -154,13 +154,13 @@ class Receiver(RequestListener):
         self.feed(b"".join((first, *lines, b"\r\n", rest)))
 
     def refuse(self, refused: UnservedError) -> None:
-        """Answer so in place of a request, and hear no more."""
+        """Queue a rejection instead of a request, and ignore further input."""
         if not self.is_deaf:
             self.is_deaf, self.request = True, None
             self.ready.append(refused)
 
     def on_message_begin(self) -> None:
-        """A head begins."""
+        """A request begins."""
         self.stage = _HEAD
         self.fields, self.is_in_head, self._target = Fields(), True, b""
 
@@ -169,7 +169,7 @@ class Receiver(RequestListener):
         self._target += target
 
     def on_headers_complete(self) -> None:
-        """A head has come."""
+        """A head is complete."""
         head_bytes, self._idle_bytes, self.stage, self.is_in_head = self._idle_bytes, 0, _BODY, False
         if self._is_staying:
             self._is_staying = False
@@ -206,7 +206,7 @@ class Receiver(RequestListener):
                 self.refuse(_too_large(self._most_body_bytes))
 
     def on_message_complete(self) -> None:
-        """A request is whole."""
+        """A request is complete."""
         if self._parser.should_upgrade():
             return
         self.stage, request, self.request = _NONE, self.request, None
@@ -223,7 +223,7 @@ class Receiver(RequestListener):
         self.ready.append(request)
 
     def _check_body(self, request: Request) -> None:
-        """Refuse a body that would be too large or is packed, before it comes."""
+        """Reject a body that is too large or compressed, before it is read."""
         named = request.fields.named
         if named.get(b"content-encoding", b"identity").lower() != b"identity":
             raise UnservedError(error(415, "compressed bodies are not supported", closes=True))
@@ -238,14 +238,14 @@ class Receiver(RequestListener):
 
 
 def _check_length(target: bytes, fields: Fields) -> None:
-    """Refuse a head with long lines, or many."""
+    """Reject a head with long lines or too many fields."""
     longest = max([len(target), *map(len, fields.lines), *map(len, fields.named.values())])
     if longest > _MOST_LINE_BYTES or fields.count > _MOST_FIELDS:
         raise UnservedError(error(431, "the head is too long", closes=True))
 
 
 def _check_coding(coding: bytes, version: str) -> None:
-    """Refuse bodies in pieces that are packed besides, or whose end does not show."""
+    """Reject chunked bodies that are also compressed, and bodies with an unclear end."""
     if coding.rpartition(b",")[2].strip().lower() != b"chunked" or version == "1.0":
         raise _no_request()
     if coding.lower() != b"chunked":

@@ -41,18 +41,18 @@ log = logging.getLogger("melange.balance")
 
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 _SIGNALS = (*_STOPS, signal.SIGCHLD, signal.SIGHUP)
-# How often the supervisor looks around [s]: a shorter wait finds ended processes sooner and wakes an idle machine more.
+# How often the supervisor checks [s]: a shorter time finds ended processes sooner, but wakes an idle machine more.
 _TICK_S = 0.5
-# Snapshots of the counters in a window; it moves on by one of them at a time. More make it smoother and take
-# more memory; its length is right to a sixtieth.
+# Snapshots of the counters per window; the window moves by one snapshot at a time. More make it smoother and take more
+# memory; the window's length is accurate to a sixtieth.
 _STEPS = 60
-# A process that ends by itself is started again, no sooner than this after its start [s]: one that cannot live must not
-# be started without a break, and the others carry its clients for a second.
+# A failed process is restarted no sooner than this after its start [s]: a process that cannot run must not be restarted
+# in a loop, and the others serve its clients for a second.
 _RESTART_S = 1.0
-# How often step times are compared with the plan's [s]: it takes milliseconds.
+# Interval for comparing step times with the plan's [s]: a comparison takes milliseconds.
 _LEARN_S = 15.0
-# How much longer than the limit of draining processes are waited for before they are killed [s]: enough to write their
-# last log lines, little delay for a restart.
+# How much longer than the drain limit processes may take before they are killed [s]: enough to write their last log
+# lines, little delay for a restart.
 _GRACE_S = 5.0
 
 
@@ -69,18 +69,18 @@ def serve(
     Parameters
     ----------
     plan, addresses, settings
-        What is served, by which replicas, how.
+        The plan to serve, its replicas, and the settings.
     replicas_file
-        Where the addresses came from, read again whenever it changes.
+        File of the addresses; read again whenever it changes.
     profile
-        All that may be rented, for re-planning; None: the types that the plan uses.
+        All types that may be rented, for re-planning; None: the types that the plan uses.
     plan_file
-        Where the plan came from, read again whenever it changes; None: the plan stays.
+        File of the plan; read again whenever it changes; None: the plan stays.
 
     Raises
     ------
     InputError
-        An address that cannot be listened on, TLS files that cannot be used.
+        The address cannot be listened on, or the TLS files cannot be used.
     """
     from melange.deploy.live.worker import tls_context
 
@@ -93,7 +93,7 @@ def serve(
 
 
 class _Supervisor:
-    """Starts processes, starts them again, moves the window on, and looks for drift; serves nothing itself."""
+    """Starts and restarts processes, moves the window, and looks for drift; serves no requests itself."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class _Supervisor:
         plan_file: Path | None,
     ) -> None:
         self.now, self.settings = first, settings
-        self.earlier: list[Generation] = []  # whose last requests come to their end, the oldest first
+        self.earlier: list[Generation] = []  # generations that are finishing their last requests, oldest first
         self.listeners, self.replicas_file, self.profile, self.plan_file = listeners, replicas_file, profile, plan_file
         self.planner: int | None = None
         self.past: deque[tuple[float, Array]] = deque()
@@ -117,7 +117,7 @@ class _Supervisor:
         self.now.counters.supervisor("drift")[:] = (STATES.index(UNKNOWN), self.now.plan.cost_per_h, float("nan"), 0.0)
 
     def run(self) -> int:
-        """Until a signal says to stop."""
+        """Run until a signal says to stop."""
         now_s = time.monotonic()
         self.past.append((now_s, self.now.counters.snapshot()))
         self.now.counters.supervisor("window_began")[0] = now_s
@@ -142,7 +142,7 @@ class _Supervisor:
                 self.planner = self._fork(self._look_for_drift)
 
     def _listen_for_signals(self) -> None:
-        """Have signals end our waits."""
+        """Let signals interrupt waits."""
         self.wakened, waker = socket.socketpair()
         waker.setblocking(False)
         self.waker = waker
@@ -155,7 +155,7 @@ class _Supervisor:
         self.is_stopping = True
 
     def _wait(self, longest_s: float) -> None:
-        """Until a signal comes, and no longer than this [s]."""
+        """Wait for a signal, with a time limit [s]."""
         if select.select([self.wakened], [], [], longest_s)[0]:
             self.wakened.recv(4096)
 
@@ -164,7 +164,7 @@ class _Supervisor:
         generation.workers[child] = (process, time.monotonic())
 
     def _follow_plan(self, now_s: float) -> None:
-        """Serve by another plan when its file changes; earlier processes finish what they have begun, and count on."""
+        """Serve another plan when its file changes; earlier processes finish their requests, and counts continue."""
         if (stamp := stamp_of(self.plan_file)) not in (None, self._seen_plan):
             self._seen_plan = stamp
             try:
@@ -182,12 +182,12 @@ class _Supervisor:
             del self.earlier[0]
 
     def _take_up(self, now_s: float) -> None:
-        """Start processes by the plan in the file.
+        """Start processes for the plan in the file.
 
         Raises
         ------
         MelangeError
-            A plan that cannot be served by, or that does not use a type of which there are replicas.
+            The plan cannot be served, or does not use a type that has replicas.
         """
         assert self.plan_file is not None
         before, plan = self.now, Plan.read(self.plan_file)
@@ -208,18 +208,18 @@ class _Supervisor:
         self.now = after
         self._forget_drift()
         self._begin_window()
-        # Its own factors from the first request on: until the next look it would be routed as if nothing were known.
+        # Use the plan's own factors from the start: otherwise the first requests would be routed without any factors.
         self._learn()
         for process in range(self.settings.processes):
             self._start(after, process)
         log.info("%s: another plan, %s", self.plan_file, plan.fingerprint)
 
     def _fork(self, do: Callable[[], None]) -> int:
-        """Run something in a child; no thread of ours runs when it is made."""
+        """Run a function in a child process; no thread of ours is running at the fork."""
         with warnings.catch_warnings():
-            # NumPy's library has threads of its own, which hold no lock that a child would want.
+            # NumPy's library has its own threads, which hold no lock that a child needs.
             warnings.simplefilter("ignore", DeprecationWarning)
-            # A signal that comes meanwhile waits, until the child no longer takes it for its parent's.
+            # A signal that arrives meanwhile waits until the child has its own handlers.
             signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
             child = os.fork()
         if child:
@@ -242,7 +242,7 @@ class _Supervisor:
             os._exit(code)
 
     def _work(self, generation: Generation, process: int) -> None:
-        """A child's life."""
+        """The main function of a child process."""
         import uvloop
 
         from melange.deploy.live.worker import work
@@ -250,7 +250,7 @@ class _Supervisor:
         for other, listener in enumerate(self.listeners):
             if other != process:
                 listener.close()
-        # What has been made until now stays: looking through it for garbage again and again would be in vain.
+        # Objects created so far stay: repeated garbage collection of them would be useless.
         gc.freeze()
         uvloop.run(
             work(
@@ -265,7 +265,7 @@ class _Supervisor:
         )
 
     def _reap(self) -> None:
-        """Take notice of children that have ended."""
+        """Handle children that have ended."""
         while True:
             try:
                 child, status = os.waitpid(-1, os.WNOHANG)
@@ -279,7 +279,7 @@ class _Supervisor:
                 self._ended(child, status)
 
     def _ended(self, child: int, status: int) -> None:
-        """A worker process has ended; start another, unless it was told to go."""
+        """A worker process has ended; start another, unless it was told to stop."""
         for one in self.earlier:
             if child in one.workers:
                 one.counters.forget_gauges(one.workers.pop(child)[0])
@@ -291,7 +291,7 @@ class _Supervisor:
             self._start(self.now, process)
 
     def _stop(self) -> int:
-        """Let every process finish what it has begun."""
+        """Let every process finish its requests."""
         for listener in self.listeners:
             listener.close()
         workers = {child for one in (*self.earlier, self.now) for child in one.workers}
@@ -312,7 +312,7 @@ class _Supervisor:
         return 1 if workers else code
 
     def _move_window(self, now_s: float) -> None:
-        """Forget what is older than the window, a step of it at a time."""
+        """Move the window on by one snapshot when it is due."""
         if now_s - self.past[-1][0] >= self.settings.window_s / _STEPS:
             self.past.append((now_s, self.now.counters.snapshot()))
         while len(self.past) > 1 and now_s - self.past[1][0] >= self.settings.window_s:
@@ -320,7 +320,7 @@ class _Supervisor:
             self._begin_window()
 
     def _begin_window(self) -> None:
-        """Let the window begin with the oldest counts that are kept."""
+        """Let the window begin at the oldest snapshot."""
         began_s, counts = self.past[0]
         counters = self.now.counters
         for name in COUNTED_IN_WINDOW:
@@ -328,18 +328,18 @@ class _Supervisor:
         counters.supervisor("window_began")[0] = began_s
 
     def _learn(self) -> None:
-        """Compare the steps of live replicas with the plan's; the processes route by what is found."""
+        """Compare step times of live replicas with the plan's; the processes use the result for routing."""
         plan, counters = self.now.plan, self.now.counters
         names = [plan.replica_types[r].name for r in known_types(plan)]
         table = counters.supervisor("factors")
         for one in live_factors(plan, counters):
             is_told = one.requests >= LEAST_REQUESTS
             if is_told or not table[names.index(one.replica_type), 0]:
-                # What was learned stays while there is too little traffic to learn more.
+                # Learned factors are kept while there is too little traffic to update them.
                 table[names.index(one.replica_type)] = (one.factor, one.low, one.high)
 
     def _look_for_drift(self) -> None:
-        """Plan again for what arrives, in a process of its own, and say what came out."""
+        """Plan again for the live traffic in a separate process, and log the result."""
         try:
             live = live_workload(self.now.counters, self.now.plan.workload)
         except InputError:
@@ -358,7 +358,7 @@ class _Supervisor:
 
 
 def _listeners(settings: BalancerSettings) -> list[socket.socket]:
-    """A socket a process, all on one port, held here too: one that ends leaves no client without a queue."""
+    """One socket per process, all on one port; the supervisor holds them too, so clients keep a queue if one ends."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listeners: list[socket.socket] = []
     port = settings.port
@@ -382,7 +382,7 @@ def _listeners(settings: BalancerSettings) -> list[socket.socket]:
 
 
 def _allow_files() -> None:
-    """As many sockets as the system lets us have."""
+    """Raise the limit of open sockets as far as the system allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

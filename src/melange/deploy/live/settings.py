@@ -12,26 +12,26 @@ from melange.units import MIB
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BalancerSettings:
-    """How a balancer listens, sizes, limits and checks.
+    """How a balancer listens, estimates sizes, limits and checks.
 
     Parameters
     ----------
     host, port
-        Where it listens; port 0 takes a free one.
+        Address to listen on; port 0 takes a free port.
     processes
-        How many share the port; each knows what it has sent itself, and has its part of every limit.
+        Number of processes that share the port; each knows only its own requests, and has its part of every limit.
     balancers
-        How many balancers share the traffic, this one included, and know nothing of each other.
+        Number of balancers that share the traffic, including this one; they do not communicate.
     policy
         One of :data:`melange.replica.policy.POLICIES`.
     bytes_per_token
-        Prompt bytes that count as a token [bytes].
+        Number of prompt bytes that count as one token [bytes].
     tokenizer
-        Whether the replicas' ``/tokenize`` counts prompts instead.
+        Whether replicas count prompts with their ``/tokenize`` instead.
     most_fill
-        A replica whose requests occupy more than this many times what it runs within the SLO takes no more.
+        A replica gets no more requests if its requests occupy more than this multiple of its capacity within the SLO.
     most_connections
-        Clients connected to one process; more are turned away.
+        Most clients connected to one process; more are rejected.
     most_body_bytes
         Largest request body [bytes].
     retry_after_s
@@ -39,33 +39,33 @@ class BalancerSettings:
     health_path, health_every_s, health_timeout_s
         Path, interval and timeout of health checks [s].
     most_failures
-        This many failures in a row eject a replica that still accepts connections.
+        This many consecutive failures eject a replica that still accepts connections.
     connect_timeout_s
-        How long a connection to a replica may take [s].
+        Time limit for connecting to a replica [s].
     answer_timeout_s
-        How long a replica may be silent [s].
+        How long a replica may send nothing [s].
     idle_timeout_s
-        How long a client may take to send the head of a request, or keep an idle connection [s].
+        Time limit for the head of a request, and for an idle connection [s].
     body_timeout_s
-        How long a client may take to send a body [s].
+        Time limit for a body [s].
     write_timeout_s
-        How long a client may read nothing of what waits for it [s].
+        How long a client may read nothing while bytes wait for it [s].
     drain_s
-        How long streams may go on after SIGTERM [s].
+        Time limit for open streams after SIGTERM [s].
     window_s
         Length of the window whose traffic is the live workload [s].
     replan_every_s
-        Time between two looks at whether a new plan would be cheaper [s]; 0: never.
+        Interval for checking whether a new plan would be cheaper [s]; 0: never.
     drift
-        Part of its cost by which a new plan must be cheaper to be spoken of, 0-1.
+        A new plan is reported if it saves more than this share of the current cost, 0-1.
     tls_cert, tls_key
         PEM files; None: plain HTTP.
     keys
-        SHA-256 digests of the keys that clients may show; empty: none is asked for.
+        SHA-256 digests of the clients' keys; empty: no key is required.
     tenants_file
-        Tenants with keys and limits, read again when it changes; None: there are none.
+        File of tenants with keys and limits; read again when it changes; None: there are no tenants.
     upstream_key
-        The key shown to replicas, in place of the client's; empty: the client's own header goes through.
+        Key that is sent to replicas instead of the client's; empty: the client's own header is forwarded.
     """
 
     host: str = "127.0.0.1"
@@ -123,7 +123,7 @@ class BalancerSettings:
             raise InputError("TLS needs a certificate and its key", hint="--tls-cert cert.pem --tls-key key.pem")
 
 
-# Settings that are times, all of which must be positive.
+# Settings that are times; all of them must be positive.
 _SECONDS = (
     "health_every_s",
     "health_timeout_s",

@@ -1,4 +1,4 @@
-"""The size of a request, as far as a balancer can know before it is served."""
+"""The size of a request, as far as a balancer can know it in advance."""
 
 from __future__ import annotations
 
@@ -13,31 +13,32 @@ def _refuse(name: str) -> None:
     raise ValueError(name)
 
 
-# Of a prompt's beginning that tell conversations and documents apart. A judgment: a system prompt may be longer.
+# Bytes at the start of a prompt that distinguish conversations and documents. Chosen by judgment: a system prompt may
+# be longer.
 _KEY_LETTERS = 4096
 _DECODER = json.JSONDecoder(parse_constant=_refuse)
 
 
 class BadRequestError(Exception):
-    """A request that no replica needs to see; its text is for the client."""
+    """A request that is not sent to a replica; its text is for the client."""
 
 
-@dataclass(slots=True)  # not frozen: that would take as long as the policy's choice of a type
+@dataclass(slots=True)  # not frozen: creating a frozen one would take as long as the policy's choice of a type
 class Size:
-    """A request as the policy sees it.
+    """A request as seen by the policy.
 
     Parameters
     ----------
     input_tokens
         Prompt length, at least 1 [tokens].
     max_tokens
-        Longest completion that the client allows [tokens]; 0 where it does not say.
+        Longest completion that the client allows [tokens]; 0 if it sets no limit.
     is_stream
-        Whether it wants tokens as they come.
+        Whether the client wants tokens as a stream.
     key
-        A number in [0, 1), the same for requests of one conversation or user.
+        A number in [0, 1) that is equal for requests of one conversation or user.
     class_place
-        Place of its class among those of the plan; 0 where there are none.
+        Index of its class in the plan; 0 if there are no classes.
     """
 
     input_tokens: int
@@ -53,7 +54,7 @@ def read_body(body: bytes) -> dict[str, Any]:
     Raises
     ------
     BadRequestError
-        Anything else, including JSON that only Python reads (``NaN``, other encodings than UTF-8).
+        The body is anything else, including JSON that only Python accepts (``NaN``, other encodings than UTF-8).
     """
     try:
         text = body.decode("utf-8").strip(" \t\n\r")
@@ -66,7 +67,7 @@ def read_body(body: bytes) -> dict[str, Any]:
 
 
 def with_priority(body: bytes, content: dict[str, Any], priority: int) -> bytes:
-    """A request's body that tells a replica its priority, in place of the client's.
+    """A request's body with the given priority instead of the client's.
 
     >>> with_priority(b'{"prompt": "a"} ', {"prompt": "a"}, 5)
     b'{"prompt": "a", "priority": 5}'
@@ -77,12 +78,12 @@ def with_priority(body: bytes, content: dict[str, Any], priority: int) -> bytes:
 
 
 def tokens_of(content: dict[str, Any], names: tuple[str, ...]) -> int:
-    """The longest answer that a request allows [tokens]; 0 where it does not say.
+    """Longest response that a request allows [tokens]; 0 if there is no limit.
 
     Raises
     ------
     BadRequestError
-        It is no whole number >= 1.
+        The limit is not a whole number >= 1.
     """
     for name in names:
         asked = content.get(name)
@@ -94,10 +95,10 @@ def tokens_of(content: dict[str, Any], names: tuple[str, ...]) -> int:
 
 
 def key_of(content: dict[str, Any], said: Callable[[dict[str, Any]], Any]) -> float:
-    """A number in [0, 1), the same for requests that share more than a system prompt.
+    """A number in [0, 1) that is equal for requests that share more than a system prompt.
 
-    Of what the client says (``prompt_cache_key``), or of the first user message of a conversation, which all of its
-    turns repeat, or of the beginning of a prompt.
+    It is a hash of the client's ``prompt_cache_key``, or of a conversation's first user message, which all its turns
+    repeat, or of the start of a prompt.
 
     >>> len({key_of({"prompt": "Hello"}, lambda content: content["prompt"]) for _ in range(2)})
     1
@@ -110,7 +111,7 @@ def key_of(content: dict[str, Any], said: Callable[[dict[str, Any]], Any]) -> fl
 
 
 def prompt_of(prompt: Any, name: str) -> tuple[int, int]:
-    """Token ids and text bytes of a prompt, or of several, in a field of that name."""
+    """Token ids and text bytes of one or several prompts in a field of that name."""
     if type(prompt) is str:
         return 0, _bytes(prompt)
     if type(prompt) is not list or not prompt:
@@ -126,7 +127,7 @@ def prompt_of(prompt: Any, name: str) -> tuple[int, int]:
 
 
 def messages_of(messages: Any) -> tuple[int, int]:
-    """Text bytes of a conversation; what is no text counts nothing."""
+    """Text bytes of a conversation; content that is not text is not counted."""
     if type(messages) is not list or not messages:
         raise BadRequestError("messages must be a list of messages")
     total = 0
@@ -138,12 +139,12 @@ def messages_of(messages: Any) -> tuple[int, int]:
 
 
 def texts_of(content: Any) -> int:
-    """Bytes of a text, or of the texts of a list of parts; what is no text counts nothing.
+    """Bytes of a text, or of the texts in a list of parts; parts that are not text are not counted.
 
     Raises
     ------
     BadRequestError
-        It is neither, nor null.
+        The value is neither, nor null.
     """
     if type(content) is str:
         return _bytes(content)

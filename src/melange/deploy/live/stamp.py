@@ -1,4 +1,4 @@
-"""Whether a file has changed since it was last looked at."""
+"""Whether a file has changed since the last check."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def stamp_of(path: Path | None) -> tuple[int, int, int] | None:
-    """What changes when a file is written or replaced; None where there is none to be seen."""
+    """A value that changes when a file is written or replaced; None if the file does not exist."""
     if path is not None:
         with contextlib.suppress(OSError):
             found = path.stat()

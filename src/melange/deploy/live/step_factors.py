@@ -1,8 +1,8 @@
-"""Learn from live traffic how long steps take against the plan's, route by it, and say what is missing or left over.
+"""Learn step times relative to the plan from live traffic, route by them, and report missing or surplus replicas.
 
-Every stream says the time per token of its replica at the requests in flight there. By type and by requests in flight
-(in powers of the square root of two), their logarithms are counted. What the plan expects at that load is the step of
-its engine at the sizes that are seen; the mean of the differences is the factor
+Every stream gives its replica's time per token at the number of requests in flight there. The logarithms are counted by
+type and by requests in flight (in powers of the square root of two). The expected value at that load is the plan's step
+time of the engine at the observed sizes; the mean difference of the logarithms gives the factor
 (:func:`~melange.profile.observed.observed_factor`).
 """
 
@@ -31,27 +31,27 @@ if TYPE_CHECKING:
     from melange.replica.engine import Engine
     from melange.workload.workload import Array
 
-# Columns of the counter of steps: requests, and sums of the logarithms of requests in flight, of the time per token [s]
-# and of its square.
+# Columns of the counter of steps: number of requests, and sums of the logarithm of requests in flight, of the logarithm
+# of the time per token [s], and of its square.
 COUNT, LOG_IN_FLIGHT, LOG_S, LOG_S_SQUARED = range(4)
-# Load of one type over its planned load, relative to the others, from which shares are changed.
+# Shares are changed if the types' loads relative to the planned loads differ by more than this.
 _UNEVEN = 0.05
-# Part by which the fleet must be larger than needed for the traffic to be short of it.
+# The fleet counts as short if the traffic needs more than this share of additional replicas.
 _SHORT = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """What the live traffic needs of a type on observed steps.
+    """Replicas of a type that the live traffic needs at observed step times.
 
     Parameters
     ----------
     replica_type
-        Its name.
+        Name of the replica type.
     replicas
-        That are listed.
+        Number of listed replicas.
     needed
-        That the traffic needs, at the load that the plan puts on them.
+        Number that the traffic needs, at the planned load per replica.
     """
 
     replica_type: str
@@ -60,7 +60,7 @@ class Standing:
 
 
 def live_factors(plan: Plan, counters: Counters) -> tuple[StepFactor, ...]:
-    """The factor of each type of the plan that is counted by, and whose steps are known, over the window."""
+    """The factor of each counted type of the plan with known step times, over the window."""
     steps, sizes = counters.window("steps"), counters.window("step_sizes")
     found = []
     for t, r in enumerate(known_types(plan)):
@@ -99,7 +99,7 @@ def _factor(plan: Plan, r: int, engine: Engine, steps: Array, sizes: Array) -> S
 
 
 def expected_step_s(engine: Engine, sizes: Sizes, in_flight: float) -> float:
-    """Time per token that the plan expects with some requests of a size in flight, their prompts included [s]."""
+    """Planned time per token with a number of requests of a size in flight, including their prompts [s]."""
     replicas = replicas_like(engine)
     most = float(largest_batch_of(engine, sizes)[0, 0, 0])
     outputs = float(sizes.outputs[0, 0, 0])
@@ -116,16 +116,16 @@ def _cell(value: float) -> Array:
 
 
 def routed_plan(plan: Plan, factors: Mapping[str, float], counts: Mapping[str, int]) -> Plan:
-    """The plan as a balancer should route by it: with the rates of observed steps, shared among the replicas by them.
+    """The plan for routing: with rates at observed step times, and shares that fit these rates and the replicas.
 
     Parameters
     ----------
     plan
-        In force.
+        The current plan.
     factors
-        Observed over planned step time, by replica type name.
+        Observed over planned step time by replica type name.
     counts
-        Replicas by replica type name.
+        Number of replicas by replica type name.
     """
     profile = plan.question.profile
     names = [one.name for one in plan.replica_types]
@@ -143,7 +143,7 @@ def routed_plan(plan: Plan, factors: Mapping[str, float], counts: Mapping[str, i
 
 
 def _speed(plan: Plan, engine: Engine, factor: float) -> Array:
-    """Rate on slower steps over the rate on the engine's own (I, O)."""
+    """Rate with slower steps over the rate with the engine's own steps (I, O)."""
     assert plan.slo is not None
     sizes = Sizes(inputs=plan.workload.input_tokens[None], outputs=plan.workload.output_tokens[None])
     limits = plan.slo.limits
@@ -151,12 +151,12 @@ def _speed(plan: Plan, engine: Engine, factor: float) -> Array:
         rate_within(replicas_like(one), sizes, limits, largest_batch_of(one, sizes))[0]
         for one in (engine, engine.scaled(factor))
     )
-    # Where nothing is left within the limits, requests still go there at the pace of its steps.
+    # If no rate is left within the limits, requests are still routed there, at the rate of its steps.
     return np.asarray(np.where((before > 0) & (after > 0), after / np.maximum(before, 1e-12), 1.0 / factor))
 
 
 def _shares(plan: Plan, rates: Array, counts: Mapping[str, int]) -> Array:
-    """The plan's shares; if its types would be loaded unevenly at those rates, those of the lowest peak load."""
+    """The plan's shares; if its types would be unevenly loaded at these rates, the shares with the lowest peak load."""
     count = np.array([float(counts.get(one.name, 0)) for one in plan.replica_types])
     planned = np.array([float(plan.replicas[one.name]) for one in plan.replica_types])
     traffic = plan.share * plan.workload.request_rate
@@ -165,7 +165,7 @@ def _shares(plan: Plan, rates: Array, counts: Mapping[str, int]) -> Array:
         for one in (plan.max_request_rate, rates)
     )
     used = (count > 0) & (before > 0)
-    # Replicas' worth of traffic that each type carries as it was planned, loads being what the plan made them.
+    # Traffic that each type serves in the plan, in replicas, for the current number of replicas.
     carried = np.divide(before * count, planned, out=np.zeros_like(before), where=planned > 0)
     strain = after[used] / carried[used]
     if len(strain) < 2 or strain.max() - strain.min() <= _UNEVEN * strain.max():
@@ -183,7 +183,7 @@ def _shares(plan: Plan, rates: Array, counts: Mapping[str, int]) -> Array:
 
 
 def standings(plan: Plan, routed: Plan, load: Array, counts: Mapping[str, int]) -> tuple[Standing, ...]:
-    """Replicas that the live traffic needs of each counted type; ``load`` is in replicas at the plan's rates (T,)."""
+    """Replicas of each counted type that the live traffic needs; ``load`` is in replicas at the plan's rates (T,)."""
     found = []
     for t, r in enumerate(known_types(plan)):
         before, after = plan.max_request_rate[r], routed.max_request_rate[r]
@@ -197,7 +197,7 @@ def standings(plan: Plan, routed: Plan, load: Array, counts: Mapping[str, int]) 
 
 
 def verdict(found: tuple[Standing, ...], cost_by_name: Mapping[str, float]) -> tuple[str, str]:
-    """``short``, ``surplus`` or ``enough`` over all types by what replicas cost, and a sentence."""
+    """``short``, ``surplus`` or ``enough``, by the cost of replicas over all types, and a sentence."""
     have = sum(one.replicas * cost_by_name[one.replica_type] for one in found)
     needed = sum(one.needed * cost_by_name[one.replica_type] for one in found)
     told = ", ".join(f"{one.needed:.1f} of {one.replicas} x {one.replica_type}" for one in found)
@@ -211,7 +211,7 @@ def verdict(found: tuple[Standing, ...], cost_by_name: Mapping[str, float]) -> t
 
 
 def factors_document(factors: tuple[StepFactor, ...], found: tuple[Standing, ...], said: tuple[str, str]) -> Json:
-    """What ``melange plan --observed`` reads, with what is missing or left over."""
+    """The document for ``melange plan --observed``, with missing or surplus replicas."""
     return {
         "factors": [one.to_json() for one in factors],
         "state": said[0],

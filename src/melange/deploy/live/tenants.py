@@ -1,4 +1,4 @@
-"""Tenants: who may ask, by API key, how much, and how urgently."""
+"""Tenants: clients by API key, with their limits and priorities."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from melange.files import read_text
 from melange.parsing import parse_yaml
 from melange.records import items, mapping, record, text
 
-_DIGITS = 64  # of a SHA-256 in hexadecimal
+_DIGITS = 64  # length of a SHA-256 digest in hexadecimal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tenant:
-    """Who asks with certain keys, and how much that may be; None: no limit.
+    """A tenant, identified by its keys, and its limits; None: no limit.
 
     Parameters
     ----------
     name
-        In metrics and traces.
+        Name in metrics and traces.
     requests_per_s
-        Requests, a second's worth of them (one at least) at once [1/s].
+        Rate of requests; bursts may be as large as one second's worth, at least one [1/s].
     tokens_per_min
-        Tokens of prompts and answers, a minute's worth of them at once [tokens/min].
+        Rate of prompt and output tokens; bursts may be as large as one minute's worth [tokens/min].
     concurrent
-        Requests under way.
+        Most running requests.
     priority
-        That replicas are told in place of the client's; None: the client's own goes through.
+        Priority sent to replicas instead of the client's; None: the client's own is forwarded.
     """
 
     name: str
@@ -64,13 +64,13 @@ class Tenants:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Their names, in the order of the file."""
+        """Names of the tenants, in the order of the file."""
         return tuple(dict.fromkeys(one.name for one in self.by_digest.values()))
 
     def of(self, authorization: str) -> Tenant | None:
-        """Whose bearer token that is; None: nobody's.
+        """The tenant of a bearer token; None: there is none.
 
-        Digests are looked up: how long that takes says nothing of a key.
+        Digests are looked up, so the time does not depend on the key.
         """
         scheme, _, token = authorization.partition(" ")
         shown = hashlib.sha256(token.strip().encode("utf-8", "surrogateescape")).digest()
@@ -78,12 +78,12 @@ class Tenants:
 
 
 def read_tenants(path: Path) -> Tenants:
-    """The tenants of a YAML file: by name, ``key_env`` or ``key_sha256`` (one or several) and limits.
+    """The tenants of a YAML file: by name, each with ``key_env`` or ``key_sha256`` (one or several) and limits.
 
     Raises
     ------
     InputError
-        No such file, keys in plain text, a variable that is not set, a key of two tenants, a limit that is none.
+        No such file, keys in plain text, a variable that is not set, a key of two tenants, or an invalid limit.
     """
     content = mapping(parse_yaml(read_text(path), str(path)), str(path))
     unknown = [str(key) for key in content if key != "tenants"]
@@ -136,7 +136,7 @@ def _from_hashes(settings: dict[str, Any], place: str) -> list[bytes]:
 
 
 def _several(settings: dict[str, Any], name: str, place: str) -> list[tuple[str, str]]:
-    """One text under a key, or a list of them, each with its place."""
+    """One text or a list of texts under a key, each with its place in the file."""
     given = settings.pop(name, [])
     if isinstance(given, str):
         return [(f"{place}.{name}", given)]

@@ -1,4 +1,4 @@
-"""Spans of requests for OpenTelemetry: where its SDK is installed and the environment names a collector."""
+"""Spans of requests for OpenTelemetry, if its SDK is installed and the environment names a collector."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("melange.balance")
 
-# Either of them names a collector; without one nothing is loaded.
+# Each of them names a collector; without any, the SDK is not loaded.
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _OFF, _NAME, _SERVICE = "OTEL_SDK_DISABLED", "OTEL_SERVICE_NAME", "melange-balance"
-# Fields of W3C Trace Context.
+# Header fields of W3C Trace Context.
 _PARENT, _STATE = b"traceparent", b"tracestate"
-# How long the last spans may take to leave when a process ends [ms].
+# Time limit for sending the last spans when a process ends [ms].
 _LAST_MS = 3000
 
 
@@ -27,9 +27,9 @@ class Trace:
     Parameters
     ----------
     span
-        Of the SDK.
+        Span of the SDK.
     fields
-        Lines of the header by which the replica's spans become its children.
+        Header lines that make the replica's spans its children.
     """
 
     __slots__ = ("_span", "fields")
@@ -40,7 +40,7 @@ class Trace:
     def end(
         self, status: int, replica_type: str, url: str, retries: int, input_tokens: int, output_tokens: int
     ) -> None:
-        """It has ended, with a status of HTTP (0: no answer was sent whole) from a replica (empty: from none)."""
+        """End the span, with an HTTP status (0: no complete response was sent) and a replica (empty: none)."""
         span = self._span
         for name, value in (
             ("http.response.status_code", status),
@@ -60,12 +60,12 @@ class Trace:
 
 
 class Tracing:
-    """Makes spans, and sends them away in a thread of the SDK's.
+    """Creates spans and sends them from a thread of the SDK.
 
     Parameters
     ----------
     provider
-        Of the SDK.
+        Tracer provider of the SDK.
     """
 
     def __init__(self, provider: Any) -> None:
@@ -75,7 +75,7 @@ class Tracing:
         self._propagator = TraceContextTextMapPropagator()
 
     def begin(self, request: Request) -> Trace:
-        """The span of a request, under that of its client if it has one."""
+        """The span of a request, as a child of the client's span if there is one."""
         from opentelemetry.trace import SpanKind, set_span_in_context
 
         parent = self._propagator.extract(_carried(request.fields))
@@ -89,13 +89,13 @@ class Tracing:
         return Trace(span, "".join(f"{name}: {value}\r\n" for name, value in carrier.items()).encode("latin-1"))
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send the remaining spans."""
         self._provider.force_flush(_LAST_MS)
         self._provider.shutdown()
 
 
 def tracing_of_environment() -> Tracing | None:
-    """Tracing as the variables of the SDK say; None where they name no collector, or it is not installed."""
+    """Tracing as configured by the SDK's variables; None without a collector or if the SDK is not installed."""
     if os.environ.get(_OFF, "").lower() == "true" or not any(os.environ.get(name) for name in _ENDPOINTS):
         return None
     try:
@@ -113,7 +113,7 @@ def tracing_of_environment() -> Tracing | None:
 
 
 def without_context(lines: bytes) -> bytes:
-    """Fields without those of the client's trace, whose place ours take."""
+    """Fields without the client's trace context, which ours replaces."""
     kept = (
         line for line in lines.splitlines(keepends=True) if line.partition(b":")[0].lower() not in {_PARENT, _STATE}
     )
@@ -121,7 +121,7 @@ def without_context(lines: bytes) -> bytes:
 
 
 def _carried(fields: Fields) -> dict[str, str]:
-    """The client's trace context; nothing where there is none, or two."""
+    """The client's trace context; empty if there is none, or more than one."""
     if fields.repeated is not None and not fields.repeated.isdisjoint((_PARENT, _STATE)):
         return {}
     named = fields.named

@@ -31,17 +31,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("melange.balance")
 
-# Open files that are no client's: listeners, libraries, logs, health checks. With too few, a client that
-# was accepted finds none.
+# Open files that are not for clients: listeners, libraries, logs, health checks. With too few, no file is left for a
+# client that was accepted.
 _SPARE_FILES = 64
-# How often the replicas' file and the supervisor are looked for [s]: a change waits so long, a look is a system call.
+# Interval for checking the replicas' file and the supervisor [s]: changes take effect after at most this time; a check
+# is one system call.
 _LOOK_EVERY_S = 0.5
-# How long the last accepted connections have to come to their first wait, before idle ones are closed [s]. With less a
-# client that has just connected may be cut off; more delays every restart.
+# Time for the last accepted connections to reach their first wait before idle ones are closed [s]. A shorter time may
+# cut off a client that has just connected; a longer time delays every restart.
 _SETTLE_S = 0.05
-# How long answers that are complete may take to leave when a process ends [s].
+# Time limit for sending complete responses when a process ends [s].
 _FLUSH_S = 0.5
-# Connections that wait to be accepted, as far as the system allows: of a larger burst the kernel drops the rest.
+# Connections that may wait to be accepted, as far as the system allows: the kernel drops the rest of a larger burst.
 _BACKLOG = 4096
 
 
@@ -54,24 +55,24 @@ async def work(
     listener: socket.socket,
     replicas_file: Path | None,
 ) -> None:
-    """Serve until told to stop, then finish what has begun.
+    """Serve until told to stop, then finish the running requests.
 
     Parameters
     ----------
     plan, addresses, settings
-        What is served, by which replicas, how.
+        The plan to serve, its replicas, and the settings.
     counters, process
-        Where this process counts.
+        Counters, and this process's row.
     listener
-        Bound, not yet listening.
+        A socket that is bound but not yet listening.
     replicas_file
-        Read again whenever it changes; None: the replicas stay.
+        File of replicas; read again whenever it changes; None: the replicas stay.
     """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    # Others serve by another plan: what comes on open connections is answered still, and closes them.
+    # Other processes serve another plan: requests on open connections are still answered, then the connections close.
     relieved = asyncio.Event()
 
     def leave() -> None:
@@ -119,21 +120,21 @@ async def work(
 
 
 def _most_connections(settings: BalancerSettings) -> int:
-    """Clients at once: as many as the operator allows, and the system has files for."""
-    # A client takes two files, its own connection and the one to its replica.
+    """Most clients at once: as many as the operator allows and the system has files for."""
+    # Each client needs two files: its own connection, and the connection to its replica.
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return min(settings.most_connections, (files - _SPARE_FILES) // 2)
 
 
 def _note(proxy: Proxy, context: dict[str, Any]) -> None:
-    """What the event loop has to say of failures may hold bytes of requests: where it was is enough."""
+    """Log only the place of an event loop's error; its message may contain bytes of requests."""
     fault = context.get("exception")
     if isinstance(fault, Exception) and not isinstance(fault, OSError):
         proxy.note_fault(fault)
 
 
 async def _sweep(proxy: Proxy) -> None:
-    """Now and then, for ever: end waits that last too long, close what is idle."""
+    """Periodically end waits that exceed their limits and close idle connections, forever."""
     while True:
         await asyncio.sleep(SWEEP_S)
         proxy.health.punctuality.beat()
@@ -144,12 +145,12 @@ async def _sweep(proxy: Proxy) -> None:
 
 
 def tls_context(settings: BalancerSettings) -> ssl.SSLContext | None:
-    """TLS 1.2 and newer with the operator's certificate; None where there is none.
+    """TLS 1.2 and newer with the operator's certificate; None if there is no certificate.
 
     Raises
     ------
     MelangeError
-        Files that are no certificate and its key.
+        The files are not a certificate and its key.
     """
     if settings.tls_cert is None:
         return None
@@ -166,7 +167,7 @@ def tls_context(settings: BalancerSettings) -> ssl.SSLContext | None:
 
 
 async def _leave(proxy: Proxy, settings: BalancerSettings) -> None:
-    """Wait for open connections to bring their next request: closing an idle one may cross a request on its way."""
+    """Wait for the next request on open connections: closing an idle one may cross with a request."""
     loop = asyncio.get_running_loop()
     end_s = loop.time() + settings.idle_timeout_s
     while proxy.clients and loop.time() < end_s:
@@ -174,10 +175,10 @@ async def _leave(proxy: Proxy, settings: BalancerSettings) -> None:
 
 
 async def _drain(proxy: Proxy, limit_s: float) -> None:
-    """Close idle connections, let requests come to their end, and cut those off that take too long."""
+    """Close idle connections, let requests finish, and cut off those that take too long."""
     loop = asyncio.get_running_loop()
     end_s = loop.time() + limit_s
-    # Connections that have just been accepted come to their first wait, in which closing them finds them.
+    # Connections that were just accepted reach their first wait, so that they can be closed properly.
     await asyncio.sleep(_SETTLE_S)
     busy = _close_idle(proxy)
     if busy:
@@ -187,7 +188,7 @@ async def _drain(proxy: Proxy, limit_s: float) -> None:
         busy = _close_idle(proxy)
     if busy:
         log.warning("%d requests cut off after %g s", busy, limit_s)
-    # Completed answers are sent; clients that do not read them are cut off.
+    # Complete responses are sent; clients that do not read them are cut off.
     end_s = loop.time() + _FLUSH_S
     while any(client.transport.get_write_buffer_size() and client.is_idle for client in proxy.clients):
         if loop.time() > end_s:
@@ -199,7 +200,7 @@ async def _drain(proxy: Proxy, limit_s: float) -> None:
 
 
 def _close_idle(proxy: Proxy) -> int:
-    """Close connections that have nothing under way; the number of the others."""
+    """Close connections without a running request; returns the number of the others."""
     busy = 0
     for client in tuple(proxy.clients):
         if client.is_idle:
@@ -210,7 +211,7 @@ def _close_idle(proxy: Proxy) -> int:
 
 
 def _listed_now(path: Path | None, plan: Plan, first: Sequence[Address]) -> Sequence[Address]:
-    """What the file says by now: a process may be started long after the others, in place of one that ended."""
+    """The replicas in the file now: a process may start long after the others, as a replacement."""
     if path is not None:
         try:
             return read_addresses(path, plan)
@@ -222,7 +223,7 @@ def _listed_now(path: Path | None, plan: Plan, first: Sequence[Address]) -> Sequ
 async def _follow(
     path: Path, seen: tuple[int, int, int] | None, plan: Plan, balancer: Balancer, health: Health
 ) -> None:
-    """Take up the replicas' file whenever it changes; a file that cannot be used changes nothing."""
+    """Use the replicas' file whenever it changes; an invalid file changes nothing."""
     while True:
         await asyncio.sleep(_LOOK_EVERY_S)
         stamp = stamp_of(path)
@@ -241,7 +242,7 @@ async def _follow(
 
 
 async def _stop_with_parent(stop: asyncio.Event) -> None:
-    """Stop when the supervisor has gone, however it went."""
+    """Stop when the supervisor has ended for any reason."""
     parent = os.getppid()
     while os.getppid() == parent:
         await asyncio.sleep(_LOOK_EVERY_S)

@@ -16,8 +16,8 @@ from melange.units import H_PER_WEEK
 from melange.workload.cycle import WEEK
 from melange.workload.workload import Array
 
-# Colors by market: dark for what is paid anyway, light for what may be taken away. They differ in lightness, so that
-# they can be distinguished without color too.
+# Colors by market: dark for reserved capacity, which is always paid; light for spot capacity, which may be interrupted.
+# Their lightness differs, so they can also be distinguished without color.
 _COLORS = {"reserved": "#1F5A85", "on-demand": "#E69F00", "spot": "#BFD9EC"}
 
 
@@ -33,7 +33,7 @@ def stacked(schedule: Schedule) -> dict[str, Array]:
 
 
 def figure_week(schedule: Schedule) -> Figure:
-    """The fleet of each hour by market, stacked, and the load that it carries, both at on-demand prices."""
+    """The fleet of each hour by market, stacked, and the load that it serves, both at on-demand prices."""
     figure = new_figure(_week_finding(schedule), height=430)
     hours = np.arange(len(schedule.labels))
     for market, capacity in stacked(schedule).items():
@@ -96,10 +96,10 @@ def _week_finding(schedule: Schedule) -> str:
 
 
 def figure_frontier(schedule: Schedule) -> Figure:
-    """Rules by cost and requests in excess in the last third of the history, beside other ways to run the service."""
+    """Cost and excess requests of each rule in the last third of the history, beside other ways to run the service."""
     figure = new_figure(_frontier_finding(schedule), height=430)
     front = unbeaten(schedule.frontier)
-    # Rules that no other beat in the windows that they were chosen on may be beaten in those that came after.
+    # A rule that was unbeaten in the windows for its choice may be beaten in later windows.
     beaten = [one for one in schedule.frontier if one not in front]
     for points, name, look in (
         (front, "scaling rules", {"mode": "lines+markers", "line": {"color": _COLORS["reserved"], "width": 2}}),
@@ -148,7 +148,7 @@ def figure_frontier(schedule: Schedule) -> Figure:
 
 
 def unbeaten(points: Sequence[FrontierPoint]) -> list[FrontierPoint]:
-    """Those that no other beats in both cost and requests short, the cheapest first."""
+    """Rules for which no other rule has both lower cost and fewer short requests, cheapest first."""
     kept: list[FrontierPoint] = []
     for one in sorted(points, key=lambda one: (one.outcome.cost_per_h, one.outcome.short_fraction)):
         if not kept or one.outcome.short_fraction < kept[-1].outcome.short_fraction:

@@ -1,4 +1,4 @@
-"""Pictures by SLO: what a request and the whole service cost as a limit on latency varies."""
+"""Pictures by SLO: cost of a request and of the whole service as a limit on latency varies."""
 
 from __future__ import annotations
 
@@ -238,7 +238,7 @@ def _cost_by_limit_finding(sweep: LimitSweep) -> str:
 
 
 def _limit_axis(sweep: LimitSweep) -> dict[str, object]:
-    """The axis of limits, from 0 to a little beyond the loosest, so that its marker is not cut."""
+    """The axis of limits, from 0 to a little beyond the loosest limit, so that its marker is not cut."""
     most = ms(sweep.points[-1].at)
     return value_axis(f"{LIMIT_NAME_BY_METRIC[sweep.metric]} [ms]", range=[0, most * 1.03])
 

@@ -1,4 +1,4 @@
-"""Pictures by request rate: what the mix and each single type cost, and what the mix saves."""
+"""Pictures by request rate: cost of the mix and of each single type, and savings of the mix."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from melange.present.figures.theme import (
 from melange.present.terminal.layout import LEAST_SHOWN
 from melange.units import significant
 
-# How the points of curves were computed, for legends.
+# How the points of curves were computed, as shown in legends.
 CLOSED_FORM = "closed form"
 # Types of a mix that a hover lists: more lines would cover the curves.
 _MOST_COUNTED = 4

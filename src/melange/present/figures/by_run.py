@@ -1,4 +1,4 @@
-"""Pictures of a simulation: what met the SLO by size, times by percentile, queues, utilization, causes, policies."""
+"""Pictures of a simulation: attainment by size, times by percentile, queues, utilization, causes, policies."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ TIME_NAME_BY_METRIC = {
     "itl": "Time between two tokens",
 }
 _HELD_COLOR = "#BFD9EC"
-# Colors below the target, darker for fewer requests that met the SLO. Steps of about a factor of five in the misses
-# (1, 5, 20 %), so that a page shows at a glance how far a size misses. A judgment.
+# Colors below the target, darker for lower attainment. The steps are about a factor of five in the misses (1, 5, 20 %),
+# so that a page shows at a glance how far a size misses. Chosen by judgment.
 _MISSED_COLORS = ((0.99, "#FBE3CC"), (0.95, "#F5BF8B"), (0.8, "#E69145"), (0.0, "#A64B00"))
 
 
@@ -126,7 +126,7 @@ def figure_times(report: Report, metric: str, colors: Sequence[str]) -> Figure:
 
 
 def _times_finding(report: Report, metric: str) -> str:
-    """Mean and far percentile of a metric, in a sentence."""
+    """Mean and high percentile of a metric, in a sentence."""
     values = report.times.get(metric) or {}
     if not values:
         return f"{TIME_NAME_BY_METRIC[metric]}: no request was served"

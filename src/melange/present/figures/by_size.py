@@ -31,7 +31,7 @@ _FULL_LEAD, _LEAST_STRENGTH = 0.5, 0.3
 
 
 def _grid_height(rows: int) -> int:
-    """Height of a grid of that many rows, with room for its axis title [px]."""
+    """Height of a grid with that many rows, including its axis title [px]."""
     return 190 + max(_ROW_HEIGHT * rows, 160)
 
 

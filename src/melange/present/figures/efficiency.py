@@ -23,12 +23,12 @@ _Indices = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Winners:
-    """The cheapest replica type for each request size, among those that were compared.
+    """The cheapest replica type for each request size, among the compared types.
 
     Parameters
     ----------
     best, second
-        Position of the cheapest and the second cheapest type (I, O); -1 where there is none.
+        Index of the cheapest and of the second cheapest type (I, O); -1 if there is none.
     cost
         Cost of a request on the cheapest (I, O) [USD]; infinite if none can serve it.
     margin
@@ -52,7 +52,7 @@ def request_cost(profile: Profile, rates: Array | None = None) -> Array:
     profile
         Capacities and prices of each type.
     rates
-        In place of the profile's rates: its ``low`` or ``high`` (R, I, O) [1/s].
+        Used instead of the profile's rates: its ``low`` or ``high`` (R, I, O) [1/s].
     """
     rates = profile.max_request_rate if rates is None else rates
     per_replica_s = np.array([_replica_cost_per_s(one) for one in profile.replica_types])
@@ -62,7 +62,7 @@ def request_cost(profile: Profile, rates: Array | None = None) -> Array:
 
 
 def cost_of_size(profile: Profile, r: int, cell: tuple[int, int], rates: Array | None = None) -> float:
-    """One value of :func:`request_cost` [USD], without the others."""
+    """One value of :func:`request_cost` [USD], computed alone."""
     rate = float((profile.max_request_rate if rates is None else rates)[r, cell[0], cell[1]])
     return _replica_cost_per_s(profile.replica_types[r]) / rate if rate > 0 else math.inf
 
@@ -98,8 +98,7 @@ def winners(cost: Array, among: list[int]) -> Winners:
 def advantage(cost: Array, a: int, b: int) -> Array:
     """Extra cost of the more expensive of two types, as a fraction (I, O).
 
-    Positive where ``a`` is cheaper, negative where ``b`` is; infinite where only one can serve the size, nan where
-    neither can.
+    Positive if ``a`` is cheaper, negative if ``b`` is; infinite if only one can serve the size, nan if neither can.
 
     >>> advantage(np.array([[[1.0, 3.0]], [[1.5, 1.0]]]), 0, 1)
     array([[ 0.5, -2. ]])
@@ -115,11 +114,11 @@ def advantage(cost: Array, a: int, b: int) -> Array:
 
 
 def comparable_types(plan: Plan) -> list[int]:
-    """Positions of the types to show in pictures.
+    """Indexes of the types to show in pictures.
 
-    Left out are types that the settings exclude, types of which one instance alone costs more than the whole plan, and
-    types that another offer of the same accelerators and degree matches everywhere at no higher price per replica (of
-    equals the smallest instance stays). Types that the plan uses always stay.
+    Three groups are left out: types that the settings exclude; types with one instance more expensive than the whole
+    plan; and types for which another offer with the same accelerators and degree is at least as good everywhere at no
+    higher price per replica (among equals, the smallest instance stays). Types that the plan uses always stay.
     """
     profile = plan.question.profile
     cost = request_cost(profile)
@@ -153,9 +152,9 @@ def _size(profile: Profile, other: int, r: int) -> bool:
 
 
 def typical_sizes(workload: Workload, count: int) -> list[tuple[int, int]]:
-    """Buckets (i, o) that stand for the traffic: the busiest of each of ``count`` equal parts, from short to long.
+    """Buckets (i, o) that represent the traffic: the busiest bucket of each of ``count`` equal parts, short to long.
 
-    Requests are put in order of their total tokens and cut into parts of equal traffic.
+    Requests are sorted by their total tokens and divided into parts of equal traffic.
     """
     rate = workload.request_rate.ravel()
     tokens = (workload.input_tokens + workload.output_tokens).ravel()
@@ -168,9 +167,9 @@ def typical_sizes(workload: Workload, count: int) -> list[tuple[int, int]]:
 
 
 def is_distinguished(profile: Profile, found: Winners) -> Mask:
-    """Where the winner is cheaper even at the unfavorable ends of both intervals (I, O).
+    """Where the winner is cheaper even if both intervals are taken at their unfavorable ends (I, O).
 
-    False where there is no second; an interval that reaches 0 decides nothing.
+    False if there is no second type; an interval that reaches 0 cannot decide.
     """
     at_most, at_least = request_cost(profile, profile.low), request_cost(profile, profile.high)
     i, o = np.indices(found.best.shape)

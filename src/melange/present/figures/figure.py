@@ -1,7 +1,7 @@
-"""Figures as Plotly's browser library takes them: plain dictionaries, without the checks of Plotly for Python.
+"""Figures in the form of Plotly's browser library: plain dictionaries, without the checks of Plotly for Python.
 
-Its objects check every property of every figure, which took half of the time of ``melange explore``; here a test does
-so (tests/present/test_figure.py).
+Plotly's Python objects check every property of every figure, which took half of the time of ``melange explore``; here a
+test does the checks (tests/present/test_figure.py).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 
 class Part(dict[str, Any]):
-    """A part of a figure, whose keys are attributes too; what is absent is None."""
+    """A part of a figure; keys are also attributes, and absent keys are None."""
 
     __slots__ = ()
 
@@ -26,7 +26,7 @@ class Part(dict[str, Any]):
 
 
 def part(values: Mapping[str, Any]) -> Part:
-    """Dictionaries all the way down, as parts."""
+    """Convert nested dictionaries to parts."""
     return Part({key: _as_part(value) for key, value in values.items()})
 
 
@@ -55,39 +55,39 @@ class Figure:
         self.layout = Part()
 
     def add_trace(self, kind: str, /, **values: Any) -> None:
-        """Add a ``scatter``, ``bar`` or ``heatmap``."""
+        """Add a ``scatter``, ``bar`` or ``heatmap`` trace."""
         self.data.append(part(values | {"type": kind}))
 
     def update_layout(self, **values: Any) -> None:
-        """Change what is named, at any depth; None takes it away."""
+        """Change the given keys, at any depth; None removes a key."""
         _update(self.layout, values)
 
     def add_vline(self, *, x: float, line: Mapping[str, Any]) -> None:
-        """A line over the whole height."""
+        """Add a line over the whole height."""
         self._add_line({"x0": x, "x1": x, "xref": "x", "y0": 0, "y1": 1, "yref": "y domain", "line": line})
 
     def add_hline(self, *, y: float, line: Mapping[str, Any]) -> None:
-        """A line over the whole width."""
+        """Add a line over the whole width."""
         self._add_line({"x0": 0, "x1": 1, "xref": "x domain", "y0": y, "y1": y, "yref": "y", "line": line})
 
     def add_annotation(self, **values: Any) -> None:
-        """A text at a point."""
+        """Add a text at a point."""
         self.layout["annotations"] = [*self.layout.get("annotations", ()), part(values)]
 
     def with_layout(self, **values: Any) -> Figure:
-        """The same traces in a changed layout."""
+        """The same traces with a changed layout."""
         changed = Figure()
         changed.data, changed.layout = self.data, part(self.layout)
         changed.update_layout(**values)
         return changed
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: lists in place of arrays, None in place of nan and infinity."""
+        """Convert to JSON values: lists instead of arrays, None instead of nan and infinity."""
         plain: dict[str, Any] = _plain({"data": self.data, "layout": self.layout})
         return plain
 
     def to_json(self) -> str:
-        """As text."""
+        """The figure as JSON text."""
         return json.dumps(self.to_dict())
 
     def _add_line(self, values: Mapping[str, Any]) -> None:

@@ -22,12 +22,12 @@ _PIXEL_RATIO = 2
 
 
 def check_images(folder: Path, image_format: str) -> None:
-    """Check what images need before any time is spent.
+    """Check the requirements of images before any work is done.
 
     Raises
     ------
     InputError
-        An unknown format, a folder that cannot be made, kaleido that is not installed, no Chrome or Chromium.
+        An unknown format, a folder that cannot be created, or kaleido, Chrome or Chromium is not installed.
     """
     if image_format not in _FORMATS:
         raise InputError(f"--format must be {' or '.join(_FORMATS)}, got {image_format!r}")
@@ -50,7 +50,7 @@ def write_images(pictures: Sequence[Picture], folder: Path, image_format: str) -
     Raises
     ------
     InputError
-        As :func:`check_images`; also a browser that does not draw.
+        As in :func:`check_images`; also a browser that fails to draw.
     """
     check_images(folder, image_format)
     import kaleido
@@ -62,7 +62,7 @@ def write_images(pictures: Sequence[Picture], folder: Path, image_format: str) -
             path = folder / f"{stem}.{image_format}"
             options = {"format": image_format, "width": max(_WIDTH_PX, picture.min_width), "scale": _PIXEL_RATIO}
             jobs.append({"fig": variant.figure.to_dict(), "path": path, "opts": options})
-    page = kaleido.PageGenerator(mathjax=False)  # text is drawn as it is; nothing is fetched
+    page = kaleido.PageGenerator(mathjax=False)  # text is drawn literally; nothing is fetched
     try:
         kaleido.write_fig_from_object_sync(jobs, cancel_on_error=True, kopts={"page_generator": page})
     except Exception as error:  # any error of the browser's driver has the same remedy
@@ -74,7 +74,7 @@ def write_images(pictures: Sequence[Picture], folder: Path, image_format: str) -
 
 
 def find_browser() -> str | None:
-    """The Chrome or Chromium that would draw; None where there is none."""
+    """Path of the Chrome or Chromium that draws; None if there is none."""
     from choreographer.browsers.chromium import Chromium
 
     return str(path) if (path := Chromium.find_browser(skip_local=False)) else None

@@ -13,14 +13,14 @@ from melange.present.terminal.plan_words import used_types
 from melange.profile.profile import ReplicaType
 from melange.workload.workload import Workload
 
-# Okabe and Ito's colors without yellow (too light for a line on white) and black (which is the mix's), and Tol's
-# indigo: distinguished with every common kind of color blindness.
+# Okabe and Ito's colors without yellow (too light for a line on white) and black (used for the mix), and Tol's indigo:
+# distinguishable with every common kind of color blindness.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#332288")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "8px 3px 2px 3px")
 OTHER_COLOR = "#B8B8B8"
 MIX_COLOR = "#111111"
 CERTIFIED_COLOR = "#F0E442"  # Okabe and Ito's yellow, with a black outline
-NONE_COLOR = "#f2f2f2"  # nothing can serve it
+NONE_COLOR = "#f2f2f2"  # no type can serve it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,13 +30,13 @@ class Entry:
     Parameters
     ----------
     r
-        Its position along the first axis of the profile.
+        Index of the type along the first axis of the profile.
     letter
         The letter that stands for it in tables and cells.
     label
         Its name, shortened as far as it stays distinct.
     color, dash
-        Of its areas and of its lines.
+        Color of its areas, and dash of its lines.
     """
 
     r: int
@@ -48,18 +48,18 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Legend:
-    """The types with their own color.
+    """The types that have their own color.
 
     Parameters
     ----------
     entries
         In the order of their letters; the plan's types come first.
     compared
-        Positions of all types that were compared, those without a color included.
+        Indexes of all compared types, including those without a color.
     left_out
-        How many types were not compared.
+        Number of types that were not compared.
     place
-        The part that all names share and that labels leave out.
+        The part of the name that all types share; labels leave it out.
     """
 
     entries: tuple[Entry, ...]
@@ -69,19 +69,19 @@ class Legend:
 
     @property
     def of_compared(self) -> tuple[Entry, ...]:
-        """The entries of types that were compared: all but second pools, which plans at other limits do not have."""
+        """The entries of compared types: all but second pools, which do not exist in plans at other limits."""
         return tuple(entry for entry in self.entries if entry.r in self.compared)
 
     def find(self, r: int) -> Entry | None:
-        """The entry of the type at position ``r``; None if it has no color of its own."""
+        """The entry of the type at index ``r``; None if it has no color of its own."""
         return next((entry for entry in self.entries if entry.r == r), None)
 
 
 def legend_of(plan: Plan, workload: Workload, compared: list[int], found: Winners) -> Legend:
     """Assign colors to the leading types.
 
-    First those that the plan uses, then the cheapest one alone, then those that win most requests, then most sizes,
-    then the next cheapest alone.
+    The order is: types in the plan, then the cheapest single type, then the types that win most requests, then most
+    sizes, then the next cheapest single types.
     """
     order = _leading(plan, workload, compared, found)[: len(COLORS)]
     labels, place = short_names([plan.replica_types[r] for r in range(len(plan.replica_types))], order)
@@ -115,7 +115,7 @@ def _leading(plan: Plan, workload: Workload, compared: list[int], found: Winners
 
 
 def short_names(replica_types: list[ReplicaType], chosen: list[int]) -> tuple[list[str], str]:
-    """Names of the chosen types without the provider and region that all of them share, and that shared part."""
+    """Names of the chosen types without the provider and region that all of them share, and the shared part."""
     offers = [replica_types[r].offer for r in chosen]
     places = {f"{offer.provider}/{offer.region}" for offer in offers}
     shared = next(iter(places)) if len(places) == 1 else ""
@@ -131,13 +131,13 @@ def short_names(replica_types: list[ReplicaType], chosen: list[int]) -> tuple[li
 
 
 def color_of(legend: Legend, r: int) -> str:
-    """The color of the type at position ``r``; grey if it has none of its own."""
+    """The color of the type at index ``r``; grey if it has none of its own."""
     entry = legend.find(r)
     return entry.color if entry else OTHER_COLOR
 
 
 def ink_on(color: str) -> str:
-    """Black or white, whichever is more readable on a color (WCAG relative luminance).
+    """Black or white, whichever has more contrast on a color (WCAG relative luminance).
 
     >>> ink_on("#0072B2"), ink_on("#E69F00")
     ('#ffffff', '#000000')

@@ -1,4 +1,4 @@
-"""A picture with what it needs to be understood."""
+"""A picture with its caption and numbers."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Variant:
     Parameters
     ----------
     label
-        What distinguishes it from the others.
+        What distinguishes this view from the others.
     figure
-        With a title that says the finding.
+        The figure; its title states the finding.
     """
 
     label: str
@@ -31,7 +31,7 @@ class Variant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """A picture with what it needs to be understood.
+    """A picture with its caption and numbers.
 
     Parameters
     ----------
@@ -42,13 +42,13 @@ class Picture:
     caption
         How to read it, and its assumptions.
     variants
-        The first is shown first.
+        The views; the first is shown first.
     choice
         What the variants differ in; empty if there is only one.
     header, rows
-        The numbers behind it.
+        The numbers behind the picture.
     min_width
-        Below this it scrolls sideways [px].
+        Below this width, the picture scrolls sideways [px].
     """
 
     name: str

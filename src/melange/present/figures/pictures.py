@@ -31,12 +31,12 @@ from melange.present.terminal.plan_tables import SHOWN_SHARE
 from melange.profile.profile import Profile
 from melange.units import REQUESTS_PER_THOUSAND, ms, significant
 
-# Multiples of the service's rate, some of those in every sweep. With more, bars get too thin for their labels.
+# Multiples of the service's rate; every sweep contains some of them. With more, bars get too thin for their labels.
 _BAR_FACTORS = (0.25, 0.5, 1.0, 2.0)
-# Types that are compared in pairs: 5 make 10 pairs to choose from, one more would make 15.
+# Number of types that are compared in pairs: 5 give 10 pairs to choose from, 6 would give 15.
 _PAIRED = 5
-# Representative request sizes, a row each; and how many of them get curves. More would show rare sizes, and take longer
-# to read. A judgment.
+# Number of representative request sizes, one row each, and how many of them get curves. More would show rare sizes, and
+# take longer to read. Chosen by judgment.
 _TYPICAL, _DRAWN = 6, 3
 
 
@@ -326,7 +326,7 @@ def _rate_row(point: SweepPoint, names: list[str]) -> tuple[str, ...]:
 
 
 def _certified_row(plan: Plan, rate: float, singles: int) -> list[tuple[str, ...]]:
-    """The row of the service's own plan if it is certified; the cost of its single types is not known."""
+    """The row of the service's own plan if it is certified; the cost of its single types is unknown."""
     if plan.certificate is None:
         return []
     return [(significant(rate, 4), plan.kind, f"{plan.cost_per_h:,.2f}", _gap(plan), *("" for _ in range(singles)))]

@@ -14,14 +14,14 @@ from melange.workload.workload import Array
 
 # Row height [px]: a line of text above a bar.
 _ROUTE_HEIGHT = 44
-# Share of a cell's width that its bar may fill: the rest separates neighbors.
+# Share of a cell's width that its bar may fill: the remaining space separates neighbors.
 _FILL = 0.92
 # Shortest part of a bar, in cells: less than a pixel is invisible, as if the type served nothing there.
 _SHORTEST = 0.012
 
 
 def figure_routes(plan: Plan, legend: Legend) -> Figure:
-    """Where each request size goes: a bar per cell, as long as the cell's traffic, in the colors of its types."""
+    """Where each request size goes: a bar per cell, as long as the cell's traffic share, in the colors of its types."""
     workload = plan.workload
     rows = np.flatnonzero(workload.request_rate.sum(axis=1))
     columns = np.flatnonzero(workload.request_rate.sum(axis=0))
@@ -87,7 +87,7 @@ def _routes_finding(plan: Plan, legend: Legend) -> str:
 
 
 def _route_share(plan: Plan, legend: Legend, r: int) -> Array:
-    """Share of each bucket that goes to the type at ``r``, or, if ``r`` is -1, to all without a color (I, O)."""
+    """Share of each bucket that goes to the type at ``r``; if ``r`` is -1, to all types without a color (I, O)."""
     if r >= 0:
         share: Array = plan.share[r]
         return share

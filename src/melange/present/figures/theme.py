@@ -15,10 +15,10 @@ from melange.units import significant
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', 'DejaVu Sans', sans-serif"
 _INK = "#1a1a1a"
 GRID = "#e4e4e4"
-# A letter of a title is about 9 px wide (17 px font), and a picture 1,000 px: longer lines would be cut, shorter ones
-# take more lines.
+# Longest line of a title [characters]. A letter is about 9 px wide (17 px font), and a picture 1,000 px: longer lines
+# would be cut, shorter lines need more space.
 _TITLE_CHARACTERS = 95
-# Line heights [px] for the font sizes below. If smaller, lines touch; if larger, white space.
+# Line heights [px] for the font sizes below. If smaller, lines touch; if larger, there is white space.
 _TITLE_LINE, _LEGEND_LINE = 22, 19
 # Legend symbol and letter widths [px]. Only the browser knows how many columns a legend has, so its height is estimated
 # from these: if too wide, a gap opens below the title; if too narrow, the legend covers the title. 7 px is a wide
@@ -83,7 +83,7 @@ def with_title_room(figure: Figure) -> Figure:
     title, more = _title_height(figure), int(figure.layout.title.text.count("<br>"))
     legend = 12 + _LEGEND_LINE * -(-len(names) // columns)
     height = figure.layout.height + title
-    # Plotly puts the first line of a title at y and the others below it: y moves up by their height.
+    # Plotly puts the first line of a title at y and the others below it, so y moves up by their height.
     figure.update_layout(height=height, margin={"t": title + legend}, title={"y": 1 - (12 + 18 * more) / height})
     return figure
 
@@ -144,12 +144,13 @@ def short_amount(amount: float) -> str:
 
 
 def percent(fraction: float) -> str:
-    """A fraction in percent, with a digit more where it is small.
+    """A fraction in percent, with one more digit if it is small.
 
     >>> percent(0.1234), percent(0.0042), percent(1.5)
     ('12%', '0.4%', '150%')
     """
-    # Nonzero never reads 0 %, and less than all never 100 %; 1e-9 is rounding error of sums of shares.
+    # A nonzero fraction is never shown as 0 %, nor less than 1 as 100 %; 1e-9 allows for rounding error in sums of
+    # shares.
     if 0 < fraction < LEAST_SHOWN:
         return "<0.1%"
     if 1 - LEAST_SHOWN <= fraction < 1 - 1e-9:

@@ -37,11 +37,11 @@ def explore_page(study: Study, pictures: list[Picture], name: str) -> str:
     Parameters
     ----------
     study
-        What is shown.
+        The exploration to show.
     pictures
-        As :func:`explore_pictures` made them.
+        The result of :func:`explore_pictures`.
     name
-        Of the service: its file.
+        File name of the service.
     """
     drawn = {picture.name: html.figure(picture) for picture in pictures}
 

@@ -1,4 +1,4 @@
-"""A joint plan's own page: services, pools, what the next of each is worth."""
+"""The page of a joint plan: services, pools, and the value of one more unit of each pool."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from melange.present.terminal.fleet_words import (
 
 
 def fleet_html(plan: JointPlan, name: str) -> str:
-    """The page as HTML; ``name`` is of the file."""
+    """The page as HTML; ``name`` is the file name."""
     title = f"Melange: {name}"
     parts = [
         f'<header><p class="brand">{html.escape(title)}</p><h1>{html.escape(fleet_sentence(plan))}</h1></header>',

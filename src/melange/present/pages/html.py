@@ -1,6 +1,6 @@
 """One self-contained HTML page: sections, tables, pictures. Nothing is fetched, and every text is escaped.
 
-Without JavaScript the text and all tables remain, including the numbers of each picture.
+Without JavaScript, the text and all tables remain, including the numbers of each picture.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'"
 )
-# Longest cell that stays on one line [characters]. Longer ones wrap, or reasons would make a table much wider than the
-# page; a smaller limit would break figures and dates. A judgment.
+# Longest cell that stays on one line [characters]. Longer cells wrap, because reasons would make a table much wider
+# than the page; a smaller limit would break figures and dates. Chosen by judgment.
 _SHORT_CELL = 24
 # Rows of a table before the rest is folded. With more, the next section is below the screen; the rest is one click
-# away, also without JavaScript. A judgment.
+# away, even without JavaScript. Chosen by judgment.
 _LONG_TABLE = 12
 
 
@@ -44,11 +44,11 @@ def document(title: str, parts: Iterable[str], pictures: Sequence[Picture]) -> s
     Parameters
     ----------
     title
-        Of the browser's tab, plain text.
+        Title of the browser tab, plain text.
     parts
         HTML of the body, in order.
     pictures
-        All pictures that the parts hold.
+        All pictures in the parts.
     """
     style = (resources.files("melange.present") / "page.css").read_text(encoding="utf-8")
     script = (resources.files("melange.present") / "page.js").read_text(encoding="utf-8")
@@ -75,7 +75,7 @@ def document(title: str, parts: Iterable[str], pictures: Sequence[Picture]) -> s
 
 
 def figures(pictures: Sequence[Picture]) -> str:
-    """All figures as JSON: a list of views for each picture's name, with what each finds."""
+    """All figures as JSON: for each picture's name, a list of views with their findings."""
     content = {
         picture.name: [
             {
@@ -108,7 +108,7 @@ def bullets(items: Iterable[str], kind: str = "") -> str:
 def folding_table(
     header: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str, chips: Sequence[str] = ()
 ) -> str:
-    """A table of plain texts; long ones show their first rows and fold the rest.
+    """A table of plain texts; a long table shows its first rows and folds the rest.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
-"""Text and the charting library inside a page: gzip in base64, which browsers unpack themselves.
+"""Text and the charting library inside a page: gzip in base64, which browsers can unpack.
 
 Plotly's whole library takes 4.8 MB, and its bundle for Cartesian charts 1.5 MB, which packs to 0.66 MB. The bundle is
-that of npm's ``plotly.js-cartesian-dist-min`` (MIT, ``present/plotly/LICENSE``), in the version that Plotly for Python
-uses; ``make plotly`` fetches it.
+npm's ``plotly.js-cartesian-dist-min`` (MIT, ``present/plotly/LICENSE``), in the version that Plotly for Python uses;
+``make plotly`` fetches it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from importlib import resources
 
 
 def packed(text: str) -> str:
-    """A text as base64 of its gzip; the same text gives the same letters.
+    """A text as base64 of its gzip; the same text always gives the same result.
 
     >>> unpacked(packed("a < b"))
     'a < b'
@@ -22,7 +22,7 @@ def packed(text: str) -> str:
 
 
 def unpacked(letters: str) -> str:
-    """The text that :func:`packed` has packed."""
+    """The inverse of :func:`packed`."""
     return gzip.decompress(base64.b64decode(letters)).decode()
 
 

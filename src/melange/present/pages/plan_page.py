@@ -39,11 +39,11 @@ def report_page(study: Study, pictures: list[Picture], name: str) -> str:
     Parameters
     ----------
     study
-        The plan and what it was made from.
+        The plan and its inputs.
     pictures
-        As :func:`report_pictures` made them.
+        The result of :func:`report_pictures`.
     name
-        Of the service: its file.
+        File name of the service.
     """
     plan = study.plan
     drawn = {picture.name: html.figure(picture) for picture in pictures}
@@ -189,7 +189,7 @@ def _selection(study: Study) -> str:
 
 
 def warnings_section(plan: Plan) -> str:
-    """Cautions, a line each."""
+    """Cautions, one line each."""
     if not plan.cautions:
         return ""
     return html.section("Warnings", html.bullets((str(caution) for caution in plan.cautions), "warnings"))
@@ -232,7 +232,7 @@ def assumptions_section(study: Study) -> str:
 
 
 def _proven(plan: Plan, shares: str) -> str:
-    """Settings of the plan, and what is proven about its cost."""
+    """Settings of the plan, and the proof of its cost."""
     if plan.certificate is not None:
         return f"headroom as certified, {shares}; pictures at other rates and limits are not certified"
     return f"headroom {plan.options.headroom:.0%}, {shares}, status {plan.status}, gap {plan.gap:.2%}"
@@ -243,6 +243,6 @@ def _capital(sentence: str) -> str:
 
 
 def _site(source: str) -> str:
-    """The host of an address, or the source as it is."""
+    """The host of a URL; other sources unchanged."""
     found = re.match(r"https?://([^/]+)", source)
     return found[1] if found else source

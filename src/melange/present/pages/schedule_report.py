@@ -1,4 +1,4 @@
-"""A schedule's own page: what it costs, the week, what to reserve, the rule, other ways, and what it stands on."""
+"""The page of a schedule: its cost, the week, what to reserve, the rule, alternatives, and assumptions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def schedule_pictures(schedule: Schedule) -> list[Picture]:
 
 
 def schedule_html(schedule: Schedule, name: str) -> str:
-    """The page as HTML; ``name`` is of the service's file."""
+    """The page as HTML; ``name`` is the file name of the service."""
     pictures = schedule_pictures(schedule)
     title = f"Melange: {name} over time"
     parts = [
@@ -46,7 +46,7 @@ def schedule_html(schedule: Schedule, name: str) -> str:
 
 
 def schedule_sections(schedule: Schedule, pictures: Sequence[Picture]) -> list[str]:
-    """The sections of the page below its header; ``pictures`` as :func:`schedule_pictures` makes them."""
+    """The sections of the page below its header; ``pictures`` is the result of :func:`schedule_pictures`."""
     week, frontier = (html.figure(picture) for picture in pictures)
     return [
         html.section(f"The {schedule.over}", week, _costs(schedule)),

@@ -34,7 +34,7 @@ from melange.workload.request_classes import rate_by_class
 
 
 def validation_pictures(report: Report, others: Sequence[Report], plan: Plan) -> list[Picture]:
-    """The pictures of a simulation of a plan; ``others`` are the same under other policies."""
+    """The pictures of a plan's simulation; ``others`` are reports under other policies."""
     colors = by_run.colors_of(report, plan)
     pictures = [_times(report, colors), _utilization(report, colors), _queue(report, colors)]
     if report.slo is not None:
@@ -52,13 +52,13 @@ def validation_html(report: Report, others: Sequence[Report], plan: Plan, name: 
     Parameters
     ----------
     report
-        Of the plan's own policy.
+        Report of the plan's own policy.
     others
-        Of other policies on the same requests.
+        Reports of other policies on the same requests.
     plan
-        What was simulated.
+        The simulated plan.
     name
-        Of its file.
+        File name of the plan.
     """
     pictures = validation_pictures(report, others, plan)
     drawn = {picture.name: html.figure(picture) for picture in pictures}

@@ -1,4 +1,4 @@
-"""What each class of requests attained, as a table and in words."""
+"""Attainment of each class of requests, as a table and in words."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from melange.slo import Slo
 from melange.units import ms, percent, significant
 
 CLASS_COLUMNS = ("Class", "Priority", "Requests/s", "Each within", "Target", "Met", "At least")
-# Times that are told of each class, where they are known.
+# Times that are shown for each class, if known.
 _METRICS = ("ttft", "tpot", "latency")
 
 
 def classes_part(results: Sequence[ClassResult], slo: Slo, rate_by_class: Mapping[str, float]) -> RenderableType:
-    """A row for each class."""
+    """One row for each class."""
     has_times = any(one.times for one in results)
     columns = (*CLASS_COLUMNS, *time_columns()) if has_times else CLASS_COLUMNS
     table = table_of(*columns)
@@ -48,13 +48,13 @@ def time_columns() -> tuple[str, ...]:
 
 
 def time_cells(one: ClassResult) -> tuple[str, ...]:
-    """Their values."""
+    """The values of these columns."""
     values = [one.times.get(metric, {}).get("p99") for metric in _METRICS]
     return tuple("-" if value is None else f"{ms(value):,.0f}" for value in values)
 
 
 def limits_in_words(slo: Slo) -> str:
-    """The limits that each request must meet by itself, those of each class where there are several.
+    """The limits that each request must meet by itself, for each class if there are several.
 
     >>> limits_in_words(Slo(tpot_s=0.06, ttft_s=1.0))
     'TTFT <= 1000 ms and TPOT <= 60 ms'
@@ -65,7 +65,7 @@ def limits_in_words(slo: Slo) -> str:
 
 
 def met_by_class(results: Sequence[ClassResult]) -> str:
-    """What the classes attained, in words.
+    """Attainment of each class, in words.
 
     >>> batch = ClassResult(name="batch", target=0.95, attainment=0.971, low=0.968, high=0.974, requests=9000)
     >>> met_by_class([batch])

@@ -14,7 +14,7 @@ from melange.workload.rows import lasting
 
 
 def demand_page(demand: Demand, over: str | None = None) -> RenderableType:
-    """The traffic in a sentence, its hours, and warnings; ``over`` is what it is folded into, None: what it is for."""
+    """The traffic in a sentence, its hours, and warnings; ``over`` is the cycle to fold into; None: by duration."""
     cycle = fold(demand, over or (WEEK if demand.duration_s + 2 * demand.window_s >= S_PER_WEEK else DAY))
     parts: list[RenderableType] = [Text(demand_sentence(demand), style="bold"), Text(demand.source, style="dim")]
     parts.append(_hours(cycle))
@@ -25,7 +25,7 @@ def demand_page(demand: Demand, over: str | None = None) -> RenderableType:
 
 
 def demand_sentence(demand: Demand) -> str:
-    """Mean, peak and length."""
+    """Mean, peak and duration of the traffic."""
     busiest = int(np.nanargmax(demand.rate))
     missing = int(demand.is_missing.sum())
     return (
@@ -36,7 +36,7 @@ def demand_sentence(demand: Demand) -> str:
 
 
 def _hours(cycle: Cycle) -> RenderableType:
-    """A line for each day: each hour as a digit, and the day's mean and busiest hour."""
+    """One line per day: each hour as a digit, and the day's mean and busiest hour."""
     highest = cycle.mean_rate.max()
     table = table_of("", "00    06    12    18", "Mean [1/s]", "Busiest hour [1/s]")
     for column in (2, 3):
@@ -44,7 +44,7 @@ def _hours(cycle: Cycle) -> RenderableType:
     rates = cycle.mean_rate.reshape(-1, 24)
     filled = cycle.is_filled.reshape(-1, 24)
     for day, (row, unknown) in enumerate(zip(rates, filled, strict=True)):
-        # 9 is the busiest hour of all, 0 one with less than a tenth of it.
+        # 9 is the busiest hour of all; 0 is an hour with less than a tenth of it.
         digits = "".join(
             "?" if u else str(min(9, int(10 * rate / highest))) for rate, u in zip(row, unknown, strict=True)
         )

@@ -28,7 +28,7 @@ def disaggregated_page(plan: DisaggregatedPlan) -> RenderableType:
 
 
 def _settings(name: str, plan: Plan) -> list[str]:
-    """The engines' settings; what prefix caches hold matters where prompts are read."""
+    """The engines' settings; prefix caches are shown for the pool that reads prompts."""
     return [line for line in engine_lines(plan) if name == PREFILL_POOL or not line.startswith("Prefix cache")]
 
 

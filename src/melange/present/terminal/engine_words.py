@@ -8,12 +8,12 @@ from melange.plan.server import servers_of
 from melange.present.terminal.layout import usd
 from melange.units import percent, significant
 
-# Settings that differ from type to type with the cards' memory; ``plan.json`` and the files of a deployment have them.
+# Settings that depend on the type's GPU memory; ``plan.json`` and the files of a deployment contain them.
 _BY_TYPE = ("max_model_len", "block_size")
 
 
 def energy_line(plan: Plan) -> list[str]:
-    """One line with what the plan draws and emits; none where that is not known."""
+    """One line with the plan's power and emissions; empty if unknown."""
     total = energy_of(plan).get("total")
     if total is None or total.energy_kwh_per_mtok is None or total.carbon_kg_per_mtok is None:
         return []
@@ -27,7 +27,7 @@ def energy_line(plan: Plan) -> list[str]:
 
 
 def carbon_line(plan: Plan) -> list[str]:
-    """One line with what a plan of least emissions saves and costs against the cheapest; none for other plans."""
+    """One line with the emissions saved and the extra cost against the cheapest plan; only for least emissions."""
     beside = plan.least_carbon
     if beside is None:
         return []
@@ -44,7 +44,7 @@ def carbon_line(plan: Plan) -> list[str]:
 
 
 def engine_lines(plan: Plan) -> list[str]:
-    """One line with the settings of the used types' engines, and one with what prefix caches hold, where they do."""
+    """One line with the engine settings of the used types, and one about their prefix caches if they are used."""
     by_settings: dict[str, list[str]] = {}
     for server in servers_of(plan):
         settings = [one for one in server.settings() if not one.startswith(_BY_TYPE)]

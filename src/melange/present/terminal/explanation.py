@@ -40,7 +40,7 @@ def _break_even(explanation: Explanation, plan: Plan) -> RenderableType:
     for name, price in nearest[:MAX_ROWS]:
         now = price_by_name[name]
         if price >= now:
-            # The relaxation rents parts of instances, and would already rent a part of this one.
+            # The relaxation rents fractions of instances, and already rents a fraction of this one.
             table.add_row(name, f"{now:,.2f}", f"{price:,.2f}", "a whole instance is too large")
         elif price > 0:
             table.add_row(name, f"{now:,.2f}", f"{price:,.2f}", f"{1 - price / now:.1%}")

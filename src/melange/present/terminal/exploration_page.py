@@ -1,4 +1,4 @@
-"""What a service costs at other rates and under other limits, for the terminal."""
+"""Cost of a service at other rates and under other limits, for the terminal."""
 
 from __future__ import annotations
 

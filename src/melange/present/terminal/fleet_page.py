@@ -19,7 +19,7 @@ from melange.present.terminal.layout import cautions, listed, spaced, table_of, 
 
 
 def fleet_page(plan: JointPlan) -> RenderableType:
-    """Services with their fleets, pools with their prices, and what the next of each is worth."""
+    """Services with their fleets, pools with their prices, and the value of one more unit of each pool."""
     parts: list[RenderableType] = [Text(fleet_sentence(plan), style="bold"), _services(plan)]
     if plan.pools:
         parts.append(_pools(plan))

@@ -11,7 +11,7 @@ from melange.units import percent, significant
 
 
 def fleet_sentence(plan: JointPlan) -> str:
-    """What all services cost, what sharing costs them, and how good that is."""
+    """The cost of all services, and the cost of sharing."""
     count = len(plan.plans)
     services = "1 service" if count == 1 else f"{count} services"
     shown = {True: "each certified or simulated to meet its SLO", False: "not all shown to meet their SLOs"}
@@ -32,7 +32,7 @@ def _sharing(plan: JointPlan) -> str:
 
 
 def proof_sentence(plan: JointPlan) -> str:
-    """How good the answer is proven to be."""
+    """What is proven about the joint plan."""
     if plan.bound_per_h is None:
         return "Proof: none; no bound is known for some of the services."
     bound = f"no plans of all services within the pools cost less than {usd(plan.bound_per_h)}/h"
@@ -41,14 +41,14 @@ def proof_sentence(plan: JointPlan) -> str:
 
 
 def fleet_of(one: ServicePlan) -> str:
-    """Its instances in words."""
+    """The instances of a service in words."""
     if one.plan is None:
         return "left out: the pools are used up"
     return counted({name: count for name, count in one.plan.instances_by_name.items() if count})
 
 
 def held(one: ServicePlan) -> str:
-    """What was shown of its SLO."""
+    """The attainment that was shown for a service."""
     if one.plan is None:
         return "-"
     if one.plan.attainment is None:
@@ -58,19 +58,19 @@ def held(one: ServicePlan) -> str:
 
 
 def price_of(pool: PoolUse) -> str:
-    """The price of a pool in a cell: of the program of all services."""
+    """The price of a pool for a cell, from the integer program of all services."""
     if pool.price_per_h is None:
         return "unavailable"
     return significant(pool.price_per_h, 3) if pool.price_per_h > 0 else "-"
 
 
 def users_of(pool: PoolUse) -> str:
-    """Who takes how many of a pool."""
+    """The number that each service takes from a pool."""
     return ", ".join(f"{name} {count}" for name, count in pool.taken.items() if count) or "none"
 
 
 def exchange_sentences(plan: JointPlan) -> list[str]:
-    """For each pool that is short, who would take the next of it and what it would give up, and who one less."""
+    """For each short pool: which service would take one more unit, and which would give one up."""
     said = []
     for pool in plan.pools:
         if not pool.price_per_h:
@@ -91,7 +91,7 @@ def exchange_sentences(plan: JointPlan) -> list[str]:
 
 
 def _changes(one: Exchange) -> str:
-    """Instances given back and rented."""
+    """Instances returned and added."""
     back = {name: -n for name, n in one.changes.items() if n < 0}
     more = {name: n for name, n in one.changes.items() if n > 0}
     parts = [f"it releases {counted(back)}"] if back else []

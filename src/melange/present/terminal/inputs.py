@@ -38,7 +38,7 @@ def workload_page(workload: Workload) -> RenderableType:
 
 
 def profile_page(profile: Profile, workload: Workload | None) -> RenderableType:
-    """A profile as a table: the rate of the workload's mix that each type serves, and its cost."""
+    """A profile as a table: the rate of the workload's mix that each type serves, and the cost of each type."""
     heading = " | ".join(part for part in (profile.model, str(profile.slo or ""), profile.source) if part)
     table = table_of("Replica type", "Accelerators", "USD/h", "Sizes served")
     add_column(table, "Mix [requests/s]", right=True)
@@ -99,5 +99,5 @@ def _profile_row(profile: Profile, workload: Workload | None, r: int) -> tuple[f
 
 
 def _mix_rate(weight: Array, rates: Array) -> float:
-    """The rate of the whole mix of sizes that one replica serves [1/s]; 0 if it cannot serve one of them."""
+    """The rate of the whole mix of sizes that one replica serves [1/s]; 0 if it cannot serve one of the sizes."""
     return float(1 / (weight / rates).sum()) if (rates > 0).all() else 0.0

@@ -19,21 +19,21 @@ from melange.present.terminal.narrow import Rows
 from melange.units import significant
 from melange.workload.workload import Buckets
 
-# Console width in a pipe [characters]. Rich wraps at this width: wider than any of our rows, so that lines stay whole
-# for grep and diff.
+# Console width in a pipe [characters]. Rich wraps at this width: it is wider than any of our rows, so that lines stay
+# whole for grep and diff.
 _PIPE_WIDTH = 1000
 _FILL = re.compile(r"(?<! ) +$", re.MULTILINE)
-# Rows of a table that could list hundreds. With more, the answer above it scrolls off the screen; fewer would hide the
-# runners-up. A judgment; --json lists all.
+# Most rows of a table that could list hundreds. With more, the answer above it scrolls off the screen; with fewer, the
+# runners-up are hidden. Chosen by judgment; --json lists all.
 MAX_ROWS = 8
-# A smaller fraction would read 0.0 %: smaller savings count as none.
+# Smaller savings count as none: they would be shown as 0.0 %.
 LEAST_SHOWN = 5e-4
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console as wide as its terminal; in a file or pipe lines stay whole, unless COLUMNS is set.
+    """A console as wide as its terminal; in a file or pipe, lines stay whole unless COLUMNS is set.
 
-    Texts are printed literally: names come from files, and ``[red]`` or ``:warning:`` in one is not markup.
+    Text is printed literally: names come from files, and ``[red]`` or ``:warning:`` in a name is not markup.
     """
     made = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
     if made.is_terminal:
@@ -48,7 +48,7 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def as_text(parts: Iterable[RenderableType]) -> str:
-    """What a terminal of ``COLUMNS`` shows, or whole lines without it; plain texts stay as they are."""
+    """What a terminal of ``COLUMNS`` shows, or whole lines if it is not set; plain text is unchanged."""
     held = io.StringIO()
     width = None if os.environ.get("COLUMNS") else _PIPE_WIDTH
     writer = Console(file=held, highlight=False, markup=False, emoji=False, width=width)
@@ -76,7 +76,7 @@ class _Trimmed(io.TextIOBase):
         return self._stream.write(_FILL.sub("", text))
 
     def flush(self) -> None:
-        """Write what the stream still holds."""
+        """Write the rest of the buffer."""
         self._stream.flush()
 
 
@@ -91,13 +91,13 @@ def table_of(*headings: str) -> Table:
 def add_column(table: Table, heading: str, *, right: bool = False) -> None:
     """Add a column; its heading may hold a unit in [brackets], which is not markup.
 
-    Text too wide for a narrow terminal wraps to the next line: truncated names cannot be copied.
+    Text too wide for a narrow terminal wraps to the next line: a truncated name could not be copied.
     """
     table.add_column(Text(heading), justify="right" if right else "left", overflow="fold")
 
 
 def with_whole_names(table: Table, column: int = 0) -> Table:
-    """The same table with one column that never wraps, so that names can be copied; others give way to it."""
+    """The table with one column that never wraps, so that names can be copied; the other columns wrap instead."""
     table.columns[column].no_wrap = True
     table.columns[column].min_width = max((len(str(cell)) for cell in table.columns[column].cells), default=0)
     return table
@@ -114,7 +114,7 @@ def listed(title: str, lines: Iterable[str]) -> RenderableType:
 
 
 def spaced(parts: Iterable[RenderableType]) -> list[RenderableType]:
-    """Parts with an empty line between each two."""
+    """Parts separated by empty lines."""
     spaced: list[RenderableType] = []
     for part in parts:
         spaced += [part, Text("")]
@@ -122,17 +122,17 @@ def spaced(parts: Iterable[RenderableType]) -> list[RenderableType]:
 
 
 def cautions(items: Iterable[Caution]) -> RenderableType:
-    """Warnings, a line each."""
+    """Warnings, one line each."""
     return Group(*(Text(f"warning: {caution}", style="yellow") for caution in items))
 
 
 def edge(buckets: Buckets, axis: str, index: int) -> str:
-    """The upper edge of a bucket, or its number if sizes are not known."""
+    """The upper edge of a bucket, or its number if sizes are unknown."""
     return buckets.edge_label(axis, index)
 
 
 def usd(amount: float) -> str:
-    """An amount: to the cent, or with two significant digits if that would read 0.00."""
+    """An amount: to the cent, or with two significant digits if it would round to 0.00."""
     return f"{amount:,.2f} USD" if amount >= 0.1 else f"{significant(amount, 2)} USD"
 
 

@@ -50,7 +50,7 @@ def outlook_page(
 
 
 def _in_all(outlooks: Sequence[Outlook], subject: Subject, most_buckets: int | None, budget_s: float | None) -> str:
-    """How long it takes, what it costs, and when it ends."""
+    """Duration, cost, and condition for the end of a campaign."""
     chosen = outlooks[:most_buckets]
     duration_s = sum(one.duration_s for one in chosen)
     least_s = chosen[0].duration_s if chosen else 0.0
@@ -121,7 +121,7 @@ def _minutes(duration_s: float) -> str:
     >>> _minutes(40), _minutes(600), _minutes(9000)
     ('40 s', '10 min', '2.5 h')
     """
-    # In minutes, 85 s would read 1 min; above two hours, minutes are hard to read.
+    # In whole minutes, 85 s would be shown as 1 min; above two hours, minutes are hard to read.
     if duration_s < 90:
         return f"{duration_s:.0f} s"
     return f"{duration_s / S_PER_MIN:.0f} min" if duration_s < 5400 else f"{duration_s / S_PER_H:.1f} h"

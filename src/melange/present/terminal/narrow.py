@@ -10,23 +10,23 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-# Between columns, and before what stands below a row [characters].
+# Space between columns, and indentation of text below a row [characters].
 _GAP, _INDENT = 2, 4
-# A last column with a longer text holds remarks; narrower than this, they read badly beside the figures. A judgment.
+# A last column with longer text holds remarks; in narrower columns, remarks are hard to read. Chosen by judgment.
 _REMARK = 32
-# A longer word is broken, so that one address does not take the room of all other columns. A judgment.
+# Longer words are broken, so that one address does not take the space of all other columns. Chosen by judgment.
 _LONGEST_WORD = 24
 
 
 class Rows(Table):
     """A table without rules that stays readable when the terminal is narrower than its rows.
 
-    First the texts wrap, then remarks go below their row, then names wrap at ``/`` and spaces, and at last each row
+    First the text wraps, then remarks move below their row, then names wrap at ``/`` and spaces, and finally each row
     becomes a paragraph. Nothing is cut off.
     """
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Rich's own layout where the rows fit; otherwise the widest of the layouts above."""
+        """Rich's own layout if the rows fit; otherwise the widest of the layouts above that fits."""
         grid = _grid(self)
         if sum(one.most for one in grid) + _GAP * (len(grid) - 1) <= options.max_width or not self.row_count:
             yield from super().__rich_console__(console, options)
@@ -51,7 +51,7 @@ class _Column:
         return max(_longest(text.plain.split("\n")) for text in self.texts)
 
     def least(self, *, whole_names: bool) -> int:
-        """The narrowest width that breaks no word, and no name if asked."""
+        """The narrowest width that breaks no word, or no name if requested."""
         words = [word for text in self.texts for word in text.plain.split()]
         if not self.is_name:
             return min(_longest(words), _LONGEST_WORD)
@@ -90,7 +90,7 @@ def _narrow(grid: list[_Column], rows: int, console: Console, width: int) -> Ite
 
 
 def _shared(least: list[int], most: list[int], width: int) -> list[int]:
-    """Widths from least to most; what is left goes to the column that lacks most, a character at a time."""
+    """Widths between least and most; remaining space goes to the column that lacks most, one character at a time."""
     widths = list(least)
     for _ in range(width - sum(least) - _GAP * (len(least) - 1)):
         lacks = [high - now for high, now in zip(most, widths, strict=True)]
@@ -126,7 +126,7 @@ def _indented(text: Text, console: Console, width: int) -> Iterator[Text]:
 
 
 def _paragraphs(grid: list[_Column], rows: int, console: Console, width: int) -> Iterator[Text]:
-    """Each row by itself: what it is called, and below that each heading with its value."""
+    """Each row as a paragraph: its name, and below it each heading with its value."""
     first = next((i for i, one in enumerate(grid) if one.is_name), 0)
     for row in range(rows):
         yield from grid[first].cells[row].wrap(console, width, overflow="fold")

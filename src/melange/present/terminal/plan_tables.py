@@ -1,6 +1,6 @@
 """A plan as a page for the terminal.
 
-The parts come in the order of importance: the answer, the mix, the alternatives with one type only, the proof, and the
+The parts are in order of importance: the answer, the mix, the alternatives with only one type, the proof, and the
 warnings.
 """
 
@@ -36,10 +36,10 @@ from melange.units import percent, significant
 from melange.workload.request_classes import rate_by_class
 from melange.workload.workload import Array, Workload
 
-# A smaller share of a size would read 0 %; its type gets no letter in the routes.
+# A smaller share of a size would be shown as 0 %; then the type gets no letter in the routes.
 SHOWN_SHARE = 5e-3
-# Share of a type's requests ignored at either end of its range of sizes: one rare size would stretch the range over all
-# of them.
+# Share of a type's requests that is ignored at each end of its range of sizes: one rare size would stretch the range
+# over all sizes.
 _RARE = 1e-3
 
 
@@ -66,14 +66,14 @@ def plan_page(plan: Plan, incumbent: Plan | None = None, decision: SwitchDecisio
 
 
 def classes_of(plan: Plan) -> list[RenderableType]:
-    """What each class of requests attained; nothing without classes, or where nothing was simulated."""
+    """Attainment of each class of requests; empty without classes or simulation."""
     if plan.certificate is None or not plan.certificate.classes or plan.slo is None:
         return []
     return [classes_part(plan.certificate.classes, plan.slo, rate_by_class(plan.workload))]
 
 
 def assumptions(plan: Plan) -> str:
-    """Model, SLO, traffic and settings that the answer is based on, and those of the engines, a line each."""
+    """Model, SLO, traffic, settings of the plan, and settings of the engines, one line each."""
     workload = plan.workload
     parts = [plan.model or "model not named", str(plan.slo) if plan.slo else "SLO not named"]
     parts.append(f"{significant(workload.total_rate, 4)} requests/s")
@@ -89,7 +89,7 @@ def assumptions(plan: Plan) -> str:
 
 
 def mix_part(plan: Plan) -> RenderableType:
-    """The fleet: replicas, instances and cost of each used type, and what it serves."""
+    """The fleet: replicas, instances, cost and served traffic of each used type."""
     table = table_of("Route", "Replica type", "Accelerators", "Replicas", "Instances", "USD/h", "Load", "Serves")
     for column in (3, 4, 5, 6):
         table.columns[column].justify = "right"
@@ -142,7 +142,7 @@ def serves(plan: Plan, r: int) -> str:
 
 
 def _span(weight: Array, edges: Sequence[int]) -> str:
-    """The range of sizes that holds all but a thousandth of the weight at either end."""
+    """The range of sizes that leaves out at most a thousandth of the weight at each end."""
     cumulated = np.cumsum(weight) / weight.sum()
     first = int(np.searchsorted(cumulated, _RARE, side="right"))
     last = min(int(np.searchsorted(cumulated, 1 - _RARE)), len(edges) - 1)
@@ -179,12 +179,12 @@ def _empty(workload: Workload, i: int, o: int) -> str:
 
 
 def mix_per_h(plan: Plan) -> float:
-    """Cost of the mix by closed form [USD/h], to compare with single types by closed form."""
+    """Cost of the mix by closed form [USD/h], for comparison with single types by closed form."""
     return plan.cost_per_h if plan.certificate is None else plan.certificate.cost_before_per_h
 
 
 def singles_title(plan: Plan) -> str:
-    """Title of the single types: how their costs were computed, and what they are compared with."""
+    """Title of the table of single types: how their costs were computed, and the cost that they are compared with."""
     if plan.certificate is None:
         return "With one type only (closed form)"
     return f"With one type only (closed form, not certified; the mix by closed form: {usd(mix_per_h(plan))}/h)"
@@ -202,7 +202,7 @@ def _single_types(plan: Plan) -> RenderableType:
         for name, b in plan.single_type.items()
         if b.cost_per_h is None
     )
-    # Some infeasible types are always shown: their reasons explain what the SLO rules out.
+    # Some infeasible types are always shown: their reasons explain what the SLO excludes.
     for _, rest, name, baseline in unable[: max(MAX_ROWS - len(able), MAX_ROWS // 2)]:
         part = f"serves {percent(baseline.served_fraction, 2)} for {usd(rest)}/h; " if np.isfinite(rest) else ""
         table.add_row(name, "-", "-", "-", f"{part}{baseline.reason}")
@@ -219,5 +219,5 @@ def _single_types(plan: Plan) -> RenderableType:
 
 
 def letters(plan: Plan) -> list[str]:
-    """The letters that stand for the used types, in their order."""
+    """Letters for the used types, in order."""
     return list((string.ascii_uppercase + string.ascii_lowercase)[: len(used_types(plan))])

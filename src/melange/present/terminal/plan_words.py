@@ -1,7 +1,7 @@
-"""The answer in words: mix, cost, share of requests that meets the SLO, and what is proven about the cost.
+"""The answer in words: mix, cost, share of requests that meet the SLO, and what is proven about the cost.
 
-Every figure says its kind: certified (searched for and proven by simulation), simulated (once, as it is), or closed
-form, where nothing was simulated.
+Every figure states its kind: certified (found and proven by simulation), simulated (the plan was simulated once,
+unchanged), or closed form (nothing was simulated).
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from melange.present.terminal.layout import LEAST_SHOWN, share_text, usd
 from melange.profile.profile import ReplicaType
 from melange.units import percent, significant
 
-# A cheaper type that can serve this share of the requests is mentioned in the answer. With a smaller share, types would
-# be named that are no alternative; a larger one would hide that savings depend on few requests. A judgment.
+# A cheaper type that can serve this share of the requests is mentioned in the answer. A smaller share would name types
+# that are no alternative; a larger one would hide that savings depend on few requests. Chosen by judgment.
 _NEARLY_ALL = 0.99
 
 
-# A margin that is shown as none: simulations know it to about this share. A judgment.
+# Smaller margins are shown as none: simulations are accurate to about this share. Chosen by judgment.
 _NO_MARGIN = 0.005
 
 
 def plan_sentence(plan: Plan) -> str:
-    """The answer: mix, USD/h, USD per million tokens, share of requests that meets the SLO, savings."""
+    """The answer: mix, USD/h, USD per million tokens, share of requests that meet the SLO, savings."""
     answer = f"{_mix_and_cost(plan)}, {_held(plan)}"
     certificate = plan.certificate
     if certificate is None:
@@ -53,13 +53,13 @@ def _mix_and_cost(plan: Plan) -> str:
 
 
 def _held(plan: Plan) -> str:
-    """The share of requests that meets the SLO, or a note that nothing was simulated."""
+    """The share of requests that meet the SLO, or a note that nothing was simulated."""
     if plan.certificate is not None:
         return _certified(plan.certificate)
     if plan.simulation is not None:
         return _simulated(plan, plan.simulation)
     why = f": {plan.not_simulated}" if plan.not_simulated else ""
-    if plan.slo is not None and not plan.slo.has_closed_form:  # rates under a percentile are simulated, size by size
+    if plan.slo is not None and not plan.slo.has_closed_form:  # rates under a percentile are simulated for each size
         return f"by sums of simulated rates (the plan itself was not simulated{why})"
     return f"by closed form (nothing was simulated{why})"
 
@@ -80,12 +80,12 @@ def _certified(certificate: Certificate) -> str:
 
 
 def _is_beyond_reach(certificate: Certificate) -> bool:
-    """Whether the SLO asks for more than any fleet can achieve."""
+    """Whether no fleet can achieve what the SLO requires."""
     return certificate.wanted is not None and certificate.wanted > certificate.target
 
 
 def _simulated(plan: Plan, shown: Simulation) -> str:
-    """The result of one simulation of a plan that is proven under another reading of the SLO."""
+    """The result of one simulation of a plan that is proven under another statistic of the SLO."""
     is_other = plan.slo is not None and not plan.slo.is_on_requests
     proven = f"planned on the {plan.slo.statistic} of each limit" if plan.slo and is_other else "planned by closed form"
     held = f"{percent(shown.attainment, 2)} of the simulated requests individually met the limits"
@@ -98,7 +98,7 @@ def _simulated(plan: Plan, shown: Simulation) -> str:
 
 
 def _certified_savings(plan: Plan, certificate: Certificate) -> str:
-    """Savings of the plan over the cheapest certified fleet of one type."""
+    """Savings of the plan compared with the cheapest certified fleet of one type."""
     name, cost = certificate.single_type, certificate.single_type_per_h
     used = [plan.replica_types[r].name for r in used_types(plan)]
     if len(used) == 1 and name in (None, used[0]):
@@ -111,7 +111,7 @@ def _certified_savings(plan: Plan, certificate: Certificate) -> str:
 
 
 def _closed_form_savings(plan: Plan) -> str:
-    """Savings of the plan over the cheapest single type, both by closed form."""
+    """Savings of the plan compared with the cheapest single type, both by closed form."""
     best = plan.best_single
     if best is None:
         return f"no single type can serve it alone{_nearly_alone(plan, np.inf)}"
@@ -124,7 +124,7 @@ def _closed_form_savings(plan: Plan) -> str:
 
 
 def _less(cost_per_h: float, other_per_h: float) -> str:
-    """How much less one cost is than another, with ``than``."""
+    """How much lower one cost is than another, with ``than``."""
     savings = 1.0 - cost_per_h / other_per_h
     if savings <= -LEAST_SHOWN:
         return f"{-savings:.1%} more than"
@@ -153,7 +153,7 @@ def _nearly_alone(plan: Plan, single_cost_per_h: float) -> str:
 
 
 def changes_sentence(plan: Plan, incumbent: Plan) -> str:
-    """Instances to add and remove relative to the current plan, and the basis of each plan."""
+    """Instances to add and remove relative to the current plan, and how each plan was computed."""
     changes = plan.changes_from(incumbent)
     before = f"the current plan costs {usd(incumbent.cost_per_h)}/h, {_standing(incumbent)}"
     chosen = " The certified search minimizes cost, not changes." if plan.certificate else ""
@@ -164,12 +164,12 @@ def changes_sentence(plan: Plan, incumbent: Plan) -> str:
 
 
 def decision_sentence(decision: SwitchDecision) -> str:
-    """To stay or to switch, and why."""
+    """Whether to stay or to switch, and why."""
     return f"{'Switch' if decision.is_switch else 'Stay'}: {decision.reason}."
 
 
 def _standing(plan: Plan) -> str:
-    """The basis of the current plan, in a few words."""
+    """How the current plan was computed, in a few words."""
     traffic = f"for {significant(plan.workload.total_rate, 4)} requests/s"
     if plan.certificate is not None:
         return f"certified {traffic} at {share_text(plan.certificate.target)}"
@@ -177,7 +177,7 @@ def _standing(plan: Plan) -> str:
 
 
 def proof(plan: Plan) -> str:
-    """What is proven about the plan, in a sentence or two; of a certified plan in two lines."""
+    """What is proven about the plan, in one or two sentences; on two lines for a certified plan."""
     if plan.certificate is not None:
         return _certainty(plan, plan.certificate)
     if plan.bound_per_h is None and plan.least_carbon is None:
@@ -221,7 +221,7 @@ def _certainty(plan: Plan, certificate: Certificate) -> str:
 
 
 def margin_sentence(certificate: Certificate) -> str:
-    """How wrong step times may be, and the chance that the plan holds, as a line; empty if the file does not say."""
+    """Error of step times, and the probability that the plan holds, as a line; empty if the file lacks them."""
     if certificate.margin is None or certificate.chance is None:
         return ""
     if abs(certificate.margin) < _NO_MARGIN:
@@ -236,7 +236,7 @@ def margin_sentence(certificate: Certificate) -> str:
 
 
 def chances(chance: float) -> str:
-    """A chance in tenths.
+    """A probability in tenths.
 
     >>> chances(0.68), chances(0.97)
     ('7 chances in 10', 'more than 9 chances in 10')
@@ -250,7 +250,7 @@ def chances(chance: float) -> str:
 
 
 def _simulated_requests(plan: Plan, shown: Certificate | Simulation) -> str:
-    """The simulated requests, in a sentence; empty if the file does not say."""
+    """The simulated requests, in a sentence; empty if the file lacks them."""
     known = shown.arrivals.replace(f"drawn from {plan.workload.source}", "drawn from the traffic above")
     return f"Requests: {known}." if known else ""
 
@@ -275,7 +275,7 @@ def _distance(plan: Plan) -> str:
 
 
 def used_types(plan: Plan) -> list[int]:
-    """Rented types, those with most requests first."""
+    """Rented types, sorted by their number of requests, most first."""
     taken = (plan.share * plan.workload.request_rate).sum(axis=(1, 2))
     return sorted(np.flatnonzero(plan.instances).tolist(), key=lambda r: -taken[r])
 

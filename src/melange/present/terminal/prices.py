@@ -10,7 +10,7 @@ from rich.text import Text
 from melange.catalog.update import PriceChange, PriceUpdate
 from melange.present.terminal.layout import add_column, table_of
 
-# Rows shown before the rest is counted: a screen. A judgment.
+# Rows shown before the rest is counted: one screen. Chosen by judgment.
 _SHOWN = 30
 
 
@@ -33,7 +33,7 @@ def update_page(update: PriceUpdate) -> RenderableType:
 
 
 def _summary(update: PriceUpdate) -> str:
-    """All of it in one sentence."""
+    """The price update in one sentence."""
     counts = [
         ("changed", len(update.moved)),
         ("unchanged", update.unchanged),
@@ -47,7 +47,7 @@ def _summary(update: PriceUpdate) -> str:
 
 
 def _table(changes: Sequence[PriceChange], *, with_reason: bool = False) -> RenderableType:
-    """Old, new and how far it moved."""
+    """Old price, new price, and the change."""
     table = table_of("Offer", "Accelerators")
     for heading in ("Old USD/h", "New USD/h", "Change"):
         add_column(table, heading, right=True)

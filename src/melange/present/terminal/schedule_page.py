@@ -24,7 +24,7 @@ from melange.workload.cycle import WEEK
 
 
 def schedule_page(schedule: Schedule) -> RenderableType:
-    """The whole answer: what it costs, what to reserve, the rule, the hours, and what it is held against."""
+    """The whole answer: cost, reservations, the scaling rule, the hours, and comparisons."""
     parts: list[RenderableType] = [
         Text(schedule_sentence(schedule), style="bold"),
         Text(_assumptions(schedule), style="dim"),
@@ -69,7 +69,7 @@ def _costs(schedule: Schedule) -> RenderableType:
 
 
 def _commitments(schedule: Schedule) -> RenderableType:
-    """What each commitment would reserve and cost, and what is at stake."""
+    """What each commitment would reserve and cost, and its risk."""
     table = table_of("Commitment", "USD/week", "Pays off from", "USD/week at -30 %", "upfront USD")
     for column in (1, 2, 3, 4):
         table.columns[column].justify = "right"
@@ -100,7 +100,7 @@ DEFERRED_COLUMNS = ("Class", "Deadline", "Requests/s", "Sent at", "Mean wait", "
 
 
 def deferred_rows(deferred: Deferred) -> list[tuple[str, ...]]:
-    """A row for each class that may wait, under :data:`DEFERRED_COLUMNS`."""
+    """One row for each class that may wait, under :data:`DEFERRED_COLUMNS`."""
     return [
         (
             one.name,
@@ -152,7 +152,7 @@ def _alternatives(schedule: Schedule) -> RenderableType:
 
 
 def _hours(schedule: Schedule) -> RenderableType:
-    """Instances of each day: reserved ones, and the fewest and most beside them; each hour's as a digit."""
+    """Instances of each day: reserved ones, the fewest and most in addition, and those of each hour as a digit."""
     beside = (schedule.on_demand + schedule.spot).sum(axis=1).reshape(-1, 24)
     cost = schedule.hour_cost_per_h.reshape(-1, 24)
     table = table_of("", "00    06    12    18", "Beside the base", "USD/h", "Peak rate [1/s]")
@@ -178,12 +178,12 @@ def _hours(schedule: Schedule) -> RenderableType:
     )
 
 
-# Columns for requests that may wait, where windows were played out with them.
+# Columns for requests that may wait, if windows were simulated with them.
 DEFERRED_PLAYED = ("alone", "May wait", "of those met")
 
 
 def deferred_played(one: PlayedStretch) -> tuple[str, str, str]:
-    """A window under :data:`DEFERRED_PLAYED`."""
+    """The row of a window under :data:`DEFERRED_PLAYED`."""
     if one.deferred_attainment is None or one.attainment_alone is None:
         return ("-", "-", "-")
     return (percent(one.attainment_alone, 2), f"{one.deferred_requests:,}", percent(one.deferred_attainment, 2))

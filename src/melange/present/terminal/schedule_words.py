@@ -7,7 +7,7 @@ from melange.units import H_PER_WEEK, percent
 
 
 def money(amount: float) -> str:
-    """An amount of a week or a month: whole dollars, or cents where it is small.
+    """An amount per week or month: whole dollars, or cents if it is small.
 
     >>> money(20267.4), money(3.5)
     ('20,267 USD', '3.50 USD')
@@ -16,7 +16,7 @@ def money(amount: float) -> str:
 
 
 def schedule_sentence(schedule: Schedule) -> str:
-    """What it costs, what is reserved, what it saves."""
+    """Cost, reservations and savings."""
     held = counted(schedule.instances_at(0)["reserved"])
     base = f"{held} reserved ({schedule.commitment.name})" if held and schedule.commitment else "nothing reserved"
     if schedule.savings_plan:
@@ -38,7 +38,7 @@ def counted(instances: dict[str, int]) -> str:
 
 
 def committed_words(outlook: CommitmentOutlook) -> str:
-    """What a commitment holds."""
+    """The contents of a commitment."""
     parts = [counted(dict(outlook.reserved)) or "nothing", "reserved"]
     if outlook.committed_per_h:
         parts.append(f"and {money(outlook.committed_per_h)} an hour committed")
@@ -50,7 +50,7 @@ def _markets(schedule: Schedule) -> list[str]:
 
 
 def shortage_sentence(schedule: Schedule) -> str:
-    """What came in excess, on windows that the rule was chosen on and on those that it was not."""
+    """Excess requests, in the windows that the rule was chosen on and in later windows."""
     unseen, wanted = schedule.unseen, schedule.options.short_fraction
     return (
         f"Chosen on the first two thirds of the history, with at most {percent(wanted, 2)} of the requests above "
@@ -61,7 +61,7 @@ def shortage_sentence(schedule: Schedule) -> str:
 
 
 def deferred_sentence(schedule: Schedule) -> str:
-    """What requests that may wait cost, and what they would if all were served as they arrive; empty where none may."""
+    """Cost of requests that may wait, and their cost if all were served on arrival; empty if none may wait."""
     deferred = schedule.deferred
     if deferred is None:
         return ""
@@ -83,7 +83,7 @@ def deferred_sentence(schedule: Schedule) -> str:
 
 
 def proof_sentence(schedule: Schedule) -> str:
-    """How good the hours' own fleets are, and how near the rule comes to who knows the future."""
+    """How good each hour's fleet is, and how close the rule comes to a plan with known future traffic."""
     best_per_h = schedule.clairvoyant_per_h
     if best_per_h is None:
         foresight = "No fleet within the limits carries every window of the history"
@@ -101,7 +101,7 @@ def proof_sentence(schedule: Schedule) -> str:
 
 
 def rule_sentence(schedule: Schedule) -> str:
-    """How the rest follows the traffic."""
+    """How the remaining instances follow the traffic."""
     rule = schedule.rule
     if rule is None:
         return "The reserved instances carry all of the traffic, so nothing is scaled."

@@ -14,7 +14,7 @@ from melange.plan.suggest import LEAST_REQUESTS, START_MINUTES, TURNS, Suggestio
 from melange.present.terminal.layout import add_column, table_of, titled, usd
 from melange.units import significant
 
-# How a command goes on in the next line, and how wide a terminal is at least.
+# Continuation of a command on the next line, and the assumed least width of a terminal.
 _CONTINUED, _COLUMNS = " \\\n  ", 80
 
 
@@ -35,7 +35,7 @@ def uncertainty_part(plan: Plan) -> RenderableType | None:
 
 
 def load_points_part(plan: Plan, service: str) -> RenderableType | None:
-    """The load points to run before the plan is rented, as commands; None where every used type was measured."""
+    """The load points to run before renting, as commands; None if every used type was measured."""
     points = load_points(plan)
     if not points:
         return None
@@ -51,7 +51,7 @@ def load_points_part(plan: Plan, service: str) -> RenderableType | None:
 
 
 def _within_terminal(command: str) -> str:
-    """A command whose lines fit into a terminal of 80 columns, where its words do: what is printed can be copied."""
+    """A command in lines of at most 80 columns, if its words fit; printed commands can be copied."""
     lines: list[str] = []
     for part in command.split(_CONTINUED):
         indent = "  " if lines else ""
@@ -67,7 +67,7 @@ def _within_terminal(command: str) -> str:
 
 
 def suggestions_page(suggestions: Sequence[Suggestion]) -> RenderableType:
-    """What to measure, the most valuable first."""
+    """What to measure, most valuable first."""
     title = "Suggested measurements, with the expected savings of a cautious plan by closed form"
     if not suggestions:
         return titled(title, Text("None: no measurement would change the cost of a plan."))

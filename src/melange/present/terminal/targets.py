@@ -14,7 +14,7 @@ from melange.present.terminal.layout import spaced, table_of
 
 
 def targets_page(targets: Iterable[Target[Any]]) -> RenderableType:
-    """Targets with a sentence each, grouped with the options they share."""
+    """Targets with one sentence each, grouped by the options that they share."""
     families: dict[type, list[Target[Any]]] = {}
     for one in targets:
         families.setdefault(one.options, []).append(one)

@@ -1,4 +1,4 @@
-"""A report as a page for the terminal: the share that met the SLO, its confidence, and why the rest missed."""
+"""A report as a page for the terminal: attainment with its confidence, and why the other requests missed."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from melange.validate.causes import CAUSES
 from melange.validate.report import PERCENTILES, TIMES, Report, TypeReport
 from melange.workload.request_classes import rate_by_class
 
-# Ratio of simulated to planned rate above which a run counts as overload, which is reported first.
-# Chance alone moves the rate of 10,000 drawn requests by 1 %, that of 400 by 5 %.
+# Ratio of simulated to planned rate above which a run counts as overload, which is reported first. Chance alone changes
+# the rate of 10,000 drawn requests by 1 %, and that of 400 by 5 %.
 _FASTER = 1.05
-# Sizes with a smaller share of the misses are left out as noise.
+# Sizes with a smaller share of the misses are omitted as noise.
 _MINOR = 0.01
 
 TYPE_COLUMNS = (
@@ -95,7 +95,7 @@ def next_step(report: Report, plan: Plan) -> str:
 
 
 def setting(report: Report) -> str:
-    """What was simulated, in two lines."""
+    """The simulated requests and fleet, in two lines."""
     parts = [f"{significant(report.rate, 4)} requests/s", f"policy {report.policy}"]
     if report.scenario != "steady":
         parts.append(f"scenario {report.scenario}")
@@ -173,7 +173,7 @@ def _worst_buckets(report: Report) -> RenderableType:
 
 
 def _policies_table(reports: Sequence[Report]) -> RenderableType:
-    """Policies compared, best first."""
+    """Comparison of policies, best first."""
     limited = list(reports[0].slo.limits) if reports[0].slo else []
     shown = [*limited, *(["latency"] if "latency" not in limited else [])]
     columns = [(metric, name) for metric in shown for name in ("mean", "p99")]

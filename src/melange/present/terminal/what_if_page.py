@@ -1,4 +1,4 @@
-"""A service and its variants side by side, and what would save a share of its cost, for the terminal."""
+"""A service and its variants side by side, and changes that would save a share of its cost, for the terminal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def side_by_side(answers: Sequence[Answer], kind: str) -> RenderableType:
-    """Cost, change, attainment and fleet of each; the first is what the others are compared with."""
+    """Cost, change, attainment and fleet of each; all are compared with the first."""
     base = answers[0].cost_per_h
     table = _table("", "USD/h", "Change", answers)
     for place, one in enumerate(answers):
@@ -28,7 +28,7 @@ def side_by_side(answers: Sequence[Answer], kind: str) -> RenderableType:
 
 
 def relaxed(found: Sequence[Relaxation], wanted: float, kind: str) -> RenderableType:
-    """The changes that save enough, each the smallest of its kind; then what the others save at most."""
+    """The changes that save enough, each the smallest of its kind; then the largest savings of the other kinds."""
     parts: list[RenderableType] = []
     enough = [one for one in found if one.is_enough]
     others = [one for one in found if not one.is_enough and one.saved_fraction >= LEAST_SHOWN]
@@ -55,7 +55,7 @@ def _changes(found: Sequence[Relaxation]) -> RenderableType:
 
 
 def _table(first: str, second: str, third: str, answers: Sequence[Answer]) -> Table:
-    """With the share of requests that met the SLO, if any was simulated, and emissions, if any has the least."""
+    """Columns: attainment if any variant was simulated, and emissions if any minimizes them."""
     shown = ["Met SLO"] * _is_simulated(answers) + ["kg CO2e/h"] * _is_by_carbon(answers)
     table = table_of(first, second, third, *shown, "Fleet")
     for column in range(1, 3 + len(shown)):

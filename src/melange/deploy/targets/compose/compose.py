@@ -1,4 +1,4 @@
-"""Docker Compose: one file where the plan is one machine, else one for each type's machines and the balancer's."""
+"""Docker Compose: one file for a plan on one machine, otherwise one file per type's machines and for the balancer."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _Service = dict[str, Any]
 
 
 def _render(plan: Plan, options: ComposeOptions, written: date) -> Manifest:
-    routes_of(plan)  # says what is wrong with a plan that has no sizes
+    routes_of(plan)  # raises an error for a plan without sizes
     groups, base = groups_of(plan, options), base_name(plan, options)
     check_tellable(group.replica_type for group in groups)
     cautions = list(cautions_of(groups))
@@ -76,7 +76,7 @@ def _render(plan: Plan, options: ComposeOptions, written: date) -> Manifest:
 
 
 def _one_machine(plan: Plan, group: Group, base: str, options: ComposeOptions, heading: list[Any]) -> dict[str, str]:
-    """Everything in one file."""
+    """All services in one file."""
     replicas = _replicas(group, is_published=False)
     balancer = _balancer(options, group.launch.drain_s)
     balancer["depends_on"] = {name: {"condition": "service_healthy"} for name in replicas}
@@ -96,7 +96,7 @@ def _file(heading: Sequence[Any], about: str, content: Mapping[str, Any]) -> str
 
 
 def _replicas(group: Group, *, is_published: bool) -> dict[str, _Service]:
-    """The replicas of one machine, each with its own accelerators; published on ports in a row."""
+    """The replicas of one machine, each with its own accelerators; published on consecutive ports."""
     per_replica = group.server.layout.accelerators
     services = {}
     for k in range(group.replicas_per_node):
@@ -114,7 +114,7 @@ def _engine(launch: Launch, vendor: str, devices: Sequence[str]) -> _Service:
         "image": literal(launch.image),
         "entrypoint": [literal(word) for word in launch.command[:1]],
         "command": [literal(word) for word in launch.command[1:]],
-        # From the environment of docker compose: no token is in the file.
+        # From the environment of docker compose, so no token is in the file.
         "environment": {"HF_TOKEN": "${HF_TOKEN:-}"},
         "ipc": "host",
         "restart": "unless-stopped",
@@ -133,7 +133,7 @@ def _engine(launch: Launch, vendor: str, devices: Sequence[str]) -> _Service:
 
 
 def _devices(vendor: str, devices: Sequence[str]) -> _Service:
-    """The accelerators of a replica, by their numbers."""
+    """The accelerators of a replica, by index."""
     if vendor == "amd":
         return {
             "devices": ["/dev/kfd", "/dev/dri"],
@@ -159,13 +159,13 @@ def _balancer(options: ComposeOptions, drain_s: int) -> _Service:
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
         "tmpfs": ["/tmp"],
-        # A folder, for a file that is replaced is no longer the one that was mounted.
+        # Mount a folder: a mounted file would not follow when the file is replaced.
         "volumes": ["./config:/etc/melange:ro"],
     }
 
 
 def literal(text: str) -> str:
-    """A value that stays what it is: compose puts variables in the place of ``$NAME``."""
+    """Escape a value: compose would substitute variables for ``$NAME``."""
     return text.replace("$", "$$")
 
 

@@ -1,4 +1,4 @@
-"""What can be chosen of servers under Docker Compose."""
+"""Options of servers under Docker Compose."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class ComposeOptions(ServerOptions):
     Parameters
     ----------
     listen
-        Where the balancer listens on its machine.
+        Address that the balancer listens on.
     balancer_image
-        Its image, built from the repository's Dockerfile.
+        Image of the balancer, built from the repository's Dockerfile.
     replicas
-        Where replicas on other machines answer, as for gateways; None: made-up names.
+        Addresses of replicas on other machines, as for gateways; None: placeholder names.
     """
 
     listen: str = option("127.0.0.1:8080", "Address that the balancer listens on.")
@@ -34,5 +34,5 @@ class ComposeOptions(ServerOptions):
     def __post_init__(self) -> None:
         ServerOptions.__post_init__(self)
         parse_listen(self.listen)
-        # Replicas of a machine listen on ports in a row.
+        # Replicas of a machine use consecutive ports.
         check_port("port", self.port + 64)

@@ -1,4 +1,4 @@
-"""Envoy: one static file; a Lua filter names the type, a cluster a type holds its replicas."""
+"""Envoy: one static file; a Lua filter chooses the type, and each type's replicas are a cluster."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from melange.deploy.targets.gateways.routes import TURNS
 
 _NAME = "envoy.yaml"
 _HEADER = "x-melange-type"
-# Turns are counted by each worker for itself: Envoy's Lua shares nothing between them.
+# Each worker counts turns separately: Envoy's Lua shares nothing between workers.
 _HANDLER = f"""
 local turns = {{}}
 
@@ -42,7 +42,7 @@ _TYPE = "type.googleapis.com/envoy."
 
 
 def _files(gateway: Gateway) -> dict[str, str]:
-    """The file of Envoy."""
+    """Envoy's configuration file."""
     content = {
         "static_resources": {
             "listeners": [_listener(gateway)],
@@ -58,7 +58,7 @@ def _listener(gateway: Gateway) -> _Message:
         "stat_prefix": "melange",
         "codec_type": "AUTO",
         "use_remote_address": True,
-        # Slow clients do not hold a place.
+        # Slow clients must not occupy a connection.
         "request_headers_timeout": "10s",
         "request_timeout": "60s",
         "stream_idle_timeout": "600s",
@@ -79,7 +79,7 @@ def _listener(gateway: Gateway) -> _Message:
     return {
         "name": "melange",
         "address": _address(gateway.host, gateway.port),
-        # A body that is held whole may be this long; longer ones are refused with 413.
+        # Longest body that is buffered; longer bodies are rejected with 413.
         "per_connection_buffer_limit_bytes": gateway.max_body_bytes,
         "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
     }
@@ -90,7 +90,7 @@ def _virtual_host() -> _Message:
         "match": {"prefix": "/"},
         "route": {
             "cluster_header": _HEADER,
-            # A stream takes as long as it takes; it may be silent for as long as the first token may take.
+            # Streams have no time limit, but may only be silent for as long as the first token may take.
             "timeout": "0s",
             "idle_timeout": "600s",
             "retry_policy": {
@@ -121,15 +121,15 @@ def _virtual_host() -> _Message:
 
 
 def _cluster(gateway: Gateway, t: int) -> _Message:
-    """The replicas of a type, and behind them those of its stand-ins, best first."""
+    """The replicas of a type, followed by those of its stand-ins, best first."""
     pools = [gateway.pools[k] for k in (t, *gateway.routes.stand_ins[t])]
     return {
         "name": pools[0].name,
         "type": "STRICT_DNS",
         "connect_timeout": "2s",
         "lb_policy": "LEAST_REQUEST",
-        # A replica that fails takes nothing, however many do, and from then on: by default the workers learn of it up
-        # to a second later.
+        # A failed replica gets no requests, even if many fail, and at once: by default, workers learn of it up to a
+        # second later.
         "common_lb_config": {"healthy_panic_threshold": {"value": 0}, "update_merge_window": "0s"},
         "health_checks": [
             {
@@ -160,14 +160,15 @@ def _cluster(gateway: Gateway, t: int) -> _Message:
                 {"priority": place, "lb_endpoints": [_endpoint(replica) for replica in pool.replicas]}
                 for place, pool in enumerate(pools)
             ],
-            # One healthy replica is enough to keep a type's requests: by default 28 % that are not let some go.
+            # One healthy replica keeps all of a type's requests: by default, a share is moved if fewer than 72 % are
+            # healthy.
             "policy": {"overprovisioning_factor": 1_000_000},
         },
     }
 
 
 def _limits() -> _Message:
-    """Streams are long and many at once, and a replica that fails makes many retries: 1024 and 3 would be too few."""
+    """Streams are long and numerous, and a failed replica causes many retries: the defaults 1024 and 3 are too low."""
     most = 20_000
     names = ("max_connections", "max_pending_requests", "max_requests", "max_retries")
     return {"thresholds": [dict.fromkeys(names, most)]}

@@ -1,4 +1,4 @@
-"""What every gateway's configuration is written from."""
+"""The common input of all gateway configurations."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ from melange.plan.plan import Plan
 from melange.plan.without_classes import routed_by_class, without_classes
 from melange.units import KIB
 
-# Bodies that are read whole before they are sent on hold the longest prompt with room for escapes and for tools. Less
-# room refuses requests that were planned for; more is memory that a stranger may occupy with each request. Below the
-# least [bytes], requests with tools and little text would be refused.
+# Bodies are buffered as a whole; the limit fits the longest prompt, with room for escapes and tools. Less room rejects
+# planned requests; more lets strangers occupy memory with each request. Below the least limit [bytes], requests with
+# tools and little text would be rejected.
 _LEAST_BODY_BYTES = 64 * KIB
 _BODY_ROOM = 2.0
 
 
 class Text(Template):
-    """A template whose places begin with @, which none of the gateways' languages uses much."""
+    """A template whose placeholders start with @, which is rare in the gateways' languages."""
 
     delimiter = "@"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gateway:
-    """A gateway before the replicas of a plan.
+    """A gateway in front of a plan's replicas.
 
     Parameters
     ----------
     heading
-        What the files say of the plan.
+        Information about the plan for the files.
     host, port
-        Where it listens.
+        Address to listen on.
     pools
-        The replicas of each type in use (T).
+        The replicas of each used type (T).
     routes
-        Which requests go to which of them.
+        Routes of requests to types.
     bytes_per_token, envelope_bytes
         A body counts as (bytes - envelope) / bytes per token prompt tokens.
     max_body_bytes
-        Longer bodies are refused [bytes].
+        Longer bodies are rejected [bytes].
     """
 
     heading: tuple[Block, ...]
@@ -65,17 +65,17 @@ class Gateway:
 
     @property
     def address(self) -> str:
-        """Where it listens, as ``host:port``."""
+        """The listen address, as ``host:port``."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def body_bytes(self, route: Route) -> int | None:
-        """The longest body that counts as a route's [bytes]; None: any."""
+        """The longest body of a route [bytes]; None: any."""
         if route.input_tokens is None:
             return None
         return self.envelope_bytes + math.floor(route.input_tokens * self.bytes_per_token)
 
     def comments(self, about: str) -> str:
-        """The lines at the top of a file: the plan, what the file does, and the routes as a table."""
+        """The lines at the top of a file: the plan, the file's purpose, and the routes as a table."""
         limit = f"Bodies of more than {self.max_body_bytes:,} bytes are rejected with 413."
         paragraphs = [" ".join(text.split()) for text in f"{about.strip()} {limit}".split("\n\n")]
         return comments([*self.heading, *paragraphs, self._table()])
@@ -93,7 +93,7 @@ class Gateway:
             for number, route in enumerate(self.routes.routes, 1)
         ]
         widths = [max(len(row[k]) for row in [titles, *rows]) for k in range(len(titles))]
-        widths[1] = -widths[1]  # words to the left, numbers to the right
+        widths[1] = -widths[1]  # text left-aligned, numbers right-aligned
         return tuple(
             "  ".join(f"{text:{'<' if w < 0 else '>'}{abs(w)}}" for text, w in zip(row, widths, strict=True))
             for row in [titles, *rows]
@@ -101,7 +101,7 @@ class Gateway:
 
 
 def gateway_target(name: str, about: str, files: Callable[[Gateway], dict[str, str]]) -> Target[GatewayOptions]:
-    """A target of this family: ``files`` writes its own language."""
+    """A target of this family; ``files`` writes the gateway's language."""
 
     def render(plan: Plan, options: GatewayOptions, written: date) -> Manifest:
         gateway, cautions = _gateway_of(plan, options, written)
@@ -111,12 +111,12 @@ def gateway_target(name: str, about: str, files: Callable[[Gateway], dict[str, s
 
 
 def _gateway_of(plan: Plan, options: GatewayOptions, written: date) -> tuple[Gateway, tuple[Caution, ...]]:
-    """The gateway before the replicas of a plan, and what should be known of it.
+    """The gateway in front of a plan's replicas, with cautions.
 
     Raises
     ------
     InputError
-        A plan without replicas or with numbered buckets; replicas that do not fit the plan.
+        A plan without replicas or with numbered buckets, or replicas that do not match the plan.
     """
     if found := routed_by_class(plan):
         raise InputError(
@@ -140,7 +140,7 @@ def _gateway_of(plan: Plan, options: GatewayOptions, written: date) -> tuple[Gat
 
 
 def _body_limit(plan: Plan, options: GatewayOptions) -> int:
-    """The longest body that is taken [bytes]: twice the longest prompt that the plan has, in powers of two."""
+    """The limit on bodies [bytes]: twice the plan's longest prompt, rounded up to a power of two."""
     longest = plan.workload.buckets.input_edges[np.flatnonzero(plan.workload.request_rate.sum(axis=1))[-1]]
     wanted = max(_LEAST_BODY_BYTES, _BODY_ROOM * (longest * options.bytes_per_token + options.envelope_bytes))
     return int(2 ** math.ceil(math.log2(wanted)))

@@ -10,9 +10,9 @@ from melange.deploy.target import option
 from melange.errors import InputError
 from melange.records import shown
 
-# Below it not even the headings of a conversation fit [bytes].
+# Below this limit, even the envelope of a conversation would not fit [bytes].
 _LEAST_BODY_BYTES = 1024
-# Beyond these an option is a slip: a body of a GiB, and a token that is longer than any word.
+# Values beyond these are mistakes: a body of 1 GiB, and a token longer than any word.
 _MOST_BODY_BYTES = 2**30
 _BYTES_PER_TOKEN = (0.01, 10_000)
 
@@ -24,23 +24,23 @@ class GatewayOptions:
     Parameters
     ----------
     replicas
-        Where replicas answer (``http://host:port``), by replica type name or by accelerator where that is enough; None:
-        names are made up, and a caution says so.
+        Addresses of replicas (``http://host:port``), by replica type name, or by accelerator if that is unambiguous;
+        None: placeholder names are used, with a caution.
     listen
-        Where the gateway listens.
+        Address that the gateway listens on.
     bytes_per_token, envelope_bytes
         A body counts as (bytes - envelope) / bytes per token prompt tokens.
     max_body_bytes
-        Longer bodies are refused [bytes]; None: twice the longest prompt of the plan's buckets with traffic.
+        Longer bodies are rejected [bytes]; None: twice the longest prompt of the plan's buckets with traffic.
     """
 
     replicas: Mapping[str, Sequence[str]] | None = option(
         None, "Addresses of replicas, by type or accelerator (--replica); null: placeholders."
     )
     listen: str = option("127.0.0.1:8080", "Address that the gateway listens on.")
-    # English is about 4 bytes a token.
+    # English has about 4 bytes per token.
     bytes_per_token: float = option(4.0, "Body bytes per prompt token.")
-    # What a body of the OpenAI interface holds besides the prompt, less the tokens that a chat template adds.
+    # Bytes of an OpenAI request body besides the prompt, less the bytes for tokens that a chat template adds.
     envelope_bytes: int = option(100, "Body bytes that are not prompt.")
     max_body_bytes: int | None = option(None, "Reject longer bodies; null: twice the plan's longest prompt.")
 
@@ -58,7 +58,7 @@ class GatewayOptions:
 
 
 def parse_listen(listen: str) -> tuple[str, int]:
-    """``host:port`` as both; an IPv6 address has brackets.
+    """Parse ``host:port``; an IPv6 address is in brackets.
 
     >>> parse_listen("[::1]:8080")
     ('::1', 8080)

@@ -1,4 +1,4 @@
-"""HAProxy, 2.6 or newer: one file, no Lua, weights that change live over its socket."""
+"""HAProxy, 2.6 or newer: one file, no Lua; weights can be changed live over its socket."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from melange.deploy.targets.gateways.routes import STEP, TURNS, Route
 from melange.units import KIB
 
 _NAME = "haproxy.cfg"
-# Room in a buffer for what is not the body [bytes]: longer heads are refused, and each request in flight
-# holds the buffer.
+# Room for the head in a buffer [bytes]: longer heads are rejected, and each request in flight occupies a buffer.
 _HEADERS_BYTES = 32 * KIB
 
 _ABOUT = f"""\
@@ -97,7 +96,7 @@ backend @name
 
 
 def _files(gateway: Gateway) -> dict[str, str]:
-    """The file of HAProxy."""
+    """HAProxy's configuration file."""
     routes = gateway.routes.routes
     names = [pool.name for pool in gateway.pools]
     variables = [
@@ -123,7 +122,7 @@ def _files(gateway: Gateway) -> dict[str, str]:
 
 
 def _variable(number: int, pool: str) -> str:
-    """Name of the variable that holds the parts up to a pool's on a route."""
+    """Name of the variable with a route's cumulative parts up to a pool."""
     return f"route{number}_{pool.replace('-', '_')}"
 
 
@@ -138,7 +137,7 @@ def _route_rule(gateway: Gateway, number: int, route: Route) -> str:
 
 
 def _pool_rules(names: list[str], routes: int) -> list[str]:
-    """The last pool takes what no pool before it does, and each replaces the one after it."""
+    """Rules that choose a pool: the last pool is the default, and each earlier pool overrides the later ones."""
     rules = [f"    http-request set-var(txn.pool) str({names[-1]})"]
     for name in reversed(names[:-1]):
         rules += [
@@ -150,7 +149,7 @@ def _pool_rules(names: list[str], routes: int) -> list[str]:
 
 
 def _backend(gateway: Gateway, t: int) -> str:
-    """A type's replicas, and behind them those of its stand-ins, whose health is known from their own backends."""
+    """A type's replicas, then those of its stand-ins as backups, with health taken from their own backends."""
     pool = gateway.pools[t]
     servers = [f"    server {_server(pool, k)} {replica} check" for k, replica in enumerate(pool.replicas)]
     for other in (gateway.pools[k] for k in gateway.routes.stand_ins[t]):

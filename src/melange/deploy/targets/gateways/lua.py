@@ -1,4 +1,4 @@
-"""The choice of a replica type in Lua, for the gateways that run it: nginx and Envoy."""
+"""The choice of a replica type in Lua, for nginx and Envoy."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ end
 
 
 def choice(gateway: Gateway) -> str:
-    """The tables of a plan, and ``route_of(body)`` and ``type_of(route, turn)``."""
+    """The tables of a plan, and the functions ``route_of(body)`` and ``type_of(route, turn)``."""
     sizes: dict[str, list[str]] = {}
     for number, route in enumerate(gateway.routes.routes, 1):
         longest = gateway.body_bytes(route)

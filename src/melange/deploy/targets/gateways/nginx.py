@@ -98,7 +98,7 @@ _UPSTREAM = Text("""
 
 
 def _files(gateway: Gateway) -> dict[str, str]:
-    """The file of nginx."""
+    """The configuration file of nginx."""
     text = _TEXT.substitute(
         comments=gateway.comments(_ABOUT),
         limit=gateway.max_body_bytes,
@@ -110,7 +110,7 @@ def _files(gateway: Gateway) -> dict[str, str]:
 
 
 def _upstream(gateway: Gateway, t: int) -> str:
-    """A type's replicas, and behind them those of its stand-ins."""
+    """A type's replicas, followed by those of its stand-ins."""
     pool = gateway.pools[t]
     servers = [f"        server {replica} max_fails=2 fail_timeout=5s;" for replica in pool.replicas]
     servers += [

@@ -1,8 +1,8 @@
-"""Shares of requests by replica type, for the information that a gateway sees.
+"""Shares of requests by replica type, given what a gateway knows.
 
-A gateway sees how long a body is and the longest completion that its client allows, and not how long the completion
-will be. So its weights are the plan's shares averaged over the completions that the plan's own traffic has in that
-input bucket, up to the client's limit: what the balancer's policy starts with (:mod:`melange.replica.policy`).
+A gateway knows the length of a body and the client's limit on the completion, but not the length of the completion. So
+its weights are the plan's shares, averaged over the completions of the plan's traffic in that input bucket up to the
+client's limit. The balancer's policy starts with the same shares (:mod:`melange.replica.policy`).
 """
 
 from __future__ import annotations
@@ -18,36 +18,36 @@ from melange.plan.plan import Plan
 from melange.plan.without_classes import without_classes
 from melange.workload.workload import Array
 
-# Requests of a route take turns; a turn k goes to where (k STEP) mod TURNS falls. In TURNS turns in a row each type
-# gets its parts exactly, and STEP, coprime to TURNS and with partial quotients of 3 at most, spreads them: over any
-# stretch of turns a type is at most 5 requests from its share.
+# Requests of a route take turns; turn k goes to the type at (k STEP) mod TURNS. In TURNS consecutive turns, each type
+# gets exactly its parts. STEP, which is coprime to TURNS and has partial quotients of at most 3, spreads them: over any
+# run of turns, a type is at most 5 requests from its share.
 TURNS = 10_000
 STEP = 3_819
-# Limits on the completion whose shares differ by less than this are one route: fewer routes to read and to count turns
-# for, and shares that are off by half a point at most.
+# Limits on the completion are merged into one route if their shares differ by less than this: there are fewer routes to
+# read and to count turns for, and shares are off by at most half a point.
 SAME = 0.005
-# Shares of rounding: a bucket with less of the traffic than this has none.
+# A bucket with a smaller share of the traffic counts as empty: it is a rounding error.
 _NOTHING = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """A range of request sizes that a gateway can tell from others, and where its requests go.
+    """A range of request sizes that a gateway can distinguish, and the types that serve it.
 
     Parameters
     ----------
     input_tokens
-        The longest prompt [tokens]; None: any.
+        Longest prompt [tokens]; None: any.
     max_tokens
-        The highest limit that its clients set on completions [tokens]; None: any, or none at all.
+        Highest client limit on completions [tokens]; None: any, or no limit.
     label
         Both ranges in words.
     share
-        Part that goes to each replica type in use (T), 0-1; they sum to 1.
+        Share of each used replica type (T), 0-1; the shares sum to 1.
     traffic
-        Part of the plan's requests whose prompts are in this range, 0-1.
+        Share of the plan's requests with prompts in this range, 0-1.
     is_planned
-        False where the plan has no such requests, so that the share is a guess.
+        False if the plan has no such requests, so the share is a guess.
     """
 
     input_tokens: int | None
@@ -59,7 +59,7 @@ class Route:
 
     @property
     def parts(self) -> tuple[int, ...]:
-        """The share in whole parts of ``TURNS``, the largest remainders rounded up (T)."""
+        """The share in whole parts of ``TURNS``, rounded up for the largest remainders (T)."""
         exact = np.array(self.share) * TURNS
         parts = np.floor(exact).astype(int)
         parts[np.argsort(parts - exact, kind="stable")[: TURNS - parts.sum()]] += 1
@@ -67,11 +67,11 @@ class Route:
 
     @property
     def upto(self) -> tuple[int, ...]:
-        """The parts added up (T): a turn that falls below the first goes to the first type, and so on."""
+        """Cumulative parts (T): a turn below the first value goes to the first type, and so on."""
         return tuple(np.cumsum(self.parts).tolist())
 
     def choose(self, turn: int) -> int:
-        """The type that takes a turn, as the gateways compute it."""
+        """The type of a turn, as the gateways compute it."""
         place = turn * STEP % TURNS
         return next(t for t, upto in enumerate(self.upto) if place < upto)
 
@@ -83,11 +83,11 @@ class Routes:
     Parameters
     ----------
     types
-        Replica types in use, by name (T).
+        Used replica types, by name (T).
     routes
-        Ascending by prompt, then by limit; every request is in one of them, the first that it fits.
+        Sorted by prompt, then by limit; the first route that a request fits is used, and the last fits all.
     stand_ins
-        For each type (T) the types that take its requests while none of its replicas does, best first.
+        For each type (T), the types that take its requests if none of its replicas works, best first.
     """
 
     types: tuple[str, ...]
@@ -95,7 +95,7 @@ class Routes:
     stand_ins: tuple[tuple[int, ...], ...]
 
     def find(self, input_tokens: float, max_tokens: int = 0) -> int:
-        """Place of the route of a request; a limit of 0 is none."""
+        """Index of a request's route; a limit of 0 means none."""
         for place, route in enumerate(self.routes):
             is_short = route.input_tokens is None or input_tokens <= route.input_tokens
             if is_short and (route.max_tokens is None or 0 < max_tokens <= route.max_tokens):
@@ -109,7 +109,7 @@ def routes_of(plan: Plan) -> Routes:
     Raises
     ------
     InputError
-        A plan without replicas, or whose buckets have numbers and no sizes.
+        A plan without replicas, or whose buckets are numbered and have no sizes.
     """
     if plan.workload.buckets.is_ordinal:
         raise InputError(
@@ -129,7 +129,7 @@ def routes_of(plan: Plan) -> Routes:
 
 
 def _routes(plan: Plan, share: Array, is_planned: npt.NDArray[np.bool_]) -> Iterator[Route]:
-    """One route or more for each input bucket; neighbors that go to one type alone are one."""
+    """One or more routes per input bucket; neighboring buckets that use only one type, the same one, are merged."""
     rates = plan.workload.request_rate
     inputs, outputs = plan.workload.buckets.shape
     first = 0
@@ -152,7 +152,7 @@ def _routes(plan: Plan, share: Array, is_planned: npt.NDArray[np.bool_]) -> Iter
 
 
 def _is_one_type_alone(share: Array) -> bool:
-    """Whether all requests of some input buckets (T, some, O) go to the same type."""
+    """Whether all requests of some input buckets (T, some, O) go to one type."""
     return bool((np.abs(share - 1.0) < _NOTHING).all(axis=(1, 2)).any())
 
 
@@ -167,7 +167,7 @@ def _label(plan: Plan, first: int, last: int, o: int | None) -> str:
 def _expected_shares(plan: Plan, used: list[int]) -> tuple[Array, npt.NDArray[np.bool_]]:
     """Shares by input bucket and last possible output bucket (T, I, O), and whether the plan has such requests (I, O).
 
-    Those that it has not go where the next larger limit of the same prompts goes, or the nearest shorter prompts.
+    Other requests use the shares of the next larger limit for the same prompts, or of the nearest shorter prompts.
     """
     rates = plan.workload.request_rate
     weights = np.cumsum(rates * plan.share[used], axis=2)
@@ -190,7 +190,7 @@ def _expected_shares(plan: Plan, used: list[int]) -> tuple[Array, npt.NDArray[np
 
 
 def _stand_ins(plan: Plan, used: list[int]) -> tuple[tuple[int, ...], ...]:
-    """For each type the others, by how much of its traffic all their replicas carry, most first."""
+    """For each type, the other types in order of how much of its traffic all their replicas can serve, most first."""
     rates, chosen = plan.workload.request_rate, []
     count = np.array([plan.replicas[plan.replica_types[r].name] for r in used], float)
     for t, r in enumerate(used):

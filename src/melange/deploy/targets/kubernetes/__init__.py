@@ -1,1 +1,1 @@
-"""Kubernetes, by itself and with what serves models on it: objects, checked against the schemas of their kinds."""
+"""Kubernetes, alone or with model-serving systems: objects, checked against the schemas of their kinds."""

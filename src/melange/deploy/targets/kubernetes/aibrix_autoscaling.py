@@ -1,4 +1,4 @@
-"""AIBrix: deployments with its labels, an autoscaler and a GPU profile each."""
+"""AIBrix: deployments with its labels, and an autoscaler and a GPU profile for each."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ class AibrixOptions(ClusterOptions):
     Parameters
     ----------
     scaling
-        ``in-flight``, by requests in flight; ``optimizer``, by AIBrix's GPU optimizer from the profiles; ``fixed``, as
-        many as planned.
+        ``in-flight``, by requests in flight; ``optimizer``, by AIBrix's GPU optimizer with the profiles; ``fixed``, the
+        planned number.
     least_replicas
-        Of each type, however little traffic there is; None: as many as planned.
+        Minimum of each type, however little traffic there is; None: the planned number.
     """
 
     scaling: Literal["in-flight", "optimizer", "fixed"] = option(
@@ -114,7 +114,7 @@ def _autoscaler(group: Group, base: str, options: AibrixOptions) -> Object:
                 "endpoint": _OPTIMIZER,
                 "path": f"/metrics/{place}/{group.name}",
                 "targetMetric": "vllm:deployment_replicas",
-                # In hundredths: 100 is one replica for each that it asks for.
+                # In hundredths: 100 gives one replica for each one requested.
                 "targetValue": "100",
             },
         )
@@ -145,7 +145,7 @@ def _autoscaler(group: Group, base: str, options: AibrixOptions) -> Object:
 
 
 def _model_service(group: Group, base: str, options: AibrixOptions) -> Object:
-    """AIBrix's gateway looks for a Service with the model's name, before all of its replicas."""
+    """A Service with the model's name, which AIBrix's gateway expects, in front of all of its replicas."""
     labels = {"app.kubernetes.io/name": base, "app.kubernetes.io/managed-by": "melange"}
     return {
         "apiVersion": "v1",
@@ -159,7 +159,7 @@ def _model_service(group: Group, base: str, options: AibrixOptions) -> Object:
 
 
 def _profiles(plan: Plan, groups: Sequence[Group], written: date) -> dict[str, str]:
-    """A profile for each deployment, of one replica: its rates and its part of an instance's price."""
+    """A profile for each deployment, for one replica: its rates and its part of an instance's price."""
     profile = plan_in_use(plan).question.at_confidence().profile
     types = tuple(
         replace(

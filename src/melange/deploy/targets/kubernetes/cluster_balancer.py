@@ -1,4 +1,4 @@
-"""Melange's balancer in a cluster: the plan it follows, and where it looks for replicas."""
+"""Melange's balancer in a cluster: its plan, and how it finds replicas."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from melange.deploy.tellable import check_tellable
 from melange.plan.plan import Plan
 
 _PORT = 8080
-# Nobody's user and group, as distroless images have them.
+# User and group "nonroot", as in distroless images.
 _NOBODY = 65532
 
 
 def balancer_objects(plan: Plan, groups: Sequence[Group], base: str, options: ClusterOptions) -> list[Object]:
-    """The plan as a ConfigMap, the balancers, their address and their budget.
+    """The plan as a ConfigMap, the balancers' deployment, their service and their disruption budget.
 
     Raises
     ------
     InputError
-        A plan whose requests have no sizes, or that is too large; a type whose name the balancer cannot be told.
+        The plan's requests have no sizes, the plan is too large, or the balancer cannot parse the name of a type.
     """
-    routes_of(plan)  # says what is wrong with a plan that has no sizes
+    routes_of(plan)  # raises an error for a plan without sizes
     return [
         {
             "apiVersion": "v1",
@@ -46,7 +46,7 @@ def balancer_objects(plan: Plan, groups: Sequence[Group], base: str, options: Cl
 
 
 def replica_arguments(groups: Sequence[Group], hosts: Sequence[str]) -> list[str]:
-    """``NAME=http://host:port`` of each type; refuses names that a line cannot hold."""
+    """``NAME=http://host:port`` of each type; rejects names that a line cannot hold."""
     check_tellable(group.replica_type for group in groups)
     return [
         f"{group.replica_type}=http://{host}:{group.launch.port}" for group, host in zip(groups, hosts, strict=True)
@@ -79,7 +79,7 @@ def _deployment(plan: Plan, groups: Sequence[Group], base: str, options: Cluster
         "env": [{"name": "MELANGE_BALANCE_KEYS", "valueFrom": {"secretKeyRef": keys}}],
         "ports": [{"name": "http", "containerPort": _PORT}],
         "readinessProbe": {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": 2, "failureThreshold": 2},
-        # Balancers take requests until everybody knows that they are going.
+        # Balancers accept requests until all clients know that they are leaving.
         "lifecycle": {"preStop": {"exec": {"command": ["sleep", "5"]}}},
         "securityContext": _locked(),
         "volumeMounts": [
@@ -97,7 +97,7 @@ def _deployment(plan: Plan, groups: Sequence[Group], base: str, options: Cluster
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
             "selector": {"matchLabels": _selector(base)},
             "template": {
-                # Another plan starts other balancers.
+                # A changed plan restarts the balancers.
                 "metadata": {"labels": _labels(base), "annotations": {"melange/plan": plan.fingerprint}},
                 "spec": {
                     "enableServiceLinks": False,
@@ -117,7 +117,7 @@ def _deployment(plan: Plan, groups: Sequence[Group], base: str, options: Cluster
                             ]
                         }
                     },
-                    # The first replicas are waited for; then another container keeps the file up to date.
+                    # Wait for the first replicas; afterwards, another container keeps the file up to date.
                     "initContainers": [_discoverer("find-replicas", [*discover, "--once", *replicas], options)],
                     "containers": [balance, _discoverer("follow-replicas", [*discover, *replicas], options)],
                     "volumes": [

@@ -1,4 +1,4 @@
-"""The files of a cluster target: manifests that ``kubectl apply`` takes, and a base for kustomize."""
+"""The files of a cluster target: manifests for ``kubectl apply``, and a base for kustomize."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from melange.deploy.targets.kubernetes.pods import Object
 from melange.errors import Caution
 from melange.plan.plan import Plan
 
-# Plain manifests are in a folder of their own: kubectl apply -f takes every file of one, and a kustomization is none.
+# Plain manifests have their own folder: kubectl apply -f applies every file in it, and a kustomization is not one.
 _FOLDER = "manifests"
 _KEPT = """\
 Replica types of an earlier plan that this one does not use stay in the cluster until deleted, by label:
@@ -37,17 +37,17 @@ def manifest_of(
     Parameters
     ----------
     target, plan, written
-        What they are for, of which plan, and when they were written.
+        Target, plan, and date of the files.
     about
-        What they do and how they are used; paragraphs are separated by an empty line.
+        Description and usage; paragraphs are separated by an empty line.
     objects
         Kubernetes objects by file name.
     cautions
-        What a reader should know.
+        Cautions for users.
     options
-        What the user decides.
+        The user's options.
     others
-        Text of files beside the manifests, by name.
+        Text of additional files, by name.
     """
     told = tuple(cautions)
     kept = _KEPT.format(base=base_name(plan, options))
@@ -66,7 +66,7 @@ def manifest_of(
 
 
 def cluster_cautions(groups: Sequence[Group], options: ClusterOptions) -> list[Caution]:
-    """What a cluster cannot do by itself, or must have."""
+    """Cautions about what a cluster cannot do by itself, or needs."""
     cautions = []
     places = sorted({(group.node.provider, group.node.region) for group in groups})
     if len(places) > 1:

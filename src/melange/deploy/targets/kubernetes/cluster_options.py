@@ -25,23 +25,23 @@ class ClusterOptions(ServerOptions):
     Parameters
     ----------
     namespace
-        Where everything lives; None: where ``kubectl`` puts it.
+        Namespace of all objects; None: the default of ``kubectl``.
     hf_secret
-        Secret whose key ``HF_TOKEN`` the engines download with; it need not exist for open models.
+        Secret with the key ``HF_TOKEN``, for downloads by the engines; it need not exist for open models.
     routing
-        What sends requests to replica types: ``balancer``, Melange's own in front of them; ``gateway``, the cluster's
-        by weights; ``none``.
+        How requests reach replica types: ``balancer``, Melange's balancer in front of them; ``gateway``, the cluster's
+        gateway, by weights; ``none``.
     balancer_image, balancers
-        Image of the balancer (the repository's Dockerfile) and how many of it run.
+        Image of the balancer (from the repository's Dockerfile), and the number of balancers.
     keys_secret
-        Secret whose key ``MELANGE_BALANCE_KEYS`` holds the keys that clients of the balancer must show; where it does
-        not exist, none is asked for.
+        Secret with the key ``MELANGE_BALANCE_KEYS``, which holds the keys that clients of the balancer must send; if it
+        does not exist, no key is required.
     gateway
-        Gateway that the route hangs on (``routing=gateway``).
+        Gateway that the route is attached to (``routing=gateway``).
     cache_claim
-        PersistentVolumeClaim that all replicas keep downloaded weights in; None: each downloads its own.
+        PersistentVolumeClaim for downloaded weights, shared by all replicas; None: each downloads its own.
     aws_nodes
-        Whose labels nodes on AWS have: Karpenter's, or those of managed node groups.
+        Labels of nodes on AWS: Karpenter's, or those of managed node groups.
     """
 
     namespace: str | None = option(None, "Namespace; null: kubectl's own.")
@@ -57,7 +57,7 @@ class ClusterOptions(ServerOptions):
     )
 
     def __post_init__(self) -> None:
-        # super() of a dataclass with slots finds the class before it got them.
+        # super() in a dataclass with slots finds the class before slots were added.
         ServerOptions.__post_init__(self)
         if self.namespace is not None:
             check_name("namespace", self.namespace, _LABEL)
@@ -69,13 +69,13 @@ class ClusterOptions(ServerOptions):
 
 
 def check_name(what: str, name: str, form: re.Pattern[str] = _SUBDOMAIN) -> None:
-    """Refuse what Kubernetes does not take for a name."""
+    """Reject names that are invalid in Kubernetes."""
     if not form.fullmatch(name):
         raise InputError(f"{what} must be lower-case letters, digits and dashes, got {name!r}")
 
 
 def check_least(what: str, least: int | None) -> None:
-    """Refuse what is no number of replicas."""
+    """Reject invalid numbers of replicas."""
     if least is not None and not 0 <= least <= _MOST_REPLICAS:
         raise InputError(f"{what} must be 0 to {_MOST_REPLICAS:,}, got {shown(least)}")
 
@@ -87,11 +87,11 @@ class ScalingOptions(ClusterOptions):
     Parameters
     ----------
     scaling
-        ``fixed``, as many as planned, or ``keda``, by requests in flight.
+        ``fixed``, the planned number, or ``keda``, by requests in flight.
     least_replicas
-        Of each type, however little traffic there is; None: as many as planned.
+        Minimum of each type, however little traffic there is; None: the planned number.
     prometheus
-        Where KEDA asks for the engines' metrics.
+        Address where KEDA queries the engines' metrics.
     """
 
     scaling: Literal["fixed", "keda"] = option("fixed", "Fixed as planned, or by requests in flight with KEDA.")

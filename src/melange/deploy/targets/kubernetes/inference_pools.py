@@ -1,4 +1,4 @@
-"""The cluster's own gateway in front of replica types: a pool each, and a route that splits requests by weights."""
+"""The cluster's own gateway in front of replica types: one pool each, and a route with weights."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from melange.plan.plan import Plan
 
 TYPE_HEADER = "x-melange-type"
 _GROUP = "inference.networking.k8s.io"
-# Gateway API takes no more rules in one route.
+# Most rules of one route in Gateway API.
 _MOST_RULES = 16
 _PICKER_IMAGE = "registry.k8s.io/gateway-api-inference-extension/epp:v1.4.0"
 _PICKER_PORT, _HEALTH_PORT = 9002, 9003
-# Which replica of a pool takes a request: the one with the shortest queue and the emptiest KV cache.
+# How a pool chooses a replica: by the shortest queue and the emptiest KV cache.
 _PICKER_CONFIG = {
     "apiVersion": "inference.networking.x-k8s.io/v1alpha1",
     "kind": "EndpointPickerConfig",
@@ -41,7 +41,7 @@ _PICKER_CONFIG = {
 
 
 def gateway_objects(plan: Plan, groups: Sequence[Group], base: str, options: ClusterOptions) -> list[Object]:
-    """The route, and for each replica type its pool with the endpoint picker that it needs."""
+    """The route, and for each replica type its pool with its endpoint picker."""
     objects = [route(plan, groups, base, options)]
     for group in groups:
         objects += [pool(group, base, options), *_picker(group, base, options)]
@@ -49,12 +49,12 @@ def gateway_objects(plan: Plan, groups: Sequence[Group], base: str, options: Clu
 
 
 def route(plan: Plan, groups: Sequence[Group], base: str, options: ClusterOptions) -> Object:
-    """Requests by weights; those whose header names a type go there, for a proxy before it that knows sizes."""
+    """Routes requests by weights, or to the type in a header, which a proxy that knows sizes can set."""
     backends = [
         {"group": _GROUP, "kind": "InferencePool", "name": group.name, "weight": weight}
         for group, weight in zip(groups, weights_of(plan), strict=True)
     ]
-    # A stream takes as long as it takes.
+    # Streams have no time limit.
     timeouts = {"request": "0s"}
     named = [
         {
@@ -86,7 +86,7 @@ def route(plan: Plan, groups: Sequence[Group], base: str, options: ClusterOption
 
 
 def pool(group: Group, base: str, options: ClusterOptions) -> Object:
-    """The replicas of a type as a gateway knows them."""
+    """The replicas of a type, for a gateway."""
     return {
         "apiVersion": f"{_GROUP}/v1",
         "kind": "InferencePool",
@@ -94,7 +94,7 @@ def pool(group: Group, base: str, options: ClusterOptions) -> Object:
         "spec": {
             "targetPorts": [{"number": group.launch.port}],
             "selector": {"matchLabels": selector_of(group, base)},
-            # Without its picker a pool still serves, from any of its replicas.
+            # Without its picker, a pool still sends requests to any of its replicas.
             "endpointPickerRef": {
                 "name": picker_name(group),
                 "port": {"number": _PICKER_PORT},
@@ -105,12 +105,12 @@ def pool(group: Group, base: str, options: ClusterOptions) -> Object:
 
 
 def picker_name(group: Group) -> str:
-    """Of the service that picks a replica in a pool."""
+    """Name of the service that picks a replica in a pool."""
     return f"{group.name}-epp"
 
 
 def _picker(group: Group, base: str, options: ClusterOptions) -> list[Object]:
-    """The endpoint picker of a pool: its account, what it may read, its configuration, itself and its address."""
+    """The endpoint picker of a pool: account, permissions, configuration, deployment and service."""
     name = picker_name(group)
     pods = {"app.kubernetes.io/name": base, "app.kubernetes.io/component": "picker", "melange/pool": group.key}
     labels = pods | {"app.kubernetes.io/managed-by": "melange"}
@@ -168,7 +168,7 @@ def _picker(group: Group, base: str, options: ClusterOptions) -> list[Object]:
             "kind": "Deployment",
             "metadata": described,
             "spec": {
-                # Two would each think that a replica is free.
+                # Two pickers would both consider the same replica idle.
                 "replicas": 1,
                 "selector": {"matchLabels": pods},
                 "template": {

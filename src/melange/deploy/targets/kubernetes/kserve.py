@@ -1,4 +1,4 @@
-"""KServe: an LLMInferenceService a replica type."""
+"""KServe: one LLMInferenceService per replica type."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from melange.deploy.targets.kubernetes.words import routing_words
 from melange.errors import InputError
 from melange.plan.plan import Plan
 
-# Where KServe puts the model that it has downloaded.
+# Path where KServe puts the downloaded model.
 _MOUNT = "/mnt/models"
-# A route of KServe's own groups takes no larger weights than Gateway API does.
+# KServe's own routes have the same limit on weights as Gateway API.
 _ABOUT = """\
 Apply: kubectl apply -k . in a cluster with KServe (LLMInferenceService v1alpha2). First: kubectl create secret
 generic {secret} --from-literal=HF_TOKEN=... (not needed for open models).
@@ -47,8 +47,8 @@ class KServeOptions(ScalingOptions):
     Parameters
     ----------
     scaling
-        ``fixed``, as many as planned; ``keda``, by requests in flight; ``wva``, by llm-d's variant autoscaler, which is
-        told what a replica costs.
+        ``fixed``, the planned number; ``keda``, by requests in flight; ``wva``, by llm-d's variant autoscaler with the
+        cost of a replica.
     """
 
     scaling: Literal["fixed", "keda", "wva"] = option(  # type: ignore[assignment] # one word more
@@ -91,7 +91,7 @@ def _inference_service(
 ) -> Object:
     template = pod_spec(group, groups, base, options)
     (engine,) = template["containers"]
-    # KServe merges this with a container of its own, whose probes may use TLS.
+    # KServe merges this container with its own, whose probes may use TLS.
     engine["name"] = "main"
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         engine[probe]["httpGet"] = {"path": "/health", "port": group.launch.port, "scheme": "HTTP"}
@@ -118,7 +118,7 @@ def _inference_service(
 
 
 def _parallelism(group: Group) -> Object:
-    """What KServe counts accelerators by; the command line says it as well."""
+    """The parallelism by which KServe counts accelerators; the command line contains it as well."""
     layout = group.server.layout
     found: Object = {"tensor": layout.tensor_parallel}
     if layout.pipeline_parallel > 1:
@@ -129,7 +129,7 @@ def _parallelism(group: Group) -> Object:
 
 
 def _uri(group: Group) -> str:
-    """Where KServe downloads from."""
+    """The URI from which KServe downloads the model."""
     model = group.launch.model
     if "://" in model:
         return model

@@ -1,4 +1,4 @@
-"""Kubernetes without anything else in the cluster: Deployments, and the balancer that was simulated."""
+"""Kubernetes without additional systems: Deployments, and the balancer that was simulated."""
 
 from __future__ import annotations
 

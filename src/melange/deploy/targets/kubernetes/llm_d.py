@@ -42,7 +42,7 @@ class LlmDOptions(ScalingOptions):
     Parameters
     ----------
     scaling
-        ``wva``, by llm-d's variant autoscaler, or ``fixed``, as many as planned.
+        ``wva``, by llm-d's variant autoscaler, or ``fixed``, the planned number.
     """
 
     scaling: Literal["wva", "fixed"] = option(  # type: ignore[assignment] # other words than KEDA's
@@ -117,7 +117,7 @@ def _scaled(group: Group, base: str, options: LlmDOptions) -> Object:
 
 
 def _cost(group: Group) -> str:
-    """Of one replica, in USD an hour."""
+    """Cost of one replica, in USD per hour."""
     return f"{group.replica_cost_per_h:.4f}"
 
 

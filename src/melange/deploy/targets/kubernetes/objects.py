@@ -1,4 +1,4 @@
-"""The objects of one replica type: its pods, where they answer, how many may be away at once."""
+"""The objects of one replica type: its pods, their service, and their disruption budget."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from melange.plan.plan import Plan
 
 
 def metadata(name: str, labels: Mapping[str, str], options: ClusterOptions) -> Object:
-    """Name, namespace where one is asked for, labels."""
+    """Name, labels, and the namespace if one is given."""
     place = {"namespace": options.namespace} if options.namespace else {}
     return {"name": name, **place, "labels": dict(labels)}
 
 
 def annotations_of(group: Group, fingerprint: str) -> dict[str, str]:
-    """Which plan it is from, and the type's whole name there."""
+    """Annotations with the source plan and the type's full name in it."""
     return {"melange/plan": fingerprint, "melange/replica-type-name": one_line(group.replica_type)}
 
 
@@ -31,20 +31,20 @@ def deployment(
     labels: Mapping[str, str] | None = None,
     replicas: int | None = None,
 ) -> Object:
-    """Replicas of a type; a new one is ready before an old one goes.
+    """Deployment of a type's replicas; a new replica is ready before an old one is removed.
 
     Parameters
     ----------
     group, groups
         The type, and all types of the plan.
     base, fingerprint
-        What everything is called, and which plan it is from.
+        Base name of all objects, and fingerprint of the plan.
     options
-        What the user decides.
+        The user's options.
     labels
-        More labels of the deployment and its pods.
+        Additional labels of the deployment and its pods.
     replicas
-        How many; None: as planned. Below 0: left to what scales them.
+        Number of replicas; None: as planned. Negative: an autoscaler sets the number.
     """
     more = dict(labels or {})
     count = group.replicas if replicas is None else replicas
@@ -52,7 +52,7 @@ def deployment(
     template = {
         "metadata": {
             "labels": labels_of(group, base) | more,
-            # The plan is not named here: another one must not start servers again that stay as they are.
+            # The plan is not named here: a new plan must not restart servers that are unchanged.
             "annotations": {
                 "prometheus.io/scrape": "true",
                 "prometheus.io/path": "/metrics",
@@ -69,7 +69,7 @@ def deployment(
         "spec": {
             **({"replicas": count} if count >= 0 else {}),
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
-            # A server may take this long to load the model before a rollout counts as stuck.
+            # Time for loading the model before a rollout counts as stuck.
             "progressDeadlineSeconds": group.launch.startup_s + 600,
             "selector": {"matchLabels": selector},
             "template": template,
@@ -87,15 +87,15 @@ def server_objects(
     *,
     is_scaled: bool,
 ) -> list[Object]:
-    """What runs the replicas of a type: their deployment, service and disruption budget.
+    """The deployment, service and disruption budget of a type.
 
     Parameters
     ----------
     labels
-        Of the pods, beside their own.
+        Additional labels of the pods.
     is_scaled
-        Whether an autoscaler owns the number of replicas from then on: applying the files again must not undo what it
-        did, so that the deployment has none.
+        Whether an autoscaler owns the number of replicas: then the deployment sets none, so that applying the files
+        again does not undo the autoscaler's changes.
     """
     replicas = -1 if is_scaled else None
     return [
@@ -106,7 +106,7 @@ def server_objects(
 
 
 def service(group: Group, base: str, options: ClusterOptions, selector: Mapping[str, str] | None = None) -> Object:
-    """Where replicas answer: without an address of its own, its name resolves to those that are ready."""
+    """A headless service: its name resolves to the replicas that are ready."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -122,7 +122,7 @@ def service(group: Group, base: str, options: ClusterOptions, selector: Mapping[
 def disruption_budget(
     name: str, selector: Mapping[str, str], labels: Mapping[str, str], options: ClusterOptions
 ) -> Object:
-    """One at a time: what is drained for maintenance is back before the next goes."""
+    """Allow one disruption at a time: a pod drained for maintenance is back before the next one is removed."""
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",

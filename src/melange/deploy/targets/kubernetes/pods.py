@@ -33,7 +33,7 @@ _GKE_ACCELERATOR = {
     "B200": "nvidia-b200",
     "RTXPRO6000": "nvidia-rtx-pro-6000",
 }
-# Looks at a server that is loading, this far apart [s].
+# Interval of the probes while a server is loading [s].
 _LOOK_S = 10
 
 
@@ -48,7 +48,7 @@ def labels_of(group: Group, base: str) -> dict[str, str]:
 
 
 def selector_of(group: Group, base: str) -> dict[str, str]:
-    """The labels that tell a group's pods from all others: our own, for operators set Kubernetes' common ones."""
+    """The labels that select a group's pods: our own labels, because operators set Kubernetes' common ones."""
     return {SERVICE_LABEL: base, TYPE_LABEL: group.key}
 
 
@@ -59,7 +59,7 @@ def pod_spec(group: Group, groups: Sequence[Group], base: str, options: ClusterO
     if options.cache_claim:
         volumes.append({"name": "weights", "persistentVolumeClaim": {"claimName": options.cache_claim}})
     spec: Object = {
-        # Without a Service called vllm in the namespace setting VLLM_PORT.
+        # Otherwise a Service called vllm in the namespace would set VLLM_PORT.
         "enableServiceLinks": False,
         "automountServiceAccountToken": False,
         "terminationGracePeriodSeconds": launch.drain_s + 30,
@@ -98,7 +98,7 @@ def container(group: Group, options: ClusterOptions) -> Object:
             "timeoutSeconds": 5,
         },
         "readinessProbe": {**health, "periodSeconds": 5, "timeoutSeconds": 5, "failureThreshold": 2},
-        # A server under full load answers late: only one that says nothing for a minute is started again.
+        # A server under full load responds late, so it is restarted only after a minute without a response.
         "livenessProbe": {**health, "periodSeconds": 10, "timeoutSeconds": 10, "failureThreshold": 6},
         "lifecycle": {"preStop": {"exec": {"command": ["/bin/sh", "-c", launch.drain_script]}}},
         "securityContext": {"allowPrivilegeEscalation": False},
@@ -107,18 +107,18 @@ def container(group: Group, options: ClusterOptions) -> Object:
 
 
 def literal(text: str) -> str:
-    """An argument that stays what it is: the kubelet puts variables in the place of ``$(NAME)``."""
+    """Escape an argument: the kubelet would substitute variables for ``$(NAME)``."""
     return text.replace("$", "$$")
 
 
 def hf_token(options: ClusterOptions) -> Object:
-    """The token as a reference; models that are open need none."""
+    """A reference to the token; open models need none."""
     reference = {"name": options.hf_secret, "key": "HF_TOKEN", "optional": True}
     return {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": reference}}
 
 
 def node_selector(node: Node, options: ClusterOptions) -> dict[str, str]:
-    """Labels of the nodes that the plan rents, as their provider's clusters have them."""
+    """Labels of the rented nodes in their provider's clusters."""
     labels: dict[str, str] = {}
     if node.instance_type:
         labels["node.kubernetes.io/instance-type"] = one_line(node.instance_type)
@@ -138,14 +138,14 @@ def node_selector(node: Node, options: ClusterOptions) -> dict[str, str]:
 
 def _aws_market(node: Node, options: ClusterOptions) -> Mapping[str, str]:
     if options.aws_nodes == "managed":
-        # A managed node group has no word for reservations.
+        # Managed node groups have no label for reservations.
         words = {"spot": "SPOT", "on-demand": "ON_DEMAND"}
         return {"eks.amazonaws.com/capacityType": words[node.market]} if node.market in words else {}
     return {"karpenter.sh/capacity-type": node.market}
 
 
 def tolerations(node: Node) -> list[Object]:
-    """Of the taints that keep other pods off such nodes."""
+    """Tolerations of the taints that keep other pods off such nodes."""
     resource = _RESOURCE_BY_VENDOR.get(node.vendor, "nvidia.com/gpu")
     tolerated: list[Object] = [{"key": resource, "operator": "Exists", "effect": "NoSchedule"}]
     if node.provider == "azure":
@@ -160,7 +160,7 @@ def tolerations(node: Node) -> list[Object]:
 
 
 def _is_label_value(text: str) -> bool:
-    """Whether a label may have that value; what a price list calls a region need not be one."""
+    """Whether the text is a valid label value; a price list's region names may be invalid."""
     plain = text.replace("-", "").replace("_", "").replace(".", "")
     return 0 < len(text) <= 63 and plain.isascii() and plain.isalnum() and text[0].isalnum() and text[-1].isalnum()
 
@@ -175,7 +175,7 @@ def _is_same_node(one: Node, other: Node) -> bool:
 
 
 def _apart_from(others: Sequence[str], base: str) -> Object:
-    """Not on nodes of other types: they would be left with too few accelerators for what is planned on them."""
+    """Anti-affinity with pods of other types: on their nodes, this pod would take accelerators that they need."""
     selector = {
         "matchLabels": {SERVICE_LABEL: base},
         "matchExpressions": [{"key": TYPE_LABEL, "operator": "In", "values": list(others)}],

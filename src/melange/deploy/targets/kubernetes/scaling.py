@@ -1,4 +1,4 @@
-"""How many replicas of a type there are when traffic is not what was planned: KEDA on requests in flight."""
+"""The number of replicas of a type if traffic differs from the plan: KEDA on requests in flight."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from melange.deploy.targets.kubernetes.cluster_options import ScalingOptions
 from melange.deploy.targets.kubernetes.objects import metadata
 from melange.deploy.targets.kubernetes.pods import Object, labels_of
 
-# Replicas that are not needed for this long go [s]: loading a model again takes minutes, an idle one costs its price.
+# Unneeded replicas are removed after this time [s]: loading a model again takes minutes, but an idle replica costs
+# money.
 COOLDOWN_S = 600
-# The length of time over which the number in flight is averaged: requests take seconds, and one peak is no trend.
+# Averaging window for requests in flight: requests take seconds, and one peak is not a trend.
 _WINDOW = "2m"
 
 
 def scaled_object(
     group: Group, base: str, options: ScalingOptions, annotations: Mapping[str, str] | None = None
 ) -> Object:
-    """A ScaledObject that keeps as many requests in flight on a replica as the plan has there.
+    """A ScaledObject that keeps the planned number of requests in flight per replica.
 
-    At the planned traffic it comes to the planned replicas; below and above, in proportion.
+    At the planned traffic, this gives the planned replicas; at other traffic, the number is proportional.
     """
     described = metadata(group.name, labels_of(group, base), options)
     return {
@@ -36,7 +37,7 @@ def scaled_object(
             "advanced": {
                 "horizontalPodAutoscalerConfig": {"behavior": {"scaleDown": {"stabilizationWindowSeconds": COOLDOWN_S}}}
             },
-            # When Prometheus cannot be asked, what was planned is right more often than nothing.
+            # If Prometheus cannot be queried, the planned number is the best guess.
             "fallback": {"failureThreshold": 4, "replicas": group.replicas},
             "triggers": [trigger(group, options)],
         },
@@ -44,7 +45,7 @@ def scaled_object(
 
 
 def bounds(group: Group, options: ScalingOptions) -> dict[str, int]:
-    """Fewest and most replicas, in KEDA's words."""
+    """Minimum and maximum number of replicas, as KEDA's fields."""
     return {
         "minReplicaCount": group.least_replicas(options.least_replicas),
         "maxReplicaCount": group.most_replicas,
@@ -52,7 +53,7 @@ def bounds(group: Group, options: ScalingOptions) -> dict[str, int]:
 
 
 def trigger(group: Group, options: ScalingOptions) -> dict[str, Any]:
-    """What a replica may have in flight, asked of Prometheus."""
+    """The trigger on requests in flight per replica, queried from Prometheus."""
     pods = f'pod=~"{group.name}-.*"'
     metrics = " + ".join(f"sum(avg_over_time({name}{{{pods}}}[{_WINDOW}]))" for name in group.launch.busy)
     return {

@@ -26,5 +26,5 @@ def routing_words(options: ClusterOptions, base: str) -> str:
 
 
 def least_words(options: ScalingOptions) -> str:
-    """Where scaling ends at little traffic."""
+    """The lower end of scaling at little traffic, in words."""
     return "the planned" if options.least_replicas is None else str(options.least_replicas)

@@ -1,1 +1,1 @@
-"""SkyPilot and dstack, which rent instances by themselves: one process an instance."""
+"""SkyPilot and dstack, which rent instances themselves: one process per instance."""

@@ -1,4 +1,4 @@
-"""dstack: one service whose groups of replicas are the plan's types."""
+"""dstack: one service with one group of replicas per replica type."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BACKEND = {
     name: name
     for name in ("aws", "azure", "gcp", "lambda", "runpod", "nebius", "crusoe", "vultr", "digitalocean", "verda", "oci")
 }
-# dstack's names where they are not ours; with memory where a name has several.
+# dstack's names that differ from ours; with the memory size if a name has several.
 _GPU = {
     "V100-16GB": "V100:16GB",
     "V100-32GB": "V100:32GB",
@@ -51,9 +51,9 @@ class DstackOptions(ServerOptions):
     Parameters
     ----------
     scaling
-        ``fixed``, as many instances as planned, or ``rps``, by requests per second.
+        ``fixed``, the planned number of instances, or ``rps``, by requests per second.
     least_instances
-        Of each type, however little traffic there is; None: as many as planned.
+        Minimum of each type, however little traffic there is; None: the planned number.
     """
 
     scaling: Literal["fixed", "rps"] = option("fixed", "Fixed as planned, or by requests per second.")
@@ -84,7 +84,7 @@ def _service(groups: Sequence[Group], base: str, options: DstackOptions) -> dict
     launch = groups[0].launch
     longest_s = max(group.launch.drain_s for group in groups)
     where: dict[str, list[str]] = {
-        # One that is not known to dstack could be anywhere.
+        # A provider that dstack does not know could be any.
         "backends": _all_or_none([_BACKEND.get(group.node.provider, "") for group in groups]),
         "regions": _all_or_none([group.node.region for group in groups]),
         "instance_types": _all_or_none([group.node.instance_type for group in groups]),
@@ -123,7 +123,7 @@ def _replicas(group: Group, options: DstackOptions) -> dict[str, Any]:
 
 
 def _all_or_none(names: Sequence[str]) -> list[str]:
-    """Distinct names, or nothing where one is not known: the list allows what is in it and nothing else."""
+    """Distinct names, or an empty list if one is unknown: a list restricts dstack to its names."""
     return list(dict.fromkeys(names)) if all(names) else []
 
 

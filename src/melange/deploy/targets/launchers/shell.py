@@ -1,4 +1,4 @@
-"""What SkyPilot and dstack run on an instance, and what they cannot express."""
+"""Commands that SkyPilot and dstack run on an instance, and features that they lack."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from melange.deploy.group import Group
 from melange.errors import Caution, InputError
 
-# Names that both read as such: colons, slashes and commas have a meaning in theirs, and a number is a memory.
+# Valid names in both: colons, slashes and commas have a special meaning, and a number means memory.
 _ACCELERATOR = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
 _PLACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -16,13 +16,13 @@ _PLACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 def command_of(group: Group) -> str:
     """The engine's command line for a shell.
 
-    What looks like a variable of dstack (``${{ name }}``) is cut in two, inside of quotes, where that changes nothing.
+    ``${{ name }}``, which would be a variable in dstack, is split in two; inside quotes this changes nothing.
     """
     return group.launch.shell.replace("${{", "$''{{")
 
 
 def check_names(groups: Sequence[Group], target: str) -> None:
-    """Refuse names of instances that the target would read as something else.
+    """Reject names of instances that the target would interpret differently.
 
     Raises
     ------
@@ -43,7 +43,7 @@ def check_names(groups: Sequence[Group], target: str) -> None:
 
 
 def instance_cautions(groups: Sequence[Group], target: str, name_by_provider: Mapping[str, str]) -> tuple[Caution, ...]:
-    """What the target cannot be told of the plan's instances."""
+    """Cautions about properties of the plan's instances that the target cannot express."""
     cautions = []
     if several := [group for group in groups if group.replicas_per_node > 1]:
         told = ", ".join(f"{group.replica_type} ({group.replicas_per_node})" for group in several)

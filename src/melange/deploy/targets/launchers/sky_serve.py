@@ -1,4 +1,4 @@
-"""SkyPilot: a service a replica type with as many instances as planned, or one service of all types."""
+"""SkyPilot: one service per replica type with the planned number of instances, or one service for all types."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CLOUD = {
     },
     "digitalocean": "do",
 }
-# SkyPilot's names where they are not ours.
+# SkyPilot's names that differ from ours.
 _ACCELERATOR = {
     "V100-16GB": "V100",
     "A100-40GB": "A100",
@@ -39,7 +39,7 @@ _ACCELERATOR = {
     "RTX6000Ada": "RTX6000-Ada",
     "RTXPRO6000": "RTXPRO6000",
 }
-# What nvidia-smi calls them, as patterns of a shell.
+# Names in nvidia-smi, as shell patterns.
 _DRIVER_NAME = {
     "T4": "*T4",
     "V100-16GB": "*V100*16GB",
@@ -65,9 +65,9 @@ _DRIVER_NAME = {
     "RTX6000Ada": "*RTX*6000*Ada*",
     "RTXPRO6000": "*RTX*PRO*6000*",
 }
-# What SkyPilot's schema takes for a name in target_qps_per_replica.
+# Valid names in target_qps_per_replica, according to SkyPilot's schema.
 _RATED = re.compile(r"[A-Z0-9]+:[0-9]+")
-# SkyPilot takes no rate of 0 [1/s]: what has no traffic of its own is a spare.
+# SkyPilot rejects a rate of 0 [1/s]; it is used for types without their own traffic, which are spares.
 _LEAST_RATE = 0.001
 _ABOUT = """\
 One service per replica type, each with as many instances as planned: {commands}, with HF_TOKEN in the environment.
@@ -90,7 +90,7 @@ class SkyPilotOptions(ServerOptions):
     Parameters
     ----------
     layout
-        ``services``, one a replica type, or ``one-service`` of all of them.
+        ``services``, one per replica type, or ``one-service`` for all of them.
     """
 
     layout: Literal["services", "one-service"] = option("services", "One service per replica type, or one for all.")
@@ -130,7 +130,7 @@ def _render(plan: Plan, options: SkyPilotOptions, written: date) -> Manifest:
 
 
 def _service(group: Group) -> dict[str, Any]:
-    """One type: as many instances as planned."""
+    """The service of one type, with the planned number of instances."""
     return {
         "name": group.name,
         "service": {**_probe([group]), "replicas": group.node.instances, "load_balancing_policy": "least_load"},
@@ -141,7 +141,7 @@ def _service(group: Group) -> dict[str, Any]:
 
 
 def _one_service(groups: Sequence[Group], base: str) -> dict[str, Any]:
-    """All types: the rate that an instance of each carries, and SkyPilot's choice."""
+    """One service for all types: the rate per instance of each type, and SkyPilot's choice of instances."""
     if strange := [one.replica_type for one in groups if not _RATED.fullmatch(_accelerators(one))]:
         raise InputError(
             f"{', '.join(strange)}: SkyPilot accepts no rate for accelerators with such names in one service",
@@ -166,12 +166,12 @@ def _one_service(groups: Sequence[Group], base: str) -> dict[str, Any]:
 
 
 def _choice(groups: Sequence[Group]) -> str:
-    """One script for all types: it asks the driver which accelerators it has, and starts what the plan has there.
+    """One script for all types: it asks the driver for the accelerators, and starts the planned command for them.
 
     Raises
     ------
     InputError
-        Types that the driver gives the same answer for.
+        Types with the same answer from the driver.
     """
     command_by_case: dict[str, str] = {}
     for one in groups:
@@ -182,7 +182,7 @@ def _choice(groups: Sequence[Group]) -> str:
                 f"{one.replica_type}: in one service its instances cannot be distinguished from those of other types",
                 hint="--option layout=services",
             )
-    # L40S before L40 before L4: the first that fits is taken.
+    # L40S before L40 before L4: the first match is used.
     cases = [f"  {case}) exec {command_by_case[case]} ;;" for case in sorted(command_by_case, key=len, reverse=True)]
     found = '"$(nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1) x$SKYPILOT_NUM_GPUS_PER_NODE"'
     lines = [f"case {found} in", *cases, '  *) echo "the plan has no such accelerators" >&2; exit 1 ;;', "esac", ""]
@@ -202,13 +202,13 @@ def _resources(group: Group) -> dict[str, Any]:
     node = group.node
     cloud = _CLOUD.get(node.provider)
     infra = {"infra": f"{cloud}/{node.region}" if node.region else cloud} if cloud else {}
-    # An instance type says nothing where the provider is not known.
+    # An instance type has no meaning without a known provider.
     instance = {"instance_type": node.instance_type} if cloud and node.instance_type else {}
     return {**infra, **instance, "accelerators": _accelerators(group), "use_spot": node.is_spot}
 
 
 def _accelerators(group: Group) -> str:
-    """``L40S:1``: what one instance has."""
+    """``L40S:1``: the accelerators of one instance."""
     name = _ACCELERATOR.get(group.node.accelerator, group.node.accelerator)
     return f"{name}:{group.node.accelerators}"
 

@@ -1,1 +1,1 @@
-"""What is to be watched of a plan in production: dashboards and alert rules."""
+"""Monitoring of a plan in production: dashboards and alert rules."""

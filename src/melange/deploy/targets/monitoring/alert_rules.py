@@ -1,4 +1,4 @@
-"""Alert rules for Prometheus: the SLO's error budget burns, a type falls behind, the plan is out of date."""
+"""Alert rules for Prometheus: fast burn of the SLO's error budget, a slow replica type, an outdated plan."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 from melange.deploy.targets.monitoring import queries
 from melange.deploy.targets.monitoring.queries import asked
 
-# Of the multiwindow, multi-burn-rate alerts of the Site Reliability Workbook (chapter 5): 2 % of a month's budget in an
-# hour, 5 % in six hours, each confirmed by a short stretch so that an alert ends when the burning does.
+# Multiwindow, multi-burn-rate alerts from the Site Reliability Workbook (chapter 5): 2 % of a month's budget in an
+# hour, or 5 % in six hours. A short window confirms each, so that an alert ends when the burning ends.
 _BURNS = (("Fast", "1h", "5m", 14.4, "2m", "page"), ("Slow", "6h", "30m", 6.0, "15m", "ticket"))
-# A type is judged on no fewer requests than these a second: an hour's stray ones are noise.
+# A type needs at least this request rate [1/s] to be judged: a few stray requests in an hour are noise.
 _LEAST_RATE = 0.05
 _UNSERVED = 0.01
 _STALE = '{state=~"cheaper|short",'

@@ -1,4 +1,4 @@
-"""Grafana and Prometheus: plan against reality on one dashboard, and the alerts that go with it."""
+"""Grafana and Prometheus: a dashboard that compares the plan with measurements, and its alerts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ABOUT = """\
 Alert rules of {name} on the metrics of melange balance (/metrics). Load them with rule_files in prometheus.yml, and
 dashboard.json with Grafana's import. Scrape every balancer by its own address, not through a Service that chooses one.
 """
-# Dashboards of this schema are read by Grafana 10 and newer.
+# Grafana 10 and newer read this version of the dashboard schema.
 _SCHEMA = 39
 _WIDTH = 24
 _Panel = dict[str, Any]
@@ -37,9 +37,9 @@ class GrafanaOptions:
     Parameters
     ----------
     name
-        What the service is called; None: after the model.
+        Name of the service; None: from the model's name.
     selector
-        Labels that its series have, as PromQL writes them; empty: all balancers that Prometheus knows.
+        Labels of its series in PromQL syntax; empty: all balancers that Prometheus knows.
     """
 
     name: str | None = option(None, "What the service is called; null: from the model's name.")

@@ -1,4 +1,4 @@
-"""The panels of the dashboard: plan against reality, row by row."""
+"""The panels of the dashboard: the plan and the measurements, row by row."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What is asked of Prometheus about a balancer: one place for the dashboard and the rules.
+"""Prometheus queries about a balancer, shared by the dashboard and the rules.
 
-``SELECTOR`` stands for the labels that a user restricts all series to, ``RANGE`` for a stretch of time. Several
-balancers are added up; what each of them says of the plan is the same, so that the largest is taken.
+``SELECTOR`` stands for the labels that a user restricts all series to, ``RANGE`` for a time range. Values of several
+balancers are summed. Values of the plan are the same on each balancer, so the maximum is used.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ def _counted(name: str, by: str = "", labels: str = "") -> str:
 
 
 def _planned(name: str, by: str = "type") -> str:
-    """What the plan says, the same on each balancer."""
+    """A value of the plan, which is the same on each balancer."""
     return f"max{f' by ({by})' if by else ''} (melange_{name}{{{SELECTOR}}})"
 
 
 def _attainment(by: str = "") -> str:
-    """Share of the requests that met every limit; by type or size of those that were served."""
+    """Share of the requests that met every limit; by type or size, only served requests count."""
     if not by:
         met, judged = (_counted(f"slo_{what}_requests_total", labels='limit="all"') for what in ("met", "judged"))
     else:
@@ -48,7 +48,7 @@ TARGET = f"scalar({_planned('slo_target', '')})"
 SHARE = f"{_counted('sent_requests_total', 'type')} / ignoring(type) group_left {_counted('sent_requests_total')}"
 PLANNED_SHARE = _planned("planned_share")
 LOAD, PLANNED_LOAD = f"sum by (type) (melange_load{{{SELECTOR}}})", _planned("planned_load")
-# A replica counts as far as the processes of all balancers consider it up.
+# A replica counts as the share of processes, over all balancers, that consider it up.
 UP = f"sum by (type) (avg by (type, url) (melange_replica_up{{{SELECTOR}}}))"
 PLANNED_REPLICAS = _planned("planned_replicas")
 OUTSTANDING = f"sum by (type) (melange_replica_outstanding{{{SELECTOR}}})"
@@ -63,7 +63,7 @@ TPOT_P99, LATENCY_P99 = _quantile(0.99, "tpot"), _quantile(0.99, "latency")
 
 
 def asked(query: str, selector: str, length: str) -> str:
-    """A query for some labels and a stretch of time.
+    """A query for the given labels and time range.
 
     >>> asked(OUTPUT_TOKENS, 'job="chat"', "5m")
     'sum (rate(melange_output_tokens_total{job="chat"}[5m]))'

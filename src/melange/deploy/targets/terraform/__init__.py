@@ -1,1 +1,1 @@
-"""Terraform and OpenTofu: a group of instances a replica type, on AWS and Google Cloud."""
+"""Terraform and OpenTofu: one group of instances per replica type, on AWS and Google Cloud."""

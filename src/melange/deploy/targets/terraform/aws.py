@@ -1,4 +1,4 @@
-"""Amazon: a launch template, an autoscaling group and a load balancer within the network for each replica type."""
+"""AWS: a launch template, an autoscaling group and an internal load balancer for each replica type."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any
 from melange.deploy.group import Group
 from melange.deploy.targets.terraform.hcl import Block, Expression, identifier
 
-# Amazon's own machine image with NVIDIA's driver and Docker, by the parameter that names the latest one.
+# The parameter with the name of Amazon's latest machine image with NVIDIA's driver and Docker.
 _IMAGE = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id"
-# Room for the image, the container and the weights [GB].
+# Disk size for the image, the container and the weights [GB].
 _DISK_GB = 300
 
 
 def providers(groups: Sequence[Group]) -> list[Block]:
-    """One for each region."""
+    """One provider for each region."""
     return [
         Block("provider", ("aws",), {"alias": region, "region": value}) for region, value in _regions(groups).items()
     ]
 
 
 def blocks(groups: Sequence[Group], base: str) -> list[Block]:
-    """Everything of the groups on AWS."""
+    """All blocks of the groups on AWS."""
     made = _access(base, _region(groups[0]))
     for region in _regions(groups):
         made += _network(region, base, groups)
@@ -32,7 +32,7 @@ def blocks(groups: Sequence[Group], base: str) -> list[Block]:
 
 
 def replica_urls(group: Group) -> list[Expression]:
-    """Where the replicas of a group answer: ``host:port``."""
+    """Addresses of a group's replicas: ``host:port``."""
     name = identifier(group.key)
     return [
         Expression(f'"${{aws_lb.{name}.dns_name}}:{group.launch.port + k}"') for k in range(group.replicas_per_node)
@@ -40,7 +40,7 @@ def replica_urls(group: Group) -> list[Expression]:
 
 
 def _regions(groups: Sequence[Group]) -> dict[str, Any]:
-    """Value of each region by the name that providers and data have here; a variable where the plan names none."""
+    """Value of each region, by its name in providers and data sources; a variable if the plan names no region."""
     return {_region(group): group.node.region or Expression("var.aws_region") for group in groups}
 
 
@@ -49,7 +49,7 @@ def _region(group: Group) -> str:
 
 
 def _access(base: str, region: str) -> list[Block]:
-    """What instances of all regions may do: read one secret, where one is named."""
+    """Permissions of instances in all regions: reading one secret, if one is named."""
     here = {"provider": Expression(f"aws.{region}")}
     trust = Expression(
         'jsonencode({ Version = "2012-10-17", Statement = [{ Effect = "Allow", Action = "sts:AssumeRole", '
@@ -83,7 +83,7 @@ def _access(base: str, region: str) -> list[Block]:
 
 
 def _network(region: str, base: str, groups: Sequence[Group]) -> list[Block]:
-    """The network of a region, its machine image, and who may reach replicas there."""
+    """The network of a region, its machine image, and access rules for replicas."""
     here = {"provider": Expression(f"aws.{region}")}
     vpc = f'lookup(var.aws_vpc_ids, "{region}", null)'
     some = [group for group in groups if _region(group) == region]
@@ -163,7 +163,7 @@ def _group(group: Group, base: str) -> list[Block]:
                 "name_prefix": f"{group.key}-",
                 "min_size": group.node.instances,
                 "desired_capacity": group.node.instances,
-                # One more while a new one takes the place of an old one.
+                # One additional instance while a new one replaces an old one.
                 "max_size": group.node.instances + 1,
                 "vpc_zone_identifier": Expression(f"data.aws_subnets.{region}.ids"),
                 "target_group_arns": [
@@ -201,7 +201,7 @@ def _group(group: Group, base: str) -> list[Block]:
 
 
 def _balancer(group: Group, name: str, region: str) -> list[Block]:
-    """An address of the type within the network: a port for each replica of an instance."""
+    """An internal address of the type, with one port for each replica of an instance."""
     here = {"provider": Expression(f"aws.{region}")}
     made = [
         Block(
@@ -254,7 +254,7 @@ def _balancer(group: Group, name: str, region: str) -> list[Block]:
 
 
 def _user_data(group: Group) -> Expression:
-    """The script of the type behind what only Terraform knows."""
+    """The script of the type, after lines with values that only Terraform knows."""
     region = f"${{data.aws_ssm_parameter.{_region(group)}.arn}}"
     before = f"#!/bin/sh\\nHF_SECRET='${{var.hf_secret}}'\\nHF_REGION=$(echo '{region}' | cut -d: -f4)\\n"
     script = f'${{file("${{path.module}}/startup/{group.key}.sh")}}'
@@ -265,7 +265,7 @@ def _market(group: Group) -> dict[str, Any]:
     if group.node.market == "spot":
         return {"market": Block("instance_market_options", (), {"market_type": "spot"})}
     if group.node.market == "reserved":
-        # The reservation that is named, else any open one that fits.
+        # Use the named reservation, or else any matching open one.
         chosen = f'lookup(var.aws_capacity_reservations, "{group.key}", "")'
         target = {"capacity_reservation_id": Expression("capacity_reservation_target.value")}
         dynamic = {"for_each": Expression(f"compact([{chosen}])"), "content": Block("content", (), target)}

@@ -9,19 +9,19 @@ from melange.deploy.group import Group
 from melange.deploy.targets.terraform.hcl import Block, Expression, identifier, quoted
 
 _DISK_GB = 300
-# Where Google's health checks come from (cloud.google.com/load-balancing/docs/health-check-concepts).
+# Source addresses of Google's health checks (cloud.google.com/load-balancing/docs/health-check-concepts).
 _CHECKERS = ["35.191.0.0/16", "130.211.0.0/22"]
-# Machines that take accelerators beside them; all newer ones have theirs inside.
+# Accelerators that are attached to a machine; newer machine types include theirs.
 _GUEST = {"T4": "nvidia-tesla-t4", "V100-16GB": "nvidia-tesla-v100", "P100": "nvidia-tesla-p100"}
 
 
 def providers(groups: Sequence[Group]) -> list[Block]:
-    """One: regions are named where they are used."""
+    """One provider: regions are named where they are used."""
     return [Block("provider", ("google",), {"project": Expression("var.google_project")})] if groups else []
 
 
 def blocks(groups: Sequence[Group], base: str) -> list[Block]:
-    """Everything of the groups on Google Cloud."""
+    """All blocks of the groups on Google Cloud."""
     made = _access(groups, base)
     for group in groups:
         made += _group(group, base)
@@ -29,7 +29,7 @@ def blocks(groups: Sequence[Group], base: str) -> list[Block]:
 
 
 def replica_urls(group: Group) -> list[Expression]:
-    """Where the replicas of a group answer: ``host:port``."""
+    """Addresses of a group's replicas: ``host:port``."""
     name = identifier(group.key)
     return [
         Expression(f'"${{google_compute_forwarding_rule.{name}.ip_address}}:{group.launch.port + k}"')
@@ -38,7 +38,7 @@ def replica_urls(group: Group) -> list[Expression]:
 
 
 def _access(groups: Sequence[Group], base: str) -> list[Block]:
-    """What instances may do (read one secret, where one is named), and who may reach them."""
+    """Permissions of instances (reading one secret, if one is named), and access rules for replicas."""
     first = min(group.launch.port for group in groups)
     last = max(group.launch.port + group.replicas_per_node - 1 for group in groups)
     return [
@@ -84,7 +84,7 @@ def _group(group: Group, base: str) -> list[Block]:
                 "region": region,
                 "base_instance_name": group.name,
                 "target_size": group.node.instances,
-                # Any zone of the region that has such machines.
+                # Use any zone of the region with such machines.
                 "distribution_policy_target_shape": "ANY",
                 "version": Block(
                     "version",
@@ -107,7 +107,7 @@ def _group(group: Group, base: str) -> list[Block]:
                         "minimal_action": "REPLACE",
                         "instance_redistribution_type": "NONE",
                         "max_unavailable_fixed": 0,
-                        # No less than the zones of a region.
+                        # Must be at least the number of zones in a region.
                         "max_surge_fixed": 5,
                     },
                 ),
@@ -167,7 +167,7 @@ def _template(group: Group, base: str) -> dict[str, Any]:
     script = f'${{file("${{path.module}}/startup/{group.key}.sh")}}'
     guest = _GUEST.get(node.accelerator) if node.instance_type.startswith("n1-") else None
     body: dict[str, Any] = {
-        # A template cannot be changed: the next one has another name.
+        # A template cannot be changed, so the next one gets another name.
         "name_prefix": f"{group.key[:30].rstrip('-')}-",
         "region": node.region or Expression("var.google_region"),
         "machine_type": node.instance_type,
@@ -199,7 +199,7 @@ def _template(group: Group, base: str) -> dict[str, Any]:
 
 
 def _scheduling(group: Group) -> dict[str, Any]:
-    """Machines with accelerators cannot move to other hosts; spot ones are given back for good."""
+    """Machines with accelerators cannot be migrated; spot machines are not restarted after an interruption."""
     if group.node.is_spot:
         return {
             "on_host_maintenance": "TERMINATE",
@@ -212,7 +212,7 @@ def _scheduling(group: Group) -> dict[str, Any]:
 
 
 def _reservation(group: Group) -> Block:
-    """The reservation that is named, else any that fits."""
+    """The named reservation, or else any matching one."""
     chosen = f'lookup(var.google_reservations, "{group.key}", "")'
     specific = {"key": "compute.googleapis.com/reservation-name", "values": Expression("[specific_reservation.value]")}
     dynamic = {"for_each": Expression(f"compact([{chosen}])"), "content": Block("content", (), specific)}

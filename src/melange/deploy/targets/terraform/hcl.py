@@ -13,7 +13,7 @@ _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """Text that is code and not a value, such as ``var.region``: never what a plan says.
+    """Text that is code and not a value, such as ``var.region``; never text from a plan.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class Block:
     kind
         An identifier.
     labels
-        Its labels, which are quoted.
+        Labels, which are quoted.
     body
         Attributes by name; a block or a list of blocks is nested, whatever its key.
     """
@@ -56,7 +56,7 @@ def hcl_text(blocks: Iterable[Block]) -> str:
 
 
 def identifier(text: str) -> str:
-    """A name that HCL takes, from any text; different texts may give the same.
+    """A valid HCL name made from any text; different texts may give the same name.
 
     >>> identifier("us-east-1"), identifier("1x")
     ('us-east-1', '_1x')
@@ -66,13 +66,13 @@ def identifier(text: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """A text as a literal: neither quotes nor templates in it mean anything."""
+    """A text as a literal: quotes and templates in it have no effect."""
     escaped = "".join(
         _ESCAPES.get(c, c if c.isprintable() else f"\\u{ord(c):04x}" if ord(c) < 0x10000 else f"\\U{ord(c):08x}")
         for c in text
     )
-    # Templates are looked for before escapes are undone, so their first sign as an escape begins none. $${ means the
-    # same, but python-hcl2 does not read it everywhere.
+    # Templates are parsed before escapes are decoded, so an escaped first character starts none. $${ means the same,
+    # but python-hcl2 does not read it everywhere.
     return '"' + escaped.replace("${", r"\u0024{").replace("%{", r"\u0025{") + '"'
 
 
@@ -97,7 +97,7 @@ def _nested(value: Any) -> Sequence[Block]:
 
 
 def _attributes(pairs: Sequence[tuple[str, Any]], indent: str) -> list[str]:
-    """Attributes, the equals signs of neighbors on one line each below each other."""
+    """Attributes; equals signs of consecutive one-line attributes are aligned."""
     texts = [(key, _value(value, indent)) for key, value in pairs]
     lines: list[str] = []
     run: list[tuple[str, str]] = []

@@ -1,4 +1,4 @@
-"""What an instance runs when it starts: its replicas, each in a container with its own accelerators."""
+"""The startup script of an instance: it starts the replicas, each in a container with its own accelerators."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _FETCH = {
 
 
 def startup_script(group: Group) -> str:
-    """For a POSIX shell; the token goes into the containers by name and stands in no command line."""
+    """A script for a POSIX shell; containers get the token by name, so it is in no command line."""
     launch, per_replica = group.launch, group.server.layout.accelerators
     starts = [
         f"start {k} {','.join(str(number) for number in range(k * per_replica, (k + 1) * per_replica))}"

@@ -1,4 +1,4 @@
-"""Terraform or OpenTofu: instances of the plan in groups, each type with an address of its own within the network."""
+"""Terraform or OpenTofu: the plan's instances in groups; each type has an internal address."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ output -raw replica_flags)".
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TerraformOptions(ServerOptions):
-    """The options of Terraform: those of all servers."""
+    """The options of Terraform, the same as for all servers."""
 
     def __post_init__(self) -> None:
         ServerOptions.__post_init__(self)
@@ -103,11 +103,11 @@ def _providers(by_cloud: dict[str, list[Group]]) -> list[Block]:
 
 
 def _variables(groups: Sequence[Group]) -> list[Block]:
-    """What Terraform asks for, as far as the groups need it."""
+    """The variables that the groups need."""
     clouds = {group.node.provider for group in groups}
     is_unnamed = {group.node.provider for group in groups if not group.node.region}
     reserved = {group.node.provider for group in groups if group.node.market == "reserved"}
-    # In a script it stands between single quotes.
+    # The script contains it between single quotes.
     safe = Block(
         "validation",
         (),
@@ -155,7 +155,7 @@ def _output(groups: Sequence[Group]) -> Block:
     """The replicas as flags of ``melange deploy --to haproxy``, for a shell."""
     flags: list[str] = []
     for group in groups:
-        # Two literals become one: the name's without its closing quote, the address without its opening one.
+        # Join two literals: the name without its closing quote, and the address without its opening quote.
         name = quoted(f"--replica {shlex.quote(group.replica_type)}=http://")[:-1]
         flags += [f"{name}{url.code[1:]}" for url in _CLOUDS[group.node.provider].replica_urls(group)]
     return Block(
