@@ -19,8 +19,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-# What moves a terminal's cursor or turns its text around: control characters, marks of direction, half characters. Line
-# ends and tabs stay.
+# Characters that move a terminal's cursor or reverse its text: control characters, direction marks, lone surrogates.
+# Line ends and tabs are allowed.
 UNPRINTABLE = re.compile(
     "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]"
 )
@@ -88,7 +88,7 @@ class MeasurementError(MelangeError):
 
 @dataclass(frozen=True, slots=True)
 class Caution:
-    """Something that its reader should know about an answer that stands.
+    """Something that the reader should know about an answer that is still valid.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ class Caution:
         return {"kind": self.kind, "message": self.message}
 
 
-# Most characters of a name that are compared: more cost time and change nothing.
+# Most characters of a name that are compared: more take time and change nothing.
 _MOST_NAME = 100
 
 
@@ -142,7 +142,7 @@ def unknown(what: str, name: str, known: Iterable[str], *, place: str = "") -> I
     return InputError(f"{prefix}unknown {what} {name!r}", hint=f"known: {listing}" if names else "none are known")
 
 
-# Names listed in a sentence before the rest is counted. A judgment: fewer hide the meaning, more are not read.
+# Names listed in a sentence before the rest is counted. Chosen by judgment: fewer hide the meaning, more are not read.
 _LISTED = 4
 
 

@@ -21,9 +21,9 @@ from melange.records import reading, shown
 # Largest text file that is read whole [bytes]. The largest in practice are load-test reports with every request;
 # parsed, the worst text of this length takes 1.5 GB.
 _MOST_BYTES = 64 << 20
-# Ending of draft files; the writing process's id comes before it.
+# Suffix of draft files; the id of the writing process comes before it.
 _DRAFT = ".draft"
-# Writing takes seconds: no process is still working on a draft that is an hour old [s].
+# Age of abandoned drafts [s]: writing takes seconds, so that no process still works on a draft that is an hour old.
 _OLD_S = 4_000.0
 Json = dict[str, Any]
 Noun = TypeVar("Noun")
@@ -33,18 +33,18 @@ Noun = TypeVar("Noun")
 _MOST_PATH, _MOST_PART = 4_096, 255
 
 
-# The beginning of a document, and how much of a file shows it.
+# Suffixes of inputs; the beginning of a document, and how many bytes of a file contain it.
 _INPUTS = (".yaml", ".yml", ".csv", ".jsonl", ".parquet")
 _TAG, _HEAD = re.compile(r'\s*\{\s*"melange"\s*:\s*"([\w-]+)/'), 500
 
 
 def path_of(name: str | Path) -> Path:
-    """A path that a file or a flag names, ``~`` expanded.
+    """The path that a file or a flag names, with ``~`` expanded.
 
     Raises
     ------
     InputError
-        A name that no file can have; system calls would fail with various errors.
+        The text cannot be a file name; system calls would fail with various errors.
     """
     text = str(name)
     # A pattern or NAME=PATH names no file; the caller handles those.
@@ -58,14 +58,14 @@ def path_of(name: str | Path) -> Path:
 
 
 def path_in(folder: Path, name: str) -> Path:
-    """A path that a file names, relative to the file's folder.
+    """The path that a file names, relative to the folder of that file.
 
-    Where ``MELANGE_WITHIN`` names folders, nothing outside of them is read: servers plan services of others.
+    If ``MELANGE_WITHIN`` names folders, no file outside of them is read: a server plans services of other people.
 
     Raises
     ------
     InputError
-        Such a path, or a name that no file can have.
+        The path is outside of these folders, or the text cannot be a file name.
     """
     found = folder / path_of(name)
     if (within := confined_to()) and not any(found.resolve().is_relative_to(one) for one in within):
@@ -74,24 +74,24 @@ def path_in(folder: Path, name: str) -> Path:
 
 
 def confined_to() -> tuple[Path, ...]:
-    """The only folders whose files may be read, as ``MELANGE_WITHIN`` says, separated as in ``PATH``; none: all."""
+    """The only folders whose files may be read, from ``MELANGE_WITHIN``, separated as in ``PATH``; empty: all may."""
     return tuple(Path(one).resolve() for one in os.environ.get("MELANGE_WITHIN", "").split(os.pathsep) if one)
 
 
 def check_remote(place: str, what: str) -> None:
-    """Refuse to read what is on other machines, with the user's own rights, for a service of somebody else.
+    """Refuse to read data on other machines with this user's rights for a service of another person.
 
     Parameters
     ----------
     place
-        The key that names it.
+        The key in the service file that names the data.
     what
-        What it names, in the plural.
+        The data, in the plural.
 
     Raises
     ------
     InputError
-        Where files are confined to a folder, unless ``MELANGE_REMOTE=1``.
+        Files are confined to a folder, and ``MELANGE_REMOTE=1`` is not set.
     """
     if confined_to() and os.environ.get("MELANGE_REMOTE") != "1":
         raise InputError(f"{place}: {what} are not read here", hint="upload the log as a file, or give its workload")
@@ -100,25 +100,24 @@ def check_remote(place: str, what: str) -> None:
 def write_text(path: str | Path, text: str) -> Path:
     """Write ``text`` to ``path`` atomically: a reader sees the old file or the new one, never a part.
 
-    The draft is on the disk before it takes the file's place, and the next run removes the draft of one that was
-    killed.
+    The draft is synced to disk before it replaces the file. If a run was killed, the next run removes its draft.
 
     Raises
     ------
     InputError
-        When the folder is absent or not writable, or the disk is full; nothing is left behind.
+        The folder is absent or not writable, or the disk is full; no draft is left behind.
     """
     write_texts({Path(path): text})
     return Path(path)
 
 
 def write_texts(text_by_path: Mapping[Path, str]) -> None:
-    """Write several files, each atomically; all of them are on the disk before the first takes its place.
+    """Write several files, each atomically; all drafts are on disk before the first file is replaced.
 
     Raises
     ------
     InputError
-        As :func:`write_text`: where the disk is full none of them is replaced.
+        As for :func:`write_text`; if the disk is full, no file is replaced.
     """
     draft_by_target: dict[Path, Path] = {}
     try:
@@ -142,7 +141,7 @@ def write_texts(text_by_path: Mapping[Path, str]) -> None:
 
 
 def _draft(target: Path, text: str, draft_by_target: dict[Path, Path]) -> None:
-    """Write what is to take the place of a file beside it, and keep its name from the first moment on."""
+    """Write the new content to a draft beside the file, and record the draft's name as soon as the draft exists."""
     prefix = f".{target.name}."
     try:
         _remove_drafts(target.parent, prefix)
@@ -183,7 +182,7 @@ def _write_into(device: Path, text: str) -> None:
 
 
 def _remove_drafts(folder: Path, prefix: str) -> None:
-    """Remove drafts of a file that killed runs have left; drafts of running processes stay."""
+    """Remove drafts of a file that killed runs left behind; keep drafts of running processes."""
     with contextlib.suppress(OSError):
         for draft in folder.glob(f"{glob.escape(prefix)}*{_DRAFT}"):
             process = draft.name.removeprefix(prefix).partition(".")[0]
@@ -194,7 +193,7 @@ def _remove_drafts(folder: Path, prefix: str) -> None:
 
 def _is_running(process: int) -> bool:
     if sys.platform == "win32":
-        return True  # signal 0 does not probe a process there: go by the draft's age alone
+        return True  # signal 0 does not probe a process on this system: only the draft's age decides
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
@@ -220,21 +219,21 @@ def write_document(path: str | Path, kind: str, content: Json) -> Path:
     Raises
     ------
     InputError
-        As :func:`write_text`; a file of another kind is there, which may be the only copy of what somebody made.
+        As for :func:`write_text`; or the path holds a file of another kind, which may be the only copy.
     """
     _refuse_other_kind(Path(path), kind)
     return write_text(path, dump_document(kind, content) + "\n")
 
 
 def _refuse_other_kind(path: Path, kind: str) -> None:
-    """Refuse to replace a document of another kind, and what is an input by its name: a service, a log, a table."""
+    """Refuse to replace a document of another kind, or an input by its suffix: a service, a log, a table."""
     try:
         if not path.is_file():
             return
         with path.open("rb") as stream:
             head = stream.read(_HEAD)
     except OSError:
-        return  # writing says what is wrong
+        return  # the write reports the error
     found = _TAG.match(head.decode("utf-8", "replace"))
     if found is not None and found[1] != kind:
         what = f"{_one(found[1])} file"
@@ -283,7 +282,7 @@ def read_as(path: str | Path, kind: str, parse: Callable[[Json], Noun]) -> Noun:
     Raises
     ------
     InputError
-        As :func:`read_document`; also when something in the document is missing or has the wrong type.
+        As for :func:`read_document`; or a part of the document is missing or has the wrong type.
     """
     content = read_document(path, kind)
     with reading(f"{path}", f"{_one(kind)} that melange wrote"):

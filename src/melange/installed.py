@@ -10,13 +10,13 @@ DISTRIBUTION = "melange-planner"
 
 def version() -> str:
     """The installed version, such as ``0.1.0``."""
-    import importlib.metadata  # and e-mail: only where the version is asked for
+    import importlib.metadata  # slow, as it imports the email package: only loaded when the version is needed
 
     return importlib.metadata.version(DISTRIBUTION)
 
 
 def how_to_add(extra: str) -> str:
-    """The command that installs an extra: from a clone, while the distribution is not published.
+    """The command that installs an extra: from a clone, as long as the distribution is not published.
 
     >>> how_to_add("live")
     "in the clone of Melange: pip install '.[live]'"

@@ -16,18 +16,18 @@ import yaml
 
 from melange.errors import InputError
 
-# Levels of nesting. Our own documents have 7, a guidellm report 12. Python's own limit of 1,000 depends on what is
-# already on the stack, so it would trigger at a different depth every time.
+# Levels of nesting. Our own documents have 7, a guidellm report 12. Python's own limit of 1,000 includes the current
+# stack, so it would trigger at a different depth every time.
 MOST_DEPTH = 64
-# Integers must be smaller: what NumPy and DuckDB hold.
+# Integers must be smaller: the limit of NumPy and DuckDB.
 MOST_WHOLE = 2**63
-# Other numbers must be smaller: what a 32-bit float holds. No quantity of ours comes near, and products of several such
-# numbers, and their powers, still are finite.
+# Other numbers must be smaller: the limit of a 32-bit float. None of our quantities comes close, and powers and
+# products of several such numbers are still finite.
 _MOST_NUMBER = 2.0**128
-# Longest YAML text [characters], and most values in it once references are followed: reading that takes about a second.
+# Longest YAML text [characters], and most values in it after references are expanded: reading takes about a second.
 _MOST_YAML = 1 << 18
 _MOST_YAML_VALUES = 20_000
-# Longest cell of a table [characters]: the default of Python's csv. With one open quote a whole file is a cell.
+# Longest cell of a table [characters]: the default of Python's csv. An unclosed quote makes the whole file one cell.
 _MOST_CELL = 131_072
 
 
@@ -41,8 +41,8 @@ def parse_json(text: str, place: str, *, infinity: bool = False) -> Any:
     place
         The file, or the file and the line, for errors.
     infinity
-        Allow infinite numbers and NaN, which are not JSON: load tests write them for an unlimited rate and for a
-        missing figure.
+        Allow infinite numbers and NaN, which are not JSON: load tests write them for an unlimited rate and a missing
+        value.
 
     Raises
     ------
@@ -70,12 +70,12 @@ def is_json(text: str) -> bool:
 
 
 def _whole(digits: str) -> int:
-    """An integer; an out-of-range value in place of one with more than 4,300 digits, which Python refuses to read."""
+    """An integer; a number of more than 4,300 digits, which Python refuses to read, becomes an out-of-range value."""
     return int(digits) if len(digits) <= 20 else MOST_WHOLE
 
 
 def check_values(content: Any, place: str, *, infinity: bool = False) -> None:
-    """Reject values that no document may hold, naming their path."""
+    """Reject values that are not allowed in any document; the error names their path."""
     if _is_sound(content, infinity):
         return
     fault = next(_faults_in(content, "", 1, infinity), "holds an invalid value")
@@ -83,7 +83,7 @@ def check_values(content: Any, place: str, *, infinity: bool = False) -> None:
 
 
 def _is_sound(content: Any, infinity: bool) -> bool:
-    """The check of :func:`check_values` without paths: fast, since most documents are valid."""
+    """The check of :func:`check_values` without paths: it is fast, and most documents are valid."""
     level = [content]
     for depth in range(1, MOST_DEPTH + 2):
         deeper: list[Any] = []
@@ -121,7 +121,7 @@ def _faults_in(content: Any, path: str, depth: int, infinity: bool) -> Iterator[
 
 
 def _fault_of(value: Any, infinity: bool = False) -> str:
-    """What is wrong with a single value; empty: nothing."""
+    """What is wrong with a single value; an empty text if it is valid."""
     kind = type(value)
     if kind is float:
         if -_MOST_NUMBER < value < _MOST_NUMBER or (infinity and not math.isfinite(value)):
@@ -140,19 +140,19 @@ def _fault_of(value: Any, infinity: bool = False) -> str:
 
 
 def parse_yaml(text: str, place: str) -> Any:
-    """The value of a YAML text; dates stay text, as written.
+    """The value of a YAML text; dates remain text, as written.
 
     Parameters
     ----------
     text
         A whole document, or the value of one setting.
     place
-        The file, for errors, which add the line; or the setting.
+        The file, to which errors add the line; or the setting.
 
     Raises
     ------
     InputError
-        Not YAML, a duplicate key, tags of Python objects; and whatever :func:`parse_json` rejects.
+        Not YAML, a duplicate key, tags of Python objects, and everything that :func:`parse_json` rejects.
     """
     if len(text) > _MOST_YAML:
         raise InputError(f"{place}: is longer than {_MOST_YAML:,} characters, too long for a service description")
@@ -173,7 +173,7 @@ def parse_yaml(text: str, place: str) -> Any:
 
 
 class _Fault(yaml.MarkedYAMLError):
-    """Something that no document may hold, with its line."""
+    """A value that is not allowed in any document, with its line."""
 
     def __init__(self, problem: str, mark: Any) -> None:
         super().__init__(problem=problem, problem_mark=mark)
@@ -185,11 +185,11 @@ class _Loader(yaml.SafeLoader):
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self._depth = 0
-        # Values and levels below each node, references followed; by the node's identity.
+        # Values and levels below each node after references are expanded; the key is the node's identity.
         self._extent: dict[int, tuple[int, int]] = {}
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """A node, counted: references are short to write, and can double their content at every level."""
+        """Compose a node and count it: references are short to write, and can double the content at every level."""
         event = self.peek_event()  # type: ignore[no-untyped-call] # PyYAML has no types
         self._depth += 1
         if self._depth > MOST_DEPTH:
@@ -228,7 +228,7 @@ class _Loader(yaml.SafeLoader):
             seen.add(key.value)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        """A value, checked; a scalar that does not match its tag (``!!int x``) is an error at its line."""
+        """Check and return a value; a scalar that does not match its tag (``!!int x``) is an error at its line."""
         try:
             value = super().construct_object(node, deep=deep)
         except yaml.YAMLError:
@@ -242,7 +242,7 @@ class _Loader(yaml.SafeLoader):
         return value
 
 
-# Dates stay text: parsed as dates, 2026-13-45 would fail inside the loader, and the original text would be lost.
+# Dates remain text: if parsed, 2026-13-45 would fail inside the loader, and the original text would be lost.
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -259,28 +259,28 @@ def compose_yaml(text: str) -> yaml.Node | None:
 
 
 def table_rows(text: str, place: str) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a whole CSV table, as :func:`csv_rows`; a byte order mark is no part of it."""
+    """The rows of a whole CSV table, as from :func:`csv_rows`; a byte order mark is removed."""
     return csv_rows(text.removeprefix("\ufeff").splitlines(keepends=True), place)
 
 
 def csv_rows(
     lines: Iterable[str], place: str, *, delimiter: str = ",", strict: bool = True
 ) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a CSV table, each with its first line number; empty lines are skipped.
+    """The rows of a CSV table, each with the number of its first line; empty lines are skipped.
 
     Parameters
     ----------
     lines
-        The text line by line, ends kept.
+        The lines of the text, line ends included.
     place
-        The file, for errors, which add the line.
+        The file, to which errors add the line.
     strict
         Reject an unclosed quote, and text after a closing quote.
 
     Raises
     ------
     InputError
-        Such quotes, or a cell without end.
+        A faulty quote under ``strict``, or a cell that is too long.
     """
     reader = csv.reader(lines, delimiter=delimiter, strict=strict)
     while True:

@@ -14,12 +14,12 @@ from melange.installed import how_to_add
 J = TypeVar("J")
 R = TypeVar("R")
 
-# Times that a job is run again whose worker died: a machine that was taken away, or one that ran out of memory.
+# How many times a job is repeated after its worker died: its machine was reclaimed or ran out of memory.
 _RETRIES = 3
 
 
 class Workers(Protocol):
-    """What runs jobs side by side."""
+    """Something that runs jobs in parallel."""
 
     def each_of(self, function: Callable[[J], R], jobs: Sequence[J]) -> Iterator[R]:
         """Results of a function for each job, in order."""
@@ -29,15 +29,15 @@ class RayCluster:
     """A Ray cluster."""
 
     def __init__(self, ray: Any, address: str) -> None:
-        """Of a connection that is open."""
+        """Use an open connection."""
         self._ray, self._address = ray, address
         self._run = ray.remote(max_retries=_RETRIES)(_alone)
 
     def each_of(self, function: Callable[[J], R], jobs: Sequence[J]) -> Iterator[R]:
-        """Results in order; a job whose worker died is run again.
+        """Results in order; if a worker dies, its job is repeated.
 
-        After an error the other jobs run on until the connection ends, and their results are left. They are not
-        canceled: where a job ends while Ray cancels it, Ray ends the whole process (a failed check, seen in 2.60).
+        After an error the other jobs continue until the connection ends, and their results are ignored. They are not
+        canceled: if a job ends while Ray cancels it, Ray ends the whole process (a failed check, seen in 2.60).
         """
         ray = self._ray
         kept = ray.put(function)
@@ -56,7 +56,7 @@ class RayCluster:
 
 
 def _alone(function: Callable[[J], R], job: J) -> R:
-    """Run a job on a worker, which starts no processes of its own: the cluster has a worker for each core."""
+    """Run a job on a worker. It starts no processes of its own: the cluster has a worker for each core."""
     _IS_WORKER.set(True)
     return function(job)
 
@@ -66,13 +66,13 @@ _IS_WORKER: ContextVar[bool] = ContextVar("is_worker", default=False)
 
 
 def is_on_cluster() -> bool:
-    """Whether jobs run on a cluster: what may be needed soon is then worth running before it is asked for."""
+    """Whether jobs run on a cluster: then it pays to run jobs in advance that may be needed soon."""
     return _WORKERS.get() is not None
 
 
 @contextmanager
 def running_on(workers: Workers) -> Iterator[None]:
-    """Let some workers run all jobs meanwhile."""
+    """Run all jobs on these workers within the ``with`` block."""
     token = _WORKERS.set(workers)
     try:
         yield
@@ -82,17 +82,17 @@ def running_on(workers: Workers) -> Iterator[None]:
 
 @contextmanager
 def on_cluster(address: str | None) -> Iterator[None]:
-    """Run what many jobs are made of on a Ray cluster meanwhile.
+    """Run large sets of jobs on a Ray cluster within the ``with`` block.
 
     Parameters
     ----------
     address
-        ``ray://host:10001``, or ``local`` for one that is started here; None: on this machine as ever.
+        ``ray://host:10001``, or ``local`` for a cluster that is started here; None: use this machine, without Ray.
 
     Raises
     ------
     InputError
-        A cluster that cannot be reached, or Ray that is not installed.
+        The cluster cannot be reached, or Ray is not installed.
     """
     if address is None:
         yield
@@ -105,7 +105,7 @@ def on_cluster(address: str | None) -> Iterator[None]:
     try:
         if not was_there:
             ray.init(log_to_driver=False, **_where(address))
-    except Exception as error:  # Ray raises a bare one where a node does not start in time
+    except Exception as error:  # Ray raises a plain Exception if a node does not start in time
         raise InputError(
             f"--on {address}: no Ray cluster at this address: {error}", hint="start one with ray start --head"
         ) from error
@@ -118,7 +118,7 @@ def on_cluster(address: str | None) -> Iterator[None]:
 
 
 def _where(address: str) -> dict[str, Any]:
-    """A cluster's address for Ray; ``local`` starts one here, on the loopback, that tells nobody."""
+    """A cluster's address for Ray; ``local`` starts one here, on the loopback interface, without usage reports."""
     if address != "local":
         return {"address": address}
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -126,10 +126,10 @@ def _where(address: str) -> dict[str, Any]:
 
 
 def each_of(function: Callable[[J], R], jobs: Sequence[J], worth: int, processes: int | None = None) -> Iterator[R]:
-    """Results of a function for each job, in order: in this process, or on a process pool from ``worth`` jobs on.
+    """Results of a function for each job, in order: in this process, or in a process pool if there are ``worth`` jobs.
 
-    Within :func:`on_cluster` the cluster runs them, however few they are. Processes are spawned, not forked: a fork
-    would copy threads and locks of libraries.
+    Within :func:`on_cluster` the cluster runs the jobs, whatever their number. Processes are spawned, not forked: a
+    fork would copy threads and locks of libraries.
     """
     workers = _WORKERS.get()
     if workers is not None:

@@ -14,9 +14,9 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from melange.errors import UNPRINTABLE, InputError, unknown
 from melange.parsing import MOST_WHOLE
 
-# Longest text in one of our documents [characters]; the longest in practice are sources, which name what was read.
+# Longest text in one of our documents [characters]; in practice the longest are sources, which list the files read.
 _MOST_TEXT = 20_000
-# Costs of plans [USD/h, kg CO2e/h]: beyond these a file is damaged. Judgments.
+# Costs of plans [USD/h, kg CO2e/h]: values beyond these mean that a file is damaged. Chosen by judgment.
 _LEAST_COST, _MOST_COST = 1e-9, 1e15
 Record = TypeVar("Record")
 
@@ -27,19 +27,19 @@ def record(kind: type[Record], content: Any, place: str = "", **parsed: Any) -> 
     Parameters
     ----------
     kind
-        The dataclass; its annotations say what its fields may hold: text, numbers, booleans, dates, other such
+        The dataclass; its annotations define the allowed values: text, numbers, booleans, dates, other such
         dataclasses, tuples and mappings of them, None.
     content
-        What a document has in its place.
+        The part of a document that describes the value.
     place
-        Where that is, for errors: ``replica_types[3].offer``.
+        The path of this part, for errors: ``replica_types[3].offer``.
     parsed
-        Values of fields that the document holds in another form, already read.
+        Values already read, for fields that the document holds in another form.
 
     Raises
     ------
     InputError
-        Not a mapping, a field that is missing or unknown, or a value of the wrong type: with its path.
+        Not a mapping, a missing or unknown field, or a value of the wrong type; the error names the path.
     """
     given = mapping(content, place)
     known = _hints(kind)  # type: ignore[arg-type] # classes can be hashed
@@ -76,12 +76,12 @@ def items(content: Any, place: str) -> list[tuple[str, Any]]:
 
 
 def records(kind: type[Record], content: Any, place: str) -> tuple[Record, ...]:
-    """A list of such mappings."""
+    """A list of dataclasses, each from a mapping of its fields."""
     return tuple(record(kind, value, where) for where, value in items(content, place))
 
 
 def text(content: Any, place: str, *, most: int = _MOST_TEXT) -> str:
-    """A text that can be printed: no control characters, and of readable length."""
+    """A text without control characters and of readable length."""
     if not isinstance(content, str):
         raise _wrong("text", content, place)
     if len(content) > most:
@@ -99,13 +99,13 @@ def number(content: Any, place: str) -> float:
 
 
 def check_cost(value: float | None, place: str) -> None:
-    """Reject a cost that is zero, negative or beyond sums: ratios of costs need one; None is a cost that is unknown."""
+    """Reject a cost that is zero, negative or too large to sum: ratios of costs need a positive one; None: unknown."""
     if value is not None and not _LEAST_COST <= value <= _MOST_COST:
         raise InputError(f"{place} must be a cost of {_LEAST_COST:g} to {_MOST_COST:g}, got {value:g}")
 
 
 def whole(content: Any, place: str) -> int:
-    """An integer of 64 bits, also where it is written as 1e3."""
+    """A 64-bit integer, also if it is written as 1e3."""
     if isinstance(content, bool) or not isinstance(content, int | float) or content != int(number(content, place)):
         raise _wrong("a whole number", content, place)
     if abs(content) >= MOST_WHOLE:
@@ -191,7 +191,7 @@ def shown(content: Any) -> str:
 
 @contextmanager
 def placed(place: str) -> Iterator[None]:
-    """Name the file in an error that does not."""
+    """Add the file's name to an error that does not name it."""
     try:
         yield
     except InputError as error:
@@ -202,9 +202,9 @@ def placed(place: str) -> Iterator[None]:
 
 @contextmanager
 def reading(place: str, what: str) -> Iterator[None]:
-    """Read a foreign file: whatever does not match its format is an error that names the file.
+    """Read a file of another program: an error names the file if its content does not match the format.
 
-    Readers check what they expect and give better messages; this catches the remaining combinations.
+    Readers check what they expect and give better messages; this function catches the remaining cases.
     """
     try:
         with placed(place):

@@ -16,32 +16,32 @@ from melange.records import record
 from melange.units import S_PER_DAY, ms
 
 METRICS = ("ttft", "tpot", "ntpot", "latency")
-# What limits bind by default: each request by itself. On the mean they are spelled out.
+# What the limits apply to: by default each request by itself; a mean must be requested explicitly.
 REQUESTS, MEAN = "requests", "mean"
 # Default share of requests that must meet the limits. If higher, a few of the longest requests decide the whole fleet,
-# and a simulation needs many more requests to be sure; if lower, users see slow answers every day. A judgment, and the
-# usual p99.
+# and a simulation needs many more requests to be sure; if lower, users see slow answers every day. Chosen by judgment:
+# it is the usual p99.
 DEFAULT_ATTAINMENT = 0.99
 _STATISTIC = re.compile(rf"{REQUESTS}|{MEAN}|p(\d{{1,2}}(\.\d+)?)")
-# Longest limit [s]: a year, within which every request has ended.
+# Longest limit [s]: a year; every request has ended by then.
 _MOST_LIMIT_S = 366.0 * S_PER_DAY
-# The smallest tail that requests are counted for: no number of requests shows that all meet a limit, and ten thousand
-# suffice for p99.9.
+# The smallest tail that requests are counted for: no finite number of requests shows that all meet a limit, and ten
+# thousand are enough for p99.9.
 _LEAST_TAIL = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestClass:
-    """Requests of a service with an objective of their own, on the same replicas as the others.
+    """Requests of a service that share the replicas with others but have their own objective.
 
     Parameters
     ----------
     name
-        What it is called.
+        The name of the class.
     slo
-        Its limits, each request by itself, and the share of its requests that must meet them.
+        The limits, for each request by itself, and the share of the class's requests that must meet them.
     priority
-        In an engine requests of a lower number go first, as in vLLM.
+        An engine runs requests with a lower number first, as vLLM does.
     """
 
     name: str
@@ -68,13 +68,14 @@ class Slo:
     latency_s
         Limit on the time from arrival to the last token [s].
     statistic
-        What the limits bind: ``requests``, each by itself; or the ``mean`` of each metric, as in the Mélange paper; or
+        What the limits apply to: ``requests``, each by itself; or the ``mean`` of each metric, as in the Mélange paper;
+        or
         a percentile, ``p50`` to ``p99.9``.
     attainment
         Share of arrived requests that must meet every limit by themselves, 0-1. Under ``requests`` None becomes 0.99;
         otherwise it stays None: no target.
     classes
-        Where requests are of several classes: all of them (K), the first with these limits; empty where all are alike.
+        All classes of requests (K), the first with these limits; empty if there are no classes.
 
     Raises
     ------
@@ -123,7 +124,7 @@ class Slo:
         return {metric: limit for metric, limit in pairs if limit is not None}
 
     def limits_of(self, class_of: npt.NDArray[np.integer] | None) -> Mapping[str, float | npt.NDArray[np.float64]]:
-        """The limits of requests by metric [s]: of all alike, or (N,) by their place in ``classes``, infinite for none.
+        """The limits by metric [s]: one for all, or (N,) by the requests' place in ``classes``, infinite if none.
 
         >>> loose = RequestClass(name="batch", slo=Slo(latency_s=600.0), priority=1)
         >>> slo = Slo(tpot_s=0.1, classes=(RequestClass(name="default", slo=Slo(tpot_s=0.1)), loose))
@@ -140,13 +141,13 @@ class Slo:
 
     @property
     def levels(self) -> tuple[int, ...]:
-        """The rank of each class's priority (K,): 0 goes first; classes of one priority share a rank."""
+        """The rank of each class's priority (K,): rank 0 runs first; classes of equal priority share a rank."""
         ranks = sorted({one.priority for one in self.classes})
         return tuple(ranks.index(one.priority) for one in self.classes)
 
     @property
     def offsets(self) -> tuple[float, ...]:
-        """By how much the target of each class is above the first one's (K,); one 0 without classes."""
+        """The difference between the target of each class and that of the first (K,); a single 0 without classes."""
         return tuple(one.slo.target - self.target for one in self.classes) or (0.0,)
 
     @property
@@ -156,12 +157,12 @@ class Slo:
 
     @property
     def is_on_mean(self) -> bool:
-        """Whether the limits bind means."""
+        """Whether the limits apply to means."""
         return self.statistic == MEAN
 
     @property
     def has_closed_form(self) -> bool:
-        """Whether rates can come from the closed form, whose means hold the limits; a percentile needs simulation.
+        """Whether rates can come from the closed form, which computes means; a percentile needs simulation.
 
         Under ``requests`` the search for a certified plan starts from such rates.
         """
@@ -174,7 +175,7 @@ class Slo:
 
     @property
     def tail(self) -> float:
-        """Share of requests beyond what the limits bind, 0-1: 0.01 of a p99 or of 99 % of requests; 1 of a mean.
+        """Share of requests beyond the limits' percentile, 0-1: 0.01 for a p99 or for 99 % of requests; 1 for a mean.
 
         At least 0.001 under ``requests``: no number of requests shows that all of them meet a limit.
 
@@ -197,10 +198,10 @@ class Slo:
         return f"p{_percent(self.target)}" if self.is_on_requests else self.statistic
 
     def longest_stay_s(self, output_tokens: npt.ArrayLike) -> npt.NDArray[np.float64] | None:
-        """The longest that requests may stay within the limits [s].
+        """The longest time that requests may take within the limits [s].
 
-        The least of the latency, of NTPOT times the output, and of TTFT (0 where it has no limit) and TPOT times the
-        output; None where no limit bounds it. Of several classes the longest.
+        The least of three bounds: latency, NTPOT times output, and TTFT (0 without a limit) plus TPOT times output.
+        None if no limit bounds the time. With several classes, the longest time of any class.
 
         >>> Slo(ttft_s=2.0, tpot_s=0.05).longest_stay_s([100, 200]).tolist(), Slo(ttft_s=2.0).longest_stay_s([100])
         ([7.0, 12.0], None)
@@ -216,7 +217,7 @@ class Slo:
         return np.minimum.reduce(bounds) if bounds else None
 
     def on_mean(self) -> Slo:
-        """The same limits on the mean: those that the closed form can handle."""
+        """The same limits on the mean, which the closed form can handle."""
         return replace(self, statistic=MEAN, classes=())
 
     def agrees_with(self, other: Slo) -> bool:
@@ -226,7 +227,7 @@ class Slo:
         return is_same and (is_open or self.attainment == other.attainment)
 
     def bound_in_words(self) -> str:
-        """What the limits bind, in words.
+        """What the limits apply to, in words.
 
         >>> Slo(tpot_s=0.06).bound_in_words(), Slo(tpot_s=0.06, statistic="p99").bound_in_words()
         ('99 % of requests', 'p99')
@@ -234,7 +235,7 @@ class Slo:
         return f"{_percent(self.target)} % of requests" if self.is_on_requests else self.statistic
 
     def told(self, metric: str, found: str, which: str = "") -> str:
-        """The found value of a metric, in words; ``which`` says which requests, if not all.
+        """The value found for a metric, in words; ``which`` names the requests, if not all are meant.
 
         >>> Slo(tpot_s=0.06).told("tpot", "71 ms")
         'TPOT is up to 71 ms for 99 % of requests'

@@ -1,6 +1,6 @@
-"""The one module that converts units: others compute in seconds, bytes and tokens; users see ms, GB and more.
+"""The one module that converts units: others compute in seconds, bytes and tokens, and users see ms, GB and others.
 
-A factor is named after both units (``MS_PER_S``), a number of bytes after its unit (``GIB``).
+Conversion factors are named after both units (``MS_PER_S``), byte multiples after their unit (``GIB``).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ S_PER_NS, S_PER_US, S_PER_MS = 1e-9, 1e-6, 1e-3
 S_PER_MIN, S_PER_H, S_PER_DAY, S_PER_WEEK = 60, 3_600, 86_400, 604_800
 US_PER_S, MS_PER_S = 1e6, 1e3
 MIN_PER_H = 60
-# A year has 8,760 hours, and a month a twelfth of them, as clouds bill.
+# A year has 8,760 hours, and a month a twelfth of that, as clouds bill.
 H_PER_WEEK, H_PER_MONTH, H_PER_YEAR = 168, 730, 8_760
 # Bytes: powers of 1,024 for memory, of 1,000 for bandwidth and model size.
 KIB, MIB, GIB = 2**10, 2**20, 2**30
@@ -23,7 +23,7 @@ PARAMETERS_PER_BILLION = 1e9
 PARAMETERS_PER_MILLION = 1e6
 TOKENS_PER_MTOK = 1e6
 REQUESTS_PER_THOUSAND = 1e3
-# A share below this is rounding error of sums over thousands of buckets, not a request.
+# A share below this is rounding error in sums over thousands of buckets, not a request.
 _NONE = 1e-9
 
 
@@ -37,7 +37,7 @@ def ms(time_s: float) -> float:
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """A share, 0-1, in percent: it reads 0 % or 100 % only if it is exactly none or all.
+    """A share, 0-1, in percent: the text is 0 % or 100 % only if the share is exactly none or all.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def percent(share: float, digits: int = 1) -> str:
 
 
 def significant(value: float, digits: int = 3) -> str:
-    """A number to that many significant digits, never with an exponent: large ones show all digits before the point.
+    """A number with ``digits`` significant digits, never with an exponent: large ones show all digits before the point.
 
     >>> significant(0.07123), significant(1234.5), significant(999.7), significant(0.00001234)
     ('0.0712', '1,234', '1,000', '0.0000123')
@@ -71,7 +71,7 @@ def significant(value: float, digits: int = 3) -> str:
 
 
 def duration(time_s: float) -> str:
-    """A time in words, to three digits.
+    """A time in words, with three significant digits.
 
     >>> duration(0.0564), duration(12.5)
     ('56.4 ms', '12.5 s')
@@ -80,7 +80,7 @@ def duration(time_s: float) -> str:
 
 
 def saved(cost: float, against: float | None) -> float | None:
-    """Part of a cost that another one saves, at most 1; None where there is none, or next to none, to compare with."""
+    """The share of ``against`` that ``cost`` saves, at most 1; None if ``against`` is missing or close to zero."""
     if against is None or against <= 0:
         return None
     part = 1.0 - cost / against

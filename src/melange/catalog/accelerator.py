@@ -21,19 +21,19 @@ class Accelerator:
     vendor, architecture
         Maker and generation.
     memory_bytes
-        Device memory as its driver reports it, error correction taken off [bytes].
+        Device memory as reported by its driver, after the part for error correction [bytes].
     bandwidth_bytes_per_s
         Peak memory bandwidth [bytes/s].
     flops_by_dtype
         Peak dense throughput by data type (``bf16``, ``fp16``, ``fp8``, ``int8``, ``fp4``) [1/s].
     link
-        What joins accelerators of one instance, in words (``NVLink4/NVSwitch``, ``PCIe``).
+        The link between accelerators of one instance, in words (``NVLink4/NVSwitch``, ``PCIe``).
     link_bandwidth_bytes_per_s
         Bandwidth of that link for one accelerator, one direction [bytes/s].
     pcie_bandwidth_bytes_per_s
-        The same over PCIe, for instances that carry the accelerator without its link [bytes/s].
+        The same over PCIe, for instances that have the accelerator without its link [bytes/s].
     tdp_w
-        Thermal design power: what it draws at most over time [W]; 0: not known.
+        Thermal design power: the highest sustained power draw [W]; 0: unknown.
     source
         Datasheet or data set of these figures.
     notes
@@ -62,8 +62,8 @@ class Accelerator:
     def flops(self, dtype: str) -> float:
         """Peak dense throughput of a product in this data type [1/s].
 
-        What the accelerator cannot multiply it computes in the 16-bit type that it has: weights in int4 are unpacked
-        to bf16 on an A100, fp8 on a T4 to fp16.
+        An accelerator computes unsupported types in its own 16-bit type: an A100 unpacks int4 weights to bf16, and a T4
+        unpacks fp8 to fp16.
 
         >>> from melange.catalog.bundled import accelerators
         >>> accelerators()["A100-80GB"].flops("fp8") / 1e12

@@ -1,4 +1,4 @@
-"""Layers of attention: their matrices and what they cache of a token."""
+"""Attention layers: their matrices and the cache entries per token."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KV_HEADS = (
 HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "attention_heads")
 HEAD_SIZE = ("head_dim", "kv_channels", "attention_head_dim", "d_head")
 
-# Layers whose output passes a gate of its own, made from the hidden state: in as many values as the queries.
+# Layers with an output gate of their own, computed from the hidden state: as many values as the queries have.
 _GATED_OUTPUT = {
     "qwen3_next",
     "qwen3_5",
@@ -35,7 +35,7 @@ _GATED_OUTPUT = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heads:
-    """Heads of every layer, as the configuration has them.
+    """Heads of every layer, from the configuration.
 
     Parameters
     ----------
@@ -52,14 +52,14 @@ class Heads:
 
 
 def read_heads(config: Config, kind: str, layers: int, hidden: int, full: tuple[bool, ...]) -> Heads:
-    """Heads of each layer; those of layers with a window and without may differ.
+    """Heads of each layer; layers with a window may differ from layers without.
 
     Parameters
     ----------
     config, kind, layers, hidden
-        The configuration, its type, its layers and their width.
+        The configuration, its type, the number of layers and their width.
     full
-        Which layers look back all the way: keys that speak of global or of sliding layers apply by it.
+        Which layers attend to all tokens: keys about global or sliding layers apply accordingly.
     """
     query = config.by_layer(layers, "num_attention_heads_per_layer", *HEADS)
     kv = _kv_heads(config, kind, layers, query)
@@ -93,7 +93,7 @@ def _of_some(
     sliding: tuple[str, ...] = (),
     whole: tuple[str, ...] = (),
 ) -> tuple[int, ...]:
-    """The same with the layers replaced that a key speaks of."""
+    """The values by layer, with the values of sliding or global layers replaced if a key gives them."""
     for keys, is_full in ((sliding, False), (whole, True)):
         if keys and config.value(*keys) is not None and "per_layer_config" not in config:
             own = config.by_layer(len(values), *keys)
@@ -102,7 +102,7 @@ def _of_some(
 
 
 def _kv_heads(config: Config, kind: str, layers: int, query: tuple[int, ...]) -> tuple[int, ...]:
-    """KV heads of each layer: of older designs one or as many as query heads."""
+    """KV heads of each layer; older designs have a single one, or as many as query heads."""
     is_old_falcon = kind == "falcon" and not config.flag("new_decoder_architecture")
     if is_old_falcon or kind == "gpt_bigcode":
         config.ignore(*KV_HEADS)
@@ -113,7 +113,7 @@ def _kv_heads(config: Config, kind: str, layers: int, query: tuple[int, ...]) ->
 
 
 def check_heads(config: Config, heads: Heads, layer: int) -> None:
-    """See that a layer has KV heads, and that they divide its query heads."""
+    """Check that a layer has KV heads, and that their number divides that of its query heads."""
     query, kv = heads.query[layer], heads.kv[layer]
     if not kv or query % kv:
         raise config.fault(
@@ -140,19 +140,19 @@ def attend(
     Parameters
     ----------
     draft
-        The layer, which is changed.
+        The layer, which is changed in place.
     hidden, heads, layer
-        Width of the residual stream, heads, and which layer it is.
+        Width of the residual stream, the heads, and the index of the layer.
     window
-        Tokens that it looks back; 0 for all.
+        Number of past tokens that the layer attends to; 0 for all.
     output_gate
-        Values by which the output is gated; 0 for no gate.
+        Number of values that gate the output; 0 for no gate.
     query_rank
-        Width of what queries are made of (Step-3); 0 for the residual stream itself.
+        Width of the vector from which queries are computed (Step-3); 0 for the residual stream itself.
     shared_values
-        Whether values are the keys, and need no matrix of their own.
+        Whether values equal the keys, and need no matrix of their own.
     has_cache
-        False where it reads the keys and values of another layer.
+        False if the layer reads the keys and values of another layer.
     """
     query, kv = heads.query[layer], heads.kv[layer]
     size, value = heads.size[layer], heads.value_size[layer]
@@ -182,7 +182,7 @@ def attend_latent(draft: Draft, config: Config, kind: str, hidden: int, layers: 
     )
     queries = one("q_lora_rank", default=0)
     query = heads * (nope + rope)
-    # A.X K2 makes queries and the output's gate in one product, of the latent query and another as wide.
+    # A.X K2 computes queries and the output gate in one product, from the latent query and a second vector as wide.
     gated = 2 * queries * (query + heads * value) if kind == "axk2" else 0
     draft.add(
         MIXER,
@@ -206,9 +206,9 @@ def attend_latent(draft: Draft, config: Config, kind: str, hidden: int, layers: 
 
 
 def index_keys(draft: Draft, config: Config, hidden: int, queries: int) -> None:
-    """The indexer of sparse attention (DeepSeek-V3.2, MiniMax-M3): its matrices, and a key of its own for each token.
+    """The indexer of sparse attention (DeepSeek-V3.2, MiniMax-M3): its matrices, and its own key for each token.
 
-    What it leaves out of attention is not counted: an upper limit of the time.
+    The tokens that sparse attention skips are not subtracted: the time is an upper limit.
     """
     part = config.part("sparse_attention_config")
     own = part if "sparse_index_dim" in part else config
@@ -225,8 +225,8 @@ def index_keys(draft: Draft, config: Config, hidden: int, queries: int) -> None:
 
 
 def gate_values(config: Config, kind: str, heads: Heads, layer: int) -> int:
-    """Values by which the attention of a layer gates its output; 0 for none."""
-    config.ignore("use_attention_gate")  # one value a head
+    """Number of values that gate the attention output of a layer; 0 for none."""
+    config.ignore("use_attention_gate")  # one value per head
     is_gated = config.flag(
         "attn_output_gate", "attention_output_gate", "use_attn_output_gate", default=kind in _GATED_OUTPUT
     )

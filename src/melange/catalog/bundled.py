@@ -1,4 +1,4 @@
-"""The tables that come with the package, read once: accelerators, offers, models."""
+"""The tables that come with the package: accelerators, offers, models. Each is read once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def table(name: str) -> str:
 
 @cache
 def accelerators() -> Mapping[str, Accelerator]:
-    """Facts of every accelerator we know, by our own name for it.
+    """Facts of every known accelerator, by our own name for it.
 
     >>> accelerators()["L4"].flops_by_dtype["bf16"] / 1e12
     121.0
@@ -87,7 +87,7 @@ def offers() -> tuple[Offer, ...]:
 
 @cache
 def models() -> Mapping[str, Model]:
-    """Shapes of common open models by their name on the Hugging Face hub.
+    """Shapes of common open models by their name on the Hugging Face Hub.
 
     >>> models()["meta-llama/Llama-3.1-8B-Instruct"].layers
     32
@@ -105,7 +105,7 @@ def models() -> Mapping[str, Model]:
 
 @cache
 def hub_name_by_alias() -> Mapping[str, str]:
-    """Hub names by everything they answer to, in lower case: whole, without the organisation, without ``-hf``."""
+    """Hub names by alias, in lower case: the full name, without the organization, or without ``-hf``."""
     by_alias: dict[str, str] = {}
     for name in models():
         bare = name.rpartition("/")[2].casefold()
@@ -115,18 +115,18 @@ def hub_name_by_alias() -> Mapping[str, str]:
 
 
 def find_model(name_or_path: str | Path) -> Model:
-    """The model of that name, or of that folder or file.
+    """The model with that name, or in that folder or file.
 
     Parameters
     ----------
     name_or_path
-        A bundled name, in any case and with or without its organisation; or a folder that holds a ``config.json`` in
-        Hugging Face form; or that file. A folder of that name comes before the bundled table, as in the engines.
+        A bundled name, in any case and with or without its organization; a folder that holds a ``config.json`` in
+        Hugging Face form; or that file. A folder takes precedence over a bundled name, as in the engines.
 
     Raises
     ------
     InputError
-        Neither is found (the nearest names are given), or the file cannot be used.
+        Neither is found (the error gives the nearest names), or the file cannot be used.
 
     >>> find_model("llama-3.1-8b").name
     'meta-llama/Llama-3.1-8B'

@@ -1,4 +1,4 @@
-"""Everything that can be rented or served. Facts (accelerators, models) and prices (offers) are kept apart."""
+"""Everything that can be rented or served. Facts (accelerators, models) and prices (offers) are separate."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Catalog:
     accelerators
         Facts by accelerator name.
     offers
-        What can be rented, in the order of their file.
+        Everything that can be rented, in the order of the file.
     models
         Shapes by model name.
     """
@@ -61,16 +61,16 @@ class Catalog:
         markets: Iterable[str] | None = None,
         regions: Iterable[str] | None = None,
     ) -> Catalog:
-        """The same catalog with only these offers and accelerators; None or nothing: no restriction.
+        """The same catalog with only the selected offers and accelerators; None or empty: no restriction.
 
-        Accelerators answer to their name and aliases, in any case (``H100`` is ``H100-80GB``, the SXM part); a family
-        whose members differ in memory (``A100``) must be named in full. Offers that belong to no region (a price that
-        holds everywhere) pass every filter on regions.
+        Accelerators match by name or alias, in any case (``H100`` is ``H100-80GB``, the SXM part); if the members of a
+        family differ in memory (``A100``), the full name is required. Offers without a region (a price that holds
+        everywhere) pass every filter on regions.
 
         Raises
         ------
         InputError
-            A name that does not occur in the catalog; the message gives the nearest ones.
+            A name is not in the catalog; the message gives the nearest names.
 
         >>> [offer.instance_type for offer in load_catalog().select(gpus=["a10g"], regions=["us-east-1"]).offers]
         ['g5.xlarge', 'g5.12xlarge', 'g5.48xlarge']
@@ -99,7 +99,7 @@ class Catalog:
         )
 
     def _named(self, gpus: Iterable[str] | None) -> set[str]:
-        """Our own names of these accelerators; those of offers alone are known too."""
+        """Our own names of these accelerators; names that occur only in offers are accepted too."""
         others = {offer.accelerator.casefold(): offer.accelerator for offer in self.offers}
         names = set()
         for gpu in gpus or ():
@@ -123,7 +123,7 @@ class Catalog:
 
 
 def _known(what: str, names: Iterable[str] | None, known: Collection[str]) -> set[str]:
-    """These names as the catalog writes them."""
+    """These names as spelled in the catalog."""
     by_folded = {name.casefold(): name for name in known}
     found = set()
     for name in names or ():
@@ -134,7 +134,7 @@ def _known(what: str, names: Iterable[str] | None, known: Collection[str]) -> se
 
 
 def load_catalog() -> Catalog:
-    """The bundled catalog: accelerators, offers with source and date, models; newer prices where they were fetched.
+    """The bundled catalog: accelerators, offers with source and date, models; newer fetched prices replace its own.
 
     ``melange catalog update`` fetches prices into the user's data folder.
 

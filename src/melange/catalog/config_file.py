@@ -1,6 +1,6 @@
 """A model's configuration that tracks which keys were read, and rejects keys that no rule reads.
 
-Every number comes through here: whole, not negative, the same in every layer or one for each.
+All numbers are read through this class: integers >= 0, the same in every layer or one per layer.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MEASURE_HINT = "plan with a profile measured for this model"
 
 
 class Config:
-    """One configuration, or the part of it that is about the language model.
+    """A configuration, or its part about the language model.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ class Config:
     place
         The file, for errors.
     prefix
-        Where in the file the keys are: ``text_config.``.
+        Path of the keys within the file: ``text_config.``.
     """
 
     def __init__(self, content: Json, place: Path | str, prefix: str = "") -> None:
@@ -39,7 +39,7 @@ class Config:
         return self._content.get(key) is not None
 
     def items(self) -> Iterable[tuple[str, Any]]:
-        """All keys and what they say; none counts as read by this."""
+        """All keys and values; this does not mark them as read."""
         return self._content.items()
 
     def fault(self, key: str, text: str, hint: str = MEASURE_HINT) -> InputError:
@@ -47,7 +47,7 @@ class Config:
         return InputError(f"{self.place}: {self.prefix}{key}: {text}", hint=hint)
 
     def ignore(self, *keys: str) -> None:
-        """Mark keys as handled, or as irrelevant here."""
+        """Mark keys as handled elsewhere, or as irrelevant."""
         self._read.update(keys)
 
     def value(self, *keys: str) -> Any:
@@ -72,7 +72,7 @@ class Config:
         return bool(found)
 
     def part(self, *keys: str) -> Config:
-        """A configuration within this one; empty where there is none."""
+        """A configuration nested in this one; empty if there is none."""
         found = self.value(*keys)
         if found is not None and not isinstance(found, dict):
             raise self.fault(self._named(keys), f"must be an object, got {found!r}")
@@ -82,7 +82,7 @@ class Config:
         return self._children[key]
 
     def number(self, *keys: str, default: int | None = None, least: int = 0) -> int:
-        """One whole number; a list of equal ones is that number."""
+        """One integer; a list of equal integers counts as one."""
         found, key = self._found(keys)
         if isinstance(found, list) and found and all(one == found[0] for one in found):
             found = found[0]
@@ -93,7 +93,7 @@ class Config:
         return self._whole(found, key, least)
 
     def ratio(self, *keys: str, default: float = 0.0) -> float:
-        """A number that need not be whole."""
+        """A number that need not be an integer."""
         found, key = self._found(keys)
         if found is None:
             return default
@@ -102,10 +102,10 @@ class Config:
         return float(found)
 
     def by_layer(self, layers: int, *keys: str, default: int | None = None) -> tuple[int, ...]:
-        """A whole number for each layer: from one number, from a list, and from ``per_layer_config``."""
+        """An integer for each layer: from one number, from a list, and from ``per_layer_config``."""
         found, key = self._found(keys)
         if isinstance(found, list):
-            # Longer ones have entries of layers that are not counted, such as those that predict several tokens.
+            # Longer lists include layers that are not counted, such as those that predict several tokens.
             if len(found) > layers and len({str(one) for one in found}) == 1:
                 found = None if found[0] is None else self._whole(found[0], key)
             elif len(found) != layers:
@@ -121,7 +121,7 @@ class Config:
         return tuple(one for one in values if one is not None)
 
     def words(self, layers: int, *keys: str) -> tuple[str, ...]:
-        """A word for each layer; empty where the key is absent."""
+        """A word for each layer; empty if the key is absent."""
         found, key = self._found(keys)
         if found is None or found == []:
             return ()
@@ -132,7 +132,7 @@ class Config:
         return tuple(str(one).casefold() for one in found[:layers])
 
     def indices(self, layers: int, *keys: str, first: int = 0) -> frozenset[int] | None:
-        """Which layers a list names, counted from ``first``; None where the key is absent."""
+        """The layers that a list names, counted from ``first``; None if the key is absent."""
         found, key = self._found(keys)
         if found is None:
             return None
@@ -144,14 +144,14 @@ class Config:
         return frozenset(numbers)
 
     def check_unread(self) -> None:
-        """Refuse a key that may change layers, experts, caches or weights and that no rule has read.
+        """Reject a key that no rule has read if it may change layers, experts, caches or weights.
 
-        Decided on the value: what is absent, zero, false, one or empty changes nothing.
+        The value decides: a value that is absent, zero, false, one or empty changes nothing.
 
         Raises
         ------
         InputError
-            Naming the key and what it says.
+            There is such a key; the error gives the key and its value.
         """
         for key, value in self._content.items():
             if key not in self._read and may_change(key, value):
@@ -169,7 +169,7 @@ class Config:
             child.check_unread()
 
     def _overrides(self, layers: int, keys: Sequence[str]) -> dict[int, tuple[str, Any]]:
-        """What ``per_layer_config`` says of a key for single layers, with the place."""
+        """The values that ``per_layer_config`` gives a key for single layers, with their place."""
         overrides = self._content.get("per_layer_config")
         if not overrides:
             return {}
@@ -187,7 +187,7 @@ class Config:
         return found
 
     def _found(self, keys: Sequence[str]) -> tuple[Any, str]:
-        """The value under these names, and its name; names that contradict each other are refused."""
+        """The value under any of these names, and the name found; an error if several names contradict each other."""
         self._read.update(keys)
         given = [key for key in keys if self._content.get(key) is not None]
         if not given:

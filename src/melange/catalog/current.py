@@ -1,4 +1,4 @@
-"""Fetched prices in the user's data folder; they replace bundled ones of the same kind."""
+"""Fetched prices in the user's data folder; they replace bundled prices of the same kind."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from melange.errors import InputError
 from melange.files import write_text
 
 FILE = "prices.csv"
-# What two prices of the same thing agree in; the instance type may have become another, as cheaper ones come out.
+# The fields in which two prices of the same offer agree. The instance type may differ when a cheaper one appears.
 Kind = tuple[str, str, str, int, str]
 
 
 def data_folder() -> Path:
-    """Where fetched prices are kept: ``$MELANGE_DATA``, or ``melange`` in the user's data folder."""
+    """The folder of fetched prices: ``$MELANGE_DATA``, or ``melange`` in the user's data folder."""
     if own := os.environ.get("MELANGE_DATA"):
         return Path(own)
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "melange"
 
 
 def current_offers() -> tuple[Offer, ...]:
-    """The bundled offers, with newer fetched prices in their place.
+    """The bundled offers, with newer fetched prices replacing older ones.
 
     Raises
     ------
@@ -46,13 +46,13 @@ def current_offers() -> tuple[Offer, ...]:
 
 @lru_cache(maxsize=2)
 def _current(file: Path, changed_ns: int) -> tuple[Offer, ...]:
-    """The same for one state of the file."""
+    """The current offers for one state of the file; ``changed_ns`` is only a cache key."""
     del changed_ns
     return merged(offers(), fetched_offers(file))
 
 
 def fetched_offers(file: Path) -> tuple[Offer, ...]:
-    """What a file of fetched prices holds; nothing where there is none."""
+    """The offers in a file of fetched prices; none if the file does not exist."""
     from melange.catalog.readers import read_own_table
 
     if not file.is_file():
@@ -66,15 +66,15 @@ def fetched_offers(file: Path) -> tuple[Offer, ...]:
 
 
 def kind_of(offer: Offer) -> Kind:
-    """What an offer is: provider, region, accelerator, count, market."""
+    """The kind of an offer: provider, region, accelerator, count, market."""
     return (offer.provider, offer.region, offer.accelerator, offer.accelerators, offer.market)
 
 
 def merged(older: Sequence[Offer], newer: Iterable[Offer]) -> tuple[Offer, ...]:
-    """The older offers, each replaced by a newer one of its kind, and the newer ones of other kinds after them.
+    """The older offers, each replaced by a newer offer of its kind, followed by the newer offers of other kinds.
 
-    An offer with an earlier date than the one it would replace is left out. A price of no region gives way to newer
-    ones of regions.
+    An offer with an earlier date than the offer it would replace is left out. A price without a region is replaced by
+    newer prices with regions.
 
     >>> from dataclasses import replace
     >>> one = offers()[0]
@@ -95,7 +95,7 @@ def merged(older: Sequence[Offer], newer: Iterable[Offer]) -> tuple[Offer, ...]:
 
 
 def _is_newer(offer: Offer, known: Offer) -> bool:
-    """Whether a price may take the place of a known one; a price without a date is of today."""
+    """Whether a price may replace a known price; a price without a date counts as of today."""
     return (offer.seen or date.max) >= (known.seen or date.min)
 
 

@@ -1,4 +1,4 @@
-"""One layer as its configuration describes it: matrices by name, what it caches and what it keeps of a request."""
+"""One layer as described by its configuration: matrices by name, cache per token, and state per request."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ MIXER, FEED_FORWARD, ROUTED = "mixer", "feed_forward", "routed"
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """A matrix, or several that are alike.
+    """A matrix, or several equal matrices.
 
     Parameters
     ----------
     name
-        Its module within the layer, as checkpoints call it: ``self_attn.q_proj``.
+        Its module within the layer, as named in checkpoints: ``self_attn.q_proj``.
     parameters
-        How many values.
+        Number of values.
     part
         ``mixer``, ``feed_forward`` or ``routed``.
     """
@@ -30,18 +30,18 @@ class Matrix:
 
 @dataclass(slots=True)
 class Draft:
-    """One layer, before its matrices are given data types.
+    """One layer, before its matrices get data types.
 
     Parameters
     ----------
     matrices
-        What quantization applies to.
+        The matrices that quantization applies to.
     experts, experts_per_token
-        Routed experts, and how many of them a token visits.
+        Number of routed experts, and how many of them a token visits.
     router_parameters, other_parameters
-        The router, and norms, biases and the like: what stays in 16 bits.
+        The router; norms, biases and other parameters that stay in 16 bits.
     caches, state_values, state_bytes
-        As :class:`~melange.catalog.layers.LayerKind` has them.
+        As in :class:`~melange.catalog.layers.LayerKind`.
     """
 
     matrices: list[Matrix] = field(default_factory=list)
@@ -54,12 +54,12 @@ class Draft:
     state_bytes: float = 0.0
 
     def add(self, part: str, **parameters: int) -> None:
-        """Matrices by name; ``__`` stands for a dot."""
+        """Add matrices by name; ``__`` stands for a dot."""
         for name, count in parameters.items():
             if count:
                 self.matrices.append(Matrix(name.replace("__", "."), count, part))
 
     def keep(self, values: int, bytes_each: float) -> None:
-        """Numbers that the layer keeps of every request."""
+        """Add values that the layer keeps for every request."""
         self.state_values += values
         self.state_bytes += values * bytes_each

@@ -43,7 +43,7 @@ _SPARSE_RULES = (
     "expert_layer_offset", "moe_layers", "moe_layers_enum", "n_dense_layers", "num_dense_ffn_layers",
     "moe_layer_frequency",
 )  # fmt: skip
-# Types that are mixtures of experts, besides those that are called so.
+# Types that are mixtures of experts although their name does not say so.
 _MIXTURES = {
     "mixtral", "deepseek_v2", "deepseek_v3", "deepseek_v32", "deepseek_v4", "kimi_k2", "kimi_linear", "gpt_oss",
     "jamba",
@@ -52,7 +52,7 @@ _MIXTURES = {
 }  # fmt: skip
 _DENSE_WORDS = {"dense", "mlp"}
 _SPARSE_WORDS = {"sparse", "moe", "hash_moe"}
-# Of these types the shared expert is as wide as one routed expert, and the configuration does not say that it is there.
+# In these types the shared expert is as wide as one routed expert, and the configuration does not mention it.
 _ONE_SHARED = {"llama4", "llama4_text"}
 
 
@@ -63,17 +63,17 @@ class FeedForward:
     Parameters
     ----------
     width
-        Of a dense layer.
+        Width of a dense layer.
     experts, experts_per_token, expert_width
-        Routed experts, how many of them a token visits, and their width; 0 experts in a dense layer.
+        Number of routed experts, how many of them a token visits, and their width; 0 experts in a dense layer.
     shared_width
-        Of the experts that every token visits, together.
+        Total width of the experts that every token visits.
     is_gated
         Whether there are three matrices.
     latent
-        Width that tokens are brought down to before they are routed; 0 where they are not.
+        Width to which tokens are projected before routing; 0 if they are not projected.
     is_beside
-        Whether experts stand beside a dense feed-forward (Gemma 4), which then is what is shared.
+        Whether a dense feed-forward runs in parallel to the experts (Gemma 4); it then counts as shared.
     """
 
     width: tuple[int, ...]
@@ -90,7 +90,7 @@ def read_feed_forward(config: Config, kind: str, layers: int, hidden: int) -> Fe
     """Widths and experts of each layer."""
     gated = is_gated(config, kind)
     if ("moe" in kind or kind in _MIXTURES) and config.value(*EXPERTS) is None:
-        config.number(*EXPERTS)  # a mixture whose experts stand under another name is no dense model
+        config.number(*EXPERTS)  # a mixture whose experts have another key must not pass as a dense model
     found = _experts(config, layers)
     is_sparse = _sparse_layers(config, kind, layers) if max(found) else (False,) * layers
     experts = tuple(count if sparse else 0 for count, sparse in zip(found, is_sparse, strict=True))
@@ -131,7 +131,7 @@ def read_feed_forward(config: Config, kind: str, layers: int, hidden: int) -> Fe
 
 
 def _experts(config: Config, layers: int) -> tuple[int, ...]:
-    """Routed experts of a layer; a list of equal numbers is one for each modality's or layer's."""
+    """Routed experts of a layer; a list of equal numbers has one number per modality or layer."""
     if "enable_moe_block" in config and not config.flag("enable_moe_block"):
         config.ignore(*EXPERTS)
         return (0,) * layers
@@ -140,7 +140,7 @@ def _experts(config: Config, layers: int) -> tuple[int, ...]:
 
 
 def _doubled(config: Config, width: tuple[int, ...]) -> tuple[int, ...]:
-    """Gemma 4: twice as wide in layers that share the keys and values of others."""
+    """Gemma 4: layers that share the keys and values of other layers are twice as wide."""
     shared = config.number("num_kv_shared_layers", default=0)
     if not config.flag("use_double_wide_mlp") or not shared:
         return width
@@ -158,12 +158,12 @@ def _rounded(config: Config, width: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _shared(config: Config, kind: str, layers: int, expert_width: tuple[int, ...]) -> tuple[int, ...]:
-    """Width of the experts that every token visits, of each layer."""
+    """Width of the experts that every token visits, by layer."""
     number = config.by_layer(layers, *SHARED, default=1 if kind == "hunyuan_v1_moe" else 0)
     if kind in _ONE_SHARED:
         return expert_width
     if kind == "arctic" and config.flag("parallel_attn_mlp_res", "use_residual"):
-        return (config.number("hidden_size"),) * layers  # a dense feed-forward beside the experts
+        return (config.number("hidden_size"),) * layers  # a dense feed-forward in parallel to the experts
     stated = config.by_layer(layers, *SHARED_WIDTH, default=0)
     if any(stated):
         counted = number if any(number) and kind == "dots3_note_text" else (1,) * layers
@@ -172,7 +172,7 @@ def _shared(config: Config, kind: str, layers: int, expert_width: tuple[int, ...
 
 
 def _sparse_layers(config: Config, kind: str, layers: int) -> tuple[bool, ...]:
-    """Which layers have experts: all but those that a key says are dense."""
+    """Which layers have experts: all layers that no key declares dense."""
     words = config.words(layers, "mlp_layer_types")
     config.ignore(*_SPARSE_RULES)
     if words:
@@ -206,7 +206,7 @@ def _sparse_layers(config: Config, kind: str, layers: int) -> tuple[bool, ...]:
 
 
 def feed(draft: Draft, hidden: int, of: FeedForward, layer: int) -> None:
-    """The feed-forward of one layer."""
+    """Add the feed-forward of one layer."""
     experts = of.experts[layer]
     if not experts:
         _dense(draft, "mlp", hidden, of.width[layer], of.is_gated)
@@ -227,6 +227,6 @@ def _dense(draft: Draft, name: str, hidden: int, width: int, gated: bool) -> Non
 
 
 def _add(draft: Draft, part: str, name: str, one: int, gated: bool) -> None:
-    """Three matrices of a gated feed-forward, or two."""
+    """Add the three matrices of a gated feed-forward, or two."""
     gate = {f"{name}.gate_proj": one} if gated else {}
     draft.add(part, **gate, **{f"{name}.up_proj": one, f"{name}.down_proj": one})

@@ -1,4 +1,4 @@
-"""Download one file over HTTP, complete or not at all."""
+"""Download one file over HTTP: the whole file or an error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from melange.errors import InputError
 from melange.units import MB
 
-# Download timeout and largest price list. SkyPilot's file for AWS has 10 MB. Judgments.
+# Download timeout and largest price list. SkyPilot's file for AWS has 10 MB. Chosen by judgment.
 _TIMEOUT_S = 30.0
 MOST_BYTES = int(64 * MB)
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -23,20 +23,21 @@ class UnreachableError(InputError):
 
 
 def fetch(url: str, *, timeout_s: float = _TIMEOUT_S) -> bytes:
-    """What a URL holds; redirections are followed, and what is gzipped is unpacked.
+    """The content of a URL; redirects are followed, and gzipped content is decompressed.
 
     Parameters
     ----------
     url
-        ``http://`` or ``https://``; a proxy that the environment names is used, but not for this machine.
+        ``http://`` or ``https://``; a proxy from the environment is used, except for this machine.
     timeout_s
-        How long to wait for the server, and for each part of what it sends; for all of it, four times that [s].
+        Timeout for the server's answer and for each part of the content; the whole download may take four times this
+        [s].
 
     Raises
     ------
     InputError
-        The server cannot be reached, answers with an error, with a web page, with nothing, with less than it announced,
-        with a damaged gzip file or with more than 64 MB.
+        The server cannot be reached, answers with an error or a web page, or sends no content, less than it announced,
+        a damaged gzip file, or more than 64 MB.
     """
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
@@ -78,7 +79,7 @@ def _read(answer: http.client.HTTPResponse, limit_s: float) -> bytes:
 
 
 def _unzipped(content: bytes, url: str) -> bytes:
-    """A gzipped file, or an answer that was packed though nobody asked for it, as it was before."""
+    """Decompress a gzipped file, or an answer that the server compressed without being asked."""
     if not content.startswith(b"\x1f\x8b"):
         return content
     packed = zlib.decompressobj(wbits=31)

@@ -1,7 +1,7 @@
-"""Whether a feed-forward has three matrices, of which one gates, or two.
+"""Whether a feed-forward has three matrices, one of them a gate, or two.
 
-Known types have one or the other whatever their activation, in transformers as in the engines: Llama's is gated with
-GELU too, and Nemotron's is not with SiLU. Of other types the activation tells.
+Known types have one form or the other whatever their activation, in transformers as in the engines: Llama's is gated
+even with GELU, and Nemotron's is not gated even with SiLU. For other types the activation decides.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from melange.catalog.config_file import Config
 
 ACTIVATION = ("hidden_act", "hidden_activation", "mlp_hidden_act", "activation_function", "ff_activation", "activation")
 
-# Activations of a feed-forward of two matrices, in types that are not known; the others multiply a gate.
+# Activations that mean two matrices, for unknown types; all other activations mean a gate.
 _PLAIN_ACTIVATIONS = {
     "gelu", "gelu_fast", "gelu_new", "gelu_python", "quick_gelu", "relu", "relu2", "relu_squared", "squared_relu",
     "xielu",
 }  # fmt: skip
-# Types of two matrices, by their modules in transformers 5.24 and vLLM.
+# Types with two matrices, from their modules in transformers 5.24 and vLLM.
 UNGATED_TYPES = {
     "apertus", "apertus1p5_text", "arcee", "biogpt", "bloom", "codegen", "ctrl", "falcon", "gpt-sw3", "gpt2",
     "gpt_bigcode", "gpt_neo", "gpt_neox", "gpt_neox_japanese", "gptj", "jais2", "mpt", "nanochat", "nemotron",
     "nemotron_h", "openai-gpt", "opt", "persimmon", "phi", "phi-msft", "refinedweb", "refinedwebmodel", "starcoder2",
     "xglm",
 }  # fmt: skip
-# How the names of families begin whose feed-forward has three.
+# Prefixes of the families whose feed-forward has three matrices.
 _GATED_FAMILIES = (
     "afmoe", "aria", "aya", "axk", "baichuan", "bailing", "bamba", "beam", "bitnet", "chatglm", "cohere", "cwm", "dbrx",
     "deepseek", "diffllama", "doge", "dory", "dots", "emu3", "ernie4_5", "exaone", "falcon_h1", "flex_olmo", "flint",

@@ -1,4 +1,4 @@
-"""What Gemma 3n and Gemma 4 add to a layer: embeddings of its own, shared keys and values, further residual streams."""
+"""Additions of Gemma 3n and Gemma 4 to a layer: its own embeddings, shared keys and values, more residual streams."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from melange.catalog.drafts import FEED_FORWARD, Draft
 
 
 def shares_cache(config: Config, layers: int, layer: int) -> bool:
-    """Whether a layer reads keys and values of an earlier one, and has none of its own."""
+    """Whether a layer reads keys and values of an earlier layer, and has none of its own."""
     return layer >= layers - config.number("num_kv_shared_layers", default=0)
 
 
 def add_inputs(draft: Draft, config: Config, hidden: int) -> None:
-    """Matrices around a layer's own embedding, and those of its further residual streams (AltUp, LAuReL)."""
+    """Add the matrices around a layer's own embedding, and those of its additional residual streams (AltUp, LAuReL)."""
     width = config.number("hidden_size_per_layer_input", default=0)
     rank = config.number("laurel_rank", default=0)
     draft.add(
@@ -27,7 +27,7 @@ def add_inputs(draft: Draft, config: Config, hidden: int) -> None:
 
 
 def looked_up_parameters(config: Config, layers: int, hidden: int, vocabulary: int) -> int:
-    """Tables of the layers' own embeddings, and what brings the residual streams together; 0 for other families."""
+    """Parameters of the layers' own embeddings and of merging the residual streams; 0 for other families."""
     width = config.number("hidden_size_per_layer_input", default=0)
     rows = config.number("vocab_size_per_layer_input", default=vocabulary)
     streams = config.number("altup_num_inputs", default=1)

@@ -1,8 +1,8 @@
 """Read prices by instance type from Karpenter's providers, ec2.shop and gpurentalprices.com.
 
-None says which accelerators an instance holds, or how many: the bundled offers do, by instance type, and prices of
-other machines are left out. gpurentalprices.com prices one accelerator; a provider's instances are those of the bundled
-offers.
+None of these sources says which accelerators an instance holds, or how many: the bundled offers do, by instance type,
+and prices of other machines are left out. gpurentalprices.com prices one accelerator; the instances of a provider come
+from the bundled offers.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from melange.errors import InputError
 from melange.files import read_text
 from melange.parsing import parse_json
 
-# In generated Go: a region opens a block, prices by instance type follow.
+# Generated Go code: a region opens a block, followed by prices by instance type.
 _GO = re.compile(
     r'"(?P<name>[^"\n]+)"(?:\s*:\s*(?P<price>\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)|(?P<opens>\s*:\s*\{|\]\s*=\s*map))'
 )
 _GENERATED = re.compile(r"generated at (\d{4}-\d{2}-\d{2})")
-# Kinds of gpurentalprices.com. The rest are no machines that stay (serverless), or no seller to hold to it (community).
+# Kinds of gpurentalprices.com. The others are not permanent machines (serverless) or have no liable seller (community).
 _MARKET_BY_KIND = {"on-demand": "on-demand", "secure": "on-demand", "spot": "spot", "reserved": "reserved"}
-# Prices of ec2.shop by market. A reserved instance is that of one year, without convertible terms.
+# Prices of ec2.shop by market. A reserved instance is reserved for one year, without convertible terms.
 _EC2_SHOP = {"Cost": "on-demand", "SpotPrice": "spot", "Reserved1yPrice": "reserved"}
 
 
 def is_generated(path: Path) -> bool:
-    """Whether a file is one of these, by its ending."""
+    """Whether a file is one of these, by its suffix."""
     return path.suffix in {".go", ".json"}
 
 
@@ -43,7 +43,7 @@ def read_generated(path: Path) -> PriceList:
     Raises
     ------
     InputError
-        A file that is none of them, or holds no price of an instance that the bundled offers list.
+        The file is none of these, or holds no price of an instance in the bundled offers.
     """
     text = read_text(path)
     gathering = Gathering()
@@ -64,7 +64,7 @@ def read_generated(path: Path) -> PriceList:
 
 @cache
 def _shapes(provider: str) -> dict[str, tuple[str, int]]:
-    """Accelerator and count by the instance type of a provider."""
+    """Accelerator and count by instance type, for one provider."""
     return {o.instance_type: (o.accelerator, o.accelerators) for o in offers() if o.provider == provider}
 
 
@@ -83,7 +83,7 @@ def _read_go(text: str, path: Path, gathering: Gathering) -> None:
 
 
 def _generated_on(text: str) -> date | None:
-    """The day that a generated file says it was made on."""
+    """The date that a generated file states for itself."""
     found = _GENERATED.search(text)
     try:
         return date.fromisoformat(found[1]) if found else None
@@ -104,7 +104,7 @@ def _read_karpenter_gcp(content: Mapping[str, Any], path: Path, gathering: Gathe
 
 
 def _read_ec2_shop(content: Mapping[str, Any], path: Path, gathering: Gathering) -> None:
-    """ec2.shop: one region of AWS, which the file is named after: on-demand, spot and reserved for a year."""
+    """ec2.shop: one AWS region, named by the file: on-demand, spot and reserved for a year."""
     region, shapes = path.stem, _shapes("aws")
     for row in content["Prices"] if isinstance(content["Prices"], list) else ():
         instance_type = str(row.get("InstanceType")) if isinstance(row, dict) else ""
@@ -115,7 +115,7 @@ def _read_ec2_shop(content: Mapping[str, Any], path: Path, gathering: Gathering)
 
 
 def _read_gpurentalprices(content: Mapping[str, Any], path: Path, gathering: Gathering) -> None:
-    """gpurentalprices.com: a price of one accelerator a row, of any provider."""
+    """gpurentalprices.com: each row is the price of one accelerator, from any provider."""
     counts: dict[tuple[str, str], set[int]] = {}
     for offer in offers():
         counts.setdefault((offer.provider, offer.accelerator), set()).add(offer.accelerators)
@@ -147,7 +147,7 @@ def _read_gpurentalprices(content: Mapping[str, Any], path: Path, gathering: Gat
 
 
 def _day(text: object) -> date | None:
-    """The day of a point in time as text."""
+    """The day of a point in time given as text."""
     try:
         return date.fromisoformat(str(text)[:10])
     except ValueError:
@@ -164,7 +164,7 @@ def _add(
     source: str,
     seen: date | None,
 ) -> None:
-    """One price of a machine that the bundled offers list."""
+    """Add one price, if the bundled offers list the machine."""
     accelerator, count = _shapes(provider)[instance_type]
     try:
         cost = positive(str(price), "price")

@@ -14,21 +14,21 @@ COLUMNS = {"instance_name", "location", "price", "gpu_count", "gpu_name"}
 def read_gpuhunt(files: Mapping[str, Path], folder: Path) -> PriceList:
     """Offers of a gpuhunt catalog.
 
-    A price is for the whole instance; ``gpu_memory`` [GB] says which member of a family it is. One ``instance_name``
-    may hold different accelerators, or different numbers of them: each is an offer. Rows with ``flags`` have prices
-    that not everybody gets (a calendar, a cluster) and are left out; so are rows that cannot be used. Both are counted.
+    A price is for the whole instance; ``gpu_memory`` [GB] identifies the member of a family. One ``instance_name`` may
+    hold different accelerators, or different numbers of them: each is an offer. Rows with ``flags`` have prices that
+    are not available to everyone (a calendar, a cluster) and are left out, as are unusable rows. Both are counted.
 
     Parameters
     ----------
     files
         The file of each provider.
     folder
-        Where they lie, for messages.
+        The folder of these files, for messages.
 
     Raises
     ------
     InputError
-        No row that can be used; the first faulty ones together, each with file and line.
+        No row can be used; the error lists the first faulty rows, each with file and line.
     """
     gathering = Gathering()
     for provider, path in files.items():
@@ -38,7 +38,7 @@ def read_gpuhunt(files: Mapping[str, Path], folder: Path) -> PriceList:
             if flags := row.get("flags", ""):
                 gathering.flagged[flags] += 1
                 continue
-            if "edgegpu" in row.get("instance_name", ""):  # Google's appliances for a customer's own rooms
+            if "edgegpu" in row.get("instance_name", ""):  # Google's appliances for customers' own sites
                 gathering.flagged["edge appliance"] += 1
                 continue
             try:

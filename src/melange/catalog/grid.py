@@ -1,14 +1,14 @@
-"""CO2 equivalent of a kWh by region, where a plan is not told."""
+"""CO2 equivalent of a kWh by region, used if a plan does not set it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-# What the data center draws over what its servers draw; 0.9 of AI data centers are within 1.05 to 1.40 ("Energy use of
+# Power of the data center over power of its servers; 0.9 of AI data centers are within 1.05 to 1.40 ("Energy use of
 # AI inference", 2025).
 DEFAULT_PUE = 1.2
 # Yearly means [g CO2e/kWh], looked up on 2026-11-26: the United States in 2024 by the EIA; Germany and the Netherlands
-# in 2024 by Ember (Our World in Data, carbon intensity of electricity); Japan, the same, as others quote it.
+# in 2024 by Ember (Our World in Data, carbon intensity of electricity); Japan by the same, quoted by others.
 _UNITED_STATES, _GERMANY, _NETHERLANDS, _JAPAN = 385.0, 344.0, 253.0, 470.0
 _BY_BEGINNING = {
     "us-": _UNITED_STATES,
@@ -23,7 +23,7 @@ _BY_BEGINNING = {
     "ap-northeast-1": _JAPAN,
     "japan": _JAPAN,
 }
-# Of the world in 2024, for regions that nobody names (IEA, Emissions Factors 2024).
+# World mean in 2024, for all other regions (IEA, Emissions Factors 2024).
 WORLD_G_PER_KWH = 450.0
 DEFAULT = "default"
 
@@ -31,7 +31,7 @@ DEFAULT = "default"
 def grid_intensity(region: str, given: Mapping[str, float]) -> float:
     """CO2 equivalent of a kWh in a region [g/kWh].
 
-    What is given for it, or for ``default``; else that of its country, or of the world.
+    The given value for the region, or for ``default``; otherwise the value of its country, or of the world.
 
     >>> grid_intensity("us-east-1", {}), grid_intensity("", {}), grid_intensity("us-east-1", {"default": 30.0})
     (385.0, 450.0, 30.0)

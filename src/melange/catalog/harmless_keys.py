@@ -1,8 +1,7 @@
-"""Which keys of a configuration change neither layers, experts, caches nor weights, when no rule has read them.
+"""Keys of a configuration that no rule has read and that change neither layers, experts, caches nor weights.
 
-Decided on name and value. What is absent, false, zero, one or empty changes nothing. A whole number of two or more may
-count anything, so its name must be known. A flag, a word or a fraction matters only under a name that speaks of
-structure.
+Name and value decide. A value that is absent, false, zero, one or empty changes nothing. An integer of two or more may
+count anything, so its name must be known. A flag, a word or a fraction matters only if its name is about structure.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-# Known names whose numbers are no counts of layers, experts, heads or widths of the decoder.
+# Known names whose numbers do not count layers, experts, heads or widths of the decoder.
 _NAMES = frozenset({
     "activation_sparsity_pattern", "architectures", "attention_in_multiplier", "attention_multiplier",
     "attention_out_multiplier", "attn_res_block_size", "audio_chunk_size", "audio_merge_size", "auto_map", "block_dim",
@@ -56,14 +55,14 @@ _PATTERNS = re.compile(
     """,
     re.VERBOSE,
 )
-# Words that speak of structure: under them, flags, words and fractions matter too.
+# Words about structure: in names with these words, flags, words and fractions matter too.
 _STRUCTURE = re.compile(
     r"(^|_)(moe|mla|experts?|mamba\d?|ssm|retention|retnet|rwkv|delta|deltanet|linear_attn|linear_attention"
     r"|sparse_attention|layers?|blocks?|heads?|window|swa|sliding|mixer|shared|share|sharing|cla|recurrent|loop|hybrid|memory"
     r"|gate|gated|encoder|cross|ffn|mlp|expand|expansion|intermediate|width|hidden_dim|ratio|mult|multiplier|compress"
     r"|compression|lora|rank|attn_type|attention_type|layer_type|cache_mode|adapter|dim)(_|$)"
 )
-# What flags, words and fractions are about when they change no shape, though their name speaks of structure.
+# Exceptions: flags, words and fractions under these names change no shape, although the name is about structure.
 _MANNERS = re.compile(
     r"(^|_)(bias|norm|norms|renormalize|renorm|normalization|fp32|float32|dtype|kernel|kernels|fused|fusion|flash|overlap"
     r"|fn|func|act|activation|impl|implementation|strategy|prob|probs|weight_on_input|dispatch|backend|combine|rescale"
@@ -99,7 +98,7 @@ def may_change(key: str, value: Any) -> bool:
 
 
 def is_neutral(value: Any) -> bool:
-    """Whether a value says that there is nothing, or one of it."""
+    """Whether a value means that there is none of something, or one."""
     if isinstance(value, list | dict):
         return all(is_neutral(one) for one in (value.values() if isinstance(value, dict) else value))
     if isinstance(value, str):

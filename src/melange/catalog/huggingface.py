@@ -23,7 +23,7 @@ _CONTEXT = (
     "max_position_embeddings", "n_positions", "n_ctx", "seq_length", "max_seq_len", "model_max_length",
     "max_sequence_length", "context_length", "max_position_embedding",
 )  # fmt: skip
-# What transformers assumes where a published file is silent.
+# Defaults of transformers for keys that a published file omits.
 _DEFAULTS_BY_TYPE: Mapping[str, Json] = {
     "gemma2": {"vocab_size": 256_000, "head_dim": 256, "sliding_window": 4096, "max_position_embeddings": 8192},
     "gemma3_text": {
@@ -38,7 +38,7 @@ _DEFAULTS_BY_TYPE: Mapping[str, Json] = {
     "cohere2": {"sliding_window": 4096, "sliding_window_pattern": 4},
     "falcon": {"max_position_embeddings": 2048},
 }
-# ... and where it is silent of the text of a multimodal model (LLaVA).
+# Defaults of transformers for keys that a multimodal model (LLaVA) omits in its text part.
 _NESTED_DEFAULTS_BY_TYPE: Mapping[str, Json] = {
     "llama": {
         "hidden_size": 4096,
@@ -59,7 +59,7 @@ _TIED_TYPES = {
     "qwen2_5_omni_text", "qwen3_vl_moe_text", "recurrent_gemma", "smollm3", "starcoder2", "vaultgemma", "xglm", "youtu",
     "zaya",
 }  # fmt: skip
-# Whatever the file says, two matrices are loaded.
+# Types that load two matrices whatever the file says.
 _UNTIED_TYPES = {"nemotron_h", "bailing_hybrid", "kimi_linear", "inkling_text", "inkling2_text", "inkling2_loop_text"}
 _TEXT_KEYS = (
     "text_config",
@@ -88,7 +88,7 @@ _ENCODER_DECODERS = {
     "prophetnet",
     "trocr", "whisper", "musicgen", "musicgen_melody", "moshi", "t5", "mt5", "led", "m2m_100", "speecht5",
 }  # fmt: skip
-# Types whose configuration need not say it: states have no length, and biases by distance were trained to one.
+# Types whose configuration may omit the context length: states have none, and biases by distance were trained to one.
 _CONTEXT_BY_TYPE = {
     "mamba": 1_048_576,
     "mamba2": 1_048_576,
@@ -96,7 +96,7 @@ _CONTEXT_BY_TYPE = {
     "recurrent_gemma": 8192,
     "bloom": 2048,
 }
-# Types whose text is read without the towers where no architecture is named, as transformers does.
+# Types of which transformers reads only the text, without the towers, if no architecture is named.
 _TEXT_ALONE = {"qwen3_5", "qwen3_5_moe", "qwen4_exp", "llama4", "mllama", "dots3_note", "emu3", "gemma4_unified"}
 _UNCOVERED = {
     "longcat_flash": "two attentions in one layer",
@@ -116,16 +116,16 @@ _LEARNED_POSITIONS = {"gpt2": 0, "gpt-sw3": 0, "gpt_bigcode": 0, "gpt_neo": 0, "
 
 
 def read_model(path: str | Path) -> Model:
-    """Shape of a model from its ``config.json`` in Hugging Face form, and ``hf_quant_config.json`` beside it.
+    """Shape of a model from its ``config.json`` in Hugging Face form, and from ``hf_quant_config.json`` next to it.
 
-    Decoders with multi-head, grouped-query or multi-head latent attention, sliding windows, linear attention and
+    Covers decoders with multi-head, grouped-query or multi-head latent attention, sliding windows, linear attention and
     state-space layers, and mixtures of experts; towers of multimodal models count as weights. Layers that only predict
     ahead (``num_nextn_predict_layers``) are left out, and sparse attention counts as dense: an upper limit.
 
     Parameters
     ----------
     path
-        The file, or the folder that holds it.
+        The file, or its folder.
 
     Raises
     ------
@@ -136,7 +136,7 @@ def read_model(path: str | Path) -> Model:
     place = path_of(path)
     if place.is_dir():
         place = place / "config.json"
-    content = read_json(place, infinity=True)  # transformers writes Infinity under keys that say nothing of the shape
+    content = read_json(place, infinity=True)  # transformers writes Infinity under keys unrelated to the shape
     with reading(f"{place}", "a model's config.json"):
         return _model_of(content, place)
 
@@ -151,7 +151,7 @@ def _model_of(content: Any, place: Path) -> Model:
     config = Config(text, place, f"{holder.prefix}{key}.") if key else Config(text, place)
     whole = holder if key else config
     if around:
-        # Of models that speak too the engines serve the part that reads and writes.
+        # For models that also speak, the engines serve the part that reads and writes text.
         outside.ignore("talker_config", "code2wav_config", "token2wav_config", "model_type", "torch_dtype", "dtype")
     kind = config.text("model_type")
     _check_supported(config, content, kind)
@@ -166,7 +166,7 @@ def _model_of(content: Any, place: Path) -> Model:
 
 
 def _shape(config: Config, whole: Config, content: Json, kind: str, place: Path) -> tuple[dict[str, Any], Any]:
-    """Fields of the model, and its layers kind by kind."""
+    """Fields of the model, and its kinds of layers."""
     layers, hidden = count_layers(config), config.number("hidden_size", "n_embd", "n_embed", "d_model", least=1)
     context = _context(config, whole, kind)
     vocabulary = config.number(*_VOCABULARY, least=1)
@@ -174,7 +174,7 @@ def _shape(config: Config, whole: Config, content: Json, kind: str, place: Path)
     beside = _quantization_beside(place)
     scheme = read_scheme(content, dict(config.items()), beside, str(place))
     kinds = layer_kinds(reading.drafts, scheme)
-    # Of a multimodal model the outer configuration decides, as in transformers, unless its text is read alone.
+    # For a multimodal model the outer configuration decides, as in transformers, unless its text is read alone.
     inner = config.flag(*_TIED, default=kind in _TIED_TYPES)
     outer = whole.flag(*_TIED, default=inner)
     tied = (inner if _is_text_alone(whole) else outer) and kind not in _UNTIED_TYPES
@@ -209,12 +209,12 @@ def _context(config: Config, whole: Config, kind: str) -> int:
 
 
 def _is_text_alone(whole: Config) -> bool:
-    """Whether no architecture is named and the type's own is that of its text."""
+    """Whether no architecture is named and the default architecture of the type is its text part."""
     return not whole.value("architectures") and whole.text("model_type") in _TEXT_ALONE
 
 
 def _towers(whole: Config, config: Config, hidden: int) -> int:
-    """Weights beside the language model; none where the architecture is of text alone."""
+    """Weights in addition to the language model; none if the architecture is text only."""
     names = whole.value("architectures") or []
     is_text = bool(names) and all("CausalLM" in str(name) for name in names)
     if (is_text and whole is config) or _is_text_alone(whole):
@@ -229,7 +229,7 @@ def _before_head(kind: str, hidden: int) -> int:
 
 
 def _quantization_beside(place: Path) -> Json | None:
-    """``hf_quant_config.json`` of the same folder."""
+    """``hf_quant_config.json`` in the same folder."""
     beside = place.parent / (place.name.removesuffix("config.json") + "hf_quant_config.json")
     if not place.name.endswith("config.json") or not beside.is_file():
         return None
@@ -240,7 +240,7 @@ def _quantization_beside(place: Path) -> Json | None:
 
 
 def _ignore_known(config: Config, whole: Config) -> None:
-    """Keys that are read elsewhere, or whose layers are no part of serving: those that only predict ahead."""
+    """Ignore keys that are read elsewhere, and keys of layers that only predict ahead: serving does not use them."""
     repeated = dict(config.items())
     if whole is not config:
         whole.ignore(*(key for key, value in whole.items() if key in repeated and repeated[key] == value))
@@ -256,9 +256,10 @@ def _ignore_known(config: Config, whole: Config) -> None:
 
 
 def _text_part(content: Json) -> tuple[Json, str, str]:
-    """The language model's own configuration, with what transformers assumes where the file is silent.
+    """The language model's own configuration, completed with the defaults of transformers.
 
-    With it the key of what is around it, and its key there; both empty where they are the file itself.
+    Also the key of the enclosing configuration, and the key of the language model in it; both are empty if the file
+    itself is the configuration.
     """
     around, holder = "", content
     if isinstance(content.get("thinker_config"), dict):
@@ -275,7 +276,7 @@ def _text_part(content: Json) -> tuple[Json, str, str]:
 
 
 def _flattened(config: Json) -> Json:
-    """DBRX and MPT nest what is about attention and experts."""
+    """DBRX and MPT nest the keys about attention and experts; this flattens them."""
     inner = {key: config.get(key) for key in ("attn_config", "ffn_config")}
     parts = {key: one for key, one in inner.items() if isinstance(one, dict)}
     if not parts or config.get("model_type") not in ("dbrx", "mpt"):
@@ -290,7 +291,7 @@ def _flattened(config: Json) -> Json:
 
 
 def _check_supported(config: Config, content: Json, kind: str) -> None:
-    """Refuse what is no decoder that engines serve with a KV cache of its own."""
+    """Reject a model that is not a decoder which engines serve with its own KV cache."""
     if content.get("is_encoder_decoder") or kind in _ENCODER_DECODERS:
         key = "is_encoder_decoder" if content.get("is_encoder_decoder") else "model_type"
         raise config.fault(key, f"{kind}: encoder-decoder models are not supported")
@@ -309,7 +310,7 @@ def _check_supported(config: Config, content: Json, kind: str) -> None:
 
 
 def _model_name(place: Path) -> str:
-    """The folder's name, or the hub name where the file lies in the hub's own cache."""
+    """The folder's name, or the hub name if the file lies in the hub's own cache."""
     for part in place.resolve().parts:
         if part.startswith("models--"):
             return part.removeprefix("models--").replace("--", "/", 1)

@@ -1,4 +1,4 @@
-"""Which layer is what: attention over all tokens or within a window, a state of constant size, a feed-forward alone."""
+"""The kind of each layer: attention over all tokens or within a window, a constant-size state, or only feed-forward."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MIXER_BY_WORD = {
     "full": FULL,
     "global": FULL,
     "global_attention": FULL,
-    # Sparse attention reads some of the cache and keeps all of it: counted as attention over all tokens.
+    # Sparse attention reads some of the cache and keeps all of it: it counts as attention over all tokens.
     "indexed_attention": FULL,
     "deepseek_sparse_attention": FULL,
     "sparse_attention": FULL,
@@ -39,9 +39,9 @@ _MIXER_BY_WORD = {
     "mlp": NONE,
     "moe": NONE,
 }
-# Letters of Nemotron-H's pattern, and the words they stand for.
+# Letters of Nemotron-H's pattern, and the corresponding words.
 _WORD_BY_LETTER = {"M": "mamba", "*": "attention", "-": "mlp", "E": "moe"}
-# Keys that say by rule what ``layer_types`` says layer by layer.
+# Keys that state by a rule what ``layer_types`` states layer by layer.
 _RULES = (
     "sliding_window_pattern", "_sliding_window_pattern", "full_attention_interval", "global_attn_every_n_layers",
     "attn_layer_period", "attn_layer_offset", "attn_layer_indices", "full_attn_idxs", "no_rope_layers",
@@ -49,7 +49,7 @@ _RULES = (
     "hybrid_override_pattern", "local_layer_ids", "attention_layers", "attention_types", "hybrid_layer_ids",
     "prefix_dense_sliding_window_pattern", "window_attn_skip_freq", "layer_switch",
 )  # fmt: skip
-_MOST_LAYERS = 10_000  # a slip of the pen, beyond
+_MOST_LAYERS = 10_000  # a larger number is a typing error
 _STATED = ("layer_types", "layers_block_type", "attention_layers")
 _WINDOWS = (
     "sliding_window", "attention_chunk_size", "sliding_window_size", "attention_window_size", "window_size",
@@ -59,18 +59,18 @@ _WINDOWS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What every layer is (L).
+    """The kind of every layer (L).
 
     Parameters
     ----------
     mixers
         One of the words above.
     windows
-        Tokens that a layer with a window looks back; 0 for the others.
+        Number of past tokens that a layer with a window attends to; 0 for the others.
     words
-        What the configuration calls layers that are a mixer or a feed-forward alone (Nemotron-H); else empty.
+        The configuration's words for layers that are only a mixer or only a feed-forward (Nemotron-H); otherwise empty.
     is_stated
-        Whether the configuration names every layer, so that keys of designs that no layer has change nothing.
+        Whether the configuration names every layer: keys of designs that no layer has then change nothing.
     """
 
     mixers: tuple[str, ...]
@@ -80,12 +80,12 @@ class Rules:
 
     @property
     def is_full(self) -> tuple[bool, ...]:
-        """Which layers look back all the way."""
+        """Which layers attend to all tokens."""
         return tuple(mixer not in {SLIDING, SLIDING_HYBRID} for mixer in self.mixers)
 
 
 def count_layers(config: Config) -> int:
-    """How many layers there are; a pattern that names each of them counts them too."""
+    """Number of layers; a pattern that names each layer also gives their number."""
     keys = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
     pattern = config.value("hybrid_override_pattern", "layers_block_type")
     if config.value(*keys) is None and isinstance(pattern, str | list):
@@ -97,19 +97,19 @@ def count_layers(config: Config) -> int:
 
 
 def read_rules(config: Config, kind: str, layers: int) -> Rules:
-    """What every layer is.
+    """The kind of every layer.
 
     Raises
     ------
     InputError
-        For a pattern that is not known, or that names too few layers.
+        A pattern is unknown, or names too few layers.
     """
     words = _words(config, kind, layers)
     if unknown := sorted(set(words) - set(_MIXER_BY_WORD)):
         key = next((one for one in ("layer_types", "layers_block_type", "block_types") if one in config), "layer_types")
         raise config.fault(key, f"layers of type {', '.join(unknown)} are not supported")
     mixers = [_MIXER_BY_WORD[word] for word in words]
-    if kind == "gpt_neo":  # engines keep all tokens of its local layers
+    if kind == "gpt_neo":  # engines keep all tokens for its local layers
         mixers = [FULL] * layers
     if kind == "falcon_h1":
         mixers = [HYBRID] * layers
@@ -125,7 +125,7 @@ def read_rules(config: Config, kind: str, layers: int) -> Rules:
 
 
 def _windows(config: Config, kind: str, layers: int, mixers: list[str]) -> tuple[int, ...]:
-    """The window of each layer, where it has one."""
+    """The window of each layer; 0 without a window."""
     config.ignore(*_WINDOWS, "use_sliding_window")
     if not any(mixer in {SLIDING, SLIDING_HYBRID} for mixer in mixers):
         return (0,) * layers
@@ -135,7 +135,7 @@ def _windows(config: Config, kind: str, layers: int, mixers: list[str]) -> tuple
 
 
 def _words(config: Config, kind: str, layers: int) -> tuple[str, ...]:
-    """What each layer is called, in the words of ``layer_types``."""
+    """The name of each layer, in the words of ``layer_types``."""
     pattern = config.value("hybrid_override_pattern")
     if isinstance(pattern, str):
         return _letters(config, pattern, layers)
@@ -163,7 +163,7 @@ def _letters(config: Config, pattern: str, layers: int) -> tuple[str, ...]:
 
 
 def _by_list(config: Config, kind: str, layers: int) -> tuple[str, ...]:
-    """A list of numbers for layers: which have attention, or a window."""
+    """Rules given as a list of layer numbers: the layers with attention, or with a window."""
     if config.value("hybrid_layer_pattern") is not None:
         numbers = config.by_layer(layers, "hybrid_layer_pattern")
         return tuple("sliding_attention" if number else "full_attention" for number in numbers)
@@ -186,7 +186,7 @@ def _by_list(config: Config, kind: str, layers: int) -> tuple[str, ...]:
 
 
 def _by_state(config: Config, kind: str, layers: int) -> tuple[str, ...]:
-    """Attention in some layers and a state in the others, by a period."""
+    """Attention in some layers and a state in the others, with a fixed period."""
     if config.value("full_attention_interval", "layer_group_size") is not None:
         every = config.number("full_attention_interval", "layer_group_size", least=1)
         return tuple("linear_attention" if (layer + 1) % every else "full_attention" for layer in range(layers))
@@ -202,7 +202,7 @@ def _by_state(config: Config, kind: str, layers: int) -> tuple[str, ...]:
 
 
 def _by_window(config: Config, kind: str, layers: int) -> tuple[str, ...]:
-    """A window in all layers, or in all but some, by each family's own rule."""
+    """A window in all or most layers, by each family's own rule."""
     if config.value(*_WINDOWS) is None:
         config.ignore(*_RULES)
         return ()
@@ -233,7 +233,7 @@ def _by_window(config: Config, kind: str, layers: int) -> tuple[str, ...]:
 
 
 def _chunked(config: Config, layers: int) -> tuple[str, ...]:
-    """Llama 4: layers without rotary positions look back all the way."""
+    """Llama 4: layers without rotary positions attend to all tokens."""
     config.ignore("no_rope_layer_interval", "no_rope_layers")
     listed = config.value("no_rope_layers")
     if isinstance(listed, list) and listed:

@@ -1,10 +1,10 @@
-"""The layers of a model, kind by kind: their weights, what they cache of a token, and what they keep of a request."""
+"""The kinds of layers of a model: their weights, cache per token, and state per request."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-# Bytes of one stored value. Four-bit formats carry their scales: AWQ and GPTQ one 16-bit scale and one 4-bit zero
+# Bytes of one stored value. Four-bit formats include their scales: AWQ and GPTQ one 16-bit scale and one 4-bit zero
 # for each group of 128 (4.156 bits), MXFP4 one 8-bit scale for each block of 32 (4.25 bits).
 BYTES_BY_DTYPE = {
     "bf16": 2.0,
@@ -18,18 +18,18 @@ BYTES_BY_DTYPE = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
-    """Matrices of one layer that are stored and multiplied alike.
+    """Matrices of one layer that are stored and multiplied in the same way.
 
     Parameters
     ----------
     parameters
-        How many values.
+        Number of values.
     dtype
-        Data type they are stored in.
+        Data type of storage.
     bits
-        Bits of a value with its share of scales and zeros; 0: as usual for the data type.
+        Bits of a value with its share of scales and zeros; 0: the usual number for the data type.
     multiplied
-        Data type in which they are multiplied where the accelerator can.
+        Data type of multiplication, if the accelerator supports it.
     """
 
     parameters: int
@@ -39,7 +39,7 @@ class Weights:
 
     @property
     def stored_bytes(self) -> float:
-        """Memory that they take, scales included [bytes]."""
+        """Memory of the matrices, scales included [bytes]."""
         return self.parameters * (self.bits / 8 if self.bits else BYTES_BY_DTYPE[self.dtype])
 
     def narrowed(self, dtype: str, multiplied: str) -> Weights:
@@ -50,24 +50,24 @@ class Weights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cache:
-    """What one layer caches of the tokens that it has seen.
+    """The cache of one layer for the tokens of a request.
 
     Parameters
     ----------
     heads
-        Heads that are split over accelerators; 0 where every accelerator holds all of it (latent attention).
+        Heads that are split over accelerators; 0 if every accelerator holds the whole cache (latent attention).
     width
         Values of one head and one entry, keys and values together.
     window
         How many of the last tokens are kept [tokens]; 0: all.
     tokens_per_entry
-        Tokens that one entry stands for: 1, or more where the cache is compressed.
+        Tokens per entry: 1, or more if the cache is compressed.
     unfinished_width
-        Values that are kept of each token until its entry is made, where entries stand for several.
+        Values that are kept for each token until its entry is complete, if entries stand for several tokens.
     read_flops
         Operations of one new token on one entry.
     prompt_flops
-        Operations of one prompt token on one earlier token; the latent cache is expanded for them.
+        Operations of one prompt token on one earlier token, for which the latent cache is expanded.
     """
 
     heads: int
@@ -79,11 +79,11 @@ class Cache:
     prompt_flops: int = 0
 
     def values(self, tensor_parallel: int = 1) -> int:
-        """Values of one entry on one accelerator: with more accelerators than heads every one still holds a head."""
+        """Values of one entry on one accelerator: with more accelerators than heads, each still holds one head."""
         return self.width * (-(-self.heads // tensor_parallel) if self.heads else 1)
 
     def held_values(self, tokens: float, tensor_parallel: int = 1) -> float:
-        """Values that are held of a request of that many tokens on one accelerator."""
+        """Values held on one accelerator for a request with this many tokens."""
         kept = min(tokens, self.window) if self.window else tokens
         if self.tokens_per_entry == 1:
             return self.values(tensor_parallel) * kept
@@ -93,26 +93,26 @@ class Cache:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerKind:
-    """Layers that are alike.
+    """Layers of one kind.
 
     Parameters
     ----------
     count
-        How many there are.
+        Number of layers.
     mixer
-        Weights of attention, or of what stands in its place (linear attention, a state-space model, a convolution).
+        Weights of attention, or of its replacement (linear attention, a state-space model, a convolution).
     feed_forward
-        Weights of the feed-forward that every token goes through, shared experts included.
+        Weights of the feed-forward that every token passes through, shared experts included.
     routed
         Weights of all routed experts.
     experts, experts_per_token
-        Routed experts, and how many of them a token visits; 0 for none.
+        Number of routed experts, and how many of them a token visits; 0 for none.
     other_parameters, router_parameters
-        Norms, biases and the like, and the router: what stays in 16 bits.
+        Norms, biases and similar parameters; the router. Both stay in 16 bits.
     caches
-        What it caches of each token.
+        The cache for each token.
     state_values, state_bytes
-        Numbers that it keeps of a request however long it is, and the memory they take [bytes].
+        Number of values kept per request whatever its length, and their memory [bytes].
     """
 
     count: int
@@ -129,21 +129,21 @@ class LayerKind:
 
     @property
     def body(self) -> tuple[Weights, ...]:
-        """Weights that every token goes through."""
+        """Weights that every token passes through."""
         return (*self.mixer, *self.feed_forward)
 
     @property
     def body_parameters(self) -> int:
-        """How many those are, in one layer."""
+        """Number of these weights in one layer."""
         return sum(weights.parameters for weights in self.body)
 
     @property
     def routed_parameters(self) -> int:
-        """Weights of all routed experts of one layer."""
+        """Number of weights of all routed experts in one layer."""
         return sum(weights.parameters for weights in self.routed)
 
     def narrowed(self, dtype: str, multiplied: str) -> LayerKind:
-        """The same layers with their matrices in another data type, where that takes less memory."""
+        """The same layers with their matrices in another data type, if that takes less memory."""
         mixer, feed_forward, routed = (
             tuple(one.narrowed(dtype, multiplied) for one in part)
             for part in (self.mixer, self.feed_forward, self.routed)
@@ -153,18 +153,18 @@ class LayerKind:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KvShape:
-    """A request's KV cache on one accelerator, in whole units: what engines count it in.
+    """The size of a request's KV cache on one accelerator, in the units that engines count.
 
     Parameters
     ----------
     unit_bytes
-        One unit [bytes]: a token in one layer where layers are alike.
+        Size of one unit [bytes]: a token in one layer if all layers are equal.
     full_layers, sliding_layers
-        Units of a token in layers that look back all the way, and in layers with a sliding window.
+        Units per token in layers that attend to all tokens, and in layers with a sliding window.
     window
-        That window [tokens], the longest one where there are several; 0 for none.
+        That window [tokens], the longest if there are several; 0 for none.
     state_units
-        Units that a request takes however long it is.
+        Units per request whatever its length.
     """
 
     unit_bytes: float

@@ -1,4 +1,4 @@
-"""The shape of a language model, and what serving it costs in weights, arithmetic and KV cache."""
+"""The shape of a language model, and its serving cost in weights, arithmetic and KV cache."""
 
 from __future__ import annotations
 
@@ -12,65 +12,64 @@ from melange.catalog.plain_layers import plain_kinds
 from melange.catalog.remembered import remembered
 from melange.errors import InputError
 
-# What a model can be quantized to after its publication.
+# Data types to which a model can be quantized after its publication.
 QUANTIZED_DTYPES = ("fp8", "int8", "int4")
 KV_DTYPES = ("fp8",)
 
 
-# Without slots: what is computed from its fields is kept.
+# No slots: values computed from the fields are cached on the instance.
 @dataclass(frozen=True, kw_only=True)
 class Model:
     """The shape of a language model, as far as serving cost depends on it.
 
-    Biases are left out of every count: they are below 0.1 % of the weights.
+    Biases are excluded from every count: they are below 0.1 % of the weights.
 
     Parameters
     ----------
     name
-        The name people use, as on the Hugging Face hub.
+        The usual name, as on the Hugging Face Hub.
     layers, hidden_size, heads, kv_heads, head_size, intermediate_size, vocabulary_size
         Counts of the decoder; ``intermediate_size`` is that of the dense feed-forward layers.
     max_context
         Longest prompt plus completion [tokens].
     weight_dtype
-        Data type of the weights as published: ``bf16``, ``fp16``, ``fp8``, ``int8``, ``int4``, ``fp4``. A checkpoint in
-        float32 is served in bf16 by every engine, and counts as that.
+        Data type of the weights as published: ``bf16``, ``fp16``, ``fp8``, ``int8``, ``int4``, ``fp4``. All engines
+        serve a float32 checkpoint in bf16, so it counts as bf16.
     kv_dtype
         Data type of the KV cache.
     experts, experts_per_token, expert_intermediate_size, shared_expert_intermediate_size, dense_layers
         Mixture of experts: routed experts of a layer, how many a token visits, their feed-forward width, the total
         width of the experts every token visits, and how many layers are dense. All 0 for a dense model.
     sliding_window, sliding_layers
-        Window of the layers that look back only so far [tokens], and how many layers do; 0 for none.
+        Window of the layers with a limited window [tokens], and the number of these layers; 0 for none.
     kv_lora_rank, qk_rope_head_size, q_lora_rank, qk_nope_head_size, v_head_size
         Multi-head latent attention (DeepSeek); 0 for none.
     tied_embeddings
-        True where input and output embeddings are one matrix.
+        True if input and output embeddings are one matrix.
     gated
-        True where the feed-forward has three matrices (SwiGLU), False where it has two.
+        True if the feed-forward has three matrices (SwiGLU), False if it has two.
     source
         Where the shape comes from.
     attention_weight_dtype
-        Data type of the attention projections where the checkpoint quantizes only the feed-forward (gpt-oss);
+        Data type of the attention projections if the checkpoint quantizes only the feed-forward (gpt-oss);
         empty: as ``weight_dtype``.
     activation_dtype
-        Data type in which the linear layers multiply where the accelerator can: ``fp8`` for weights and activations
-        in fp8, ``bf16`` for weight-only quantization.
+        Data type in which the linear layers multiply, if the accelerator supports it: ``fp8`` for weights and
+        activations in fp8, ``bf16`` for weight-only quantization.
     learned_positions
         Rows of a learned position embedding (GPT-2, OPT); 0 for rotary or none.
     weight_bits
-        Bits of a quantized weight with its scales, where its groups are not as usual for its data type; 0: they are.
+        Bits of a quantized weight with its scales, if its group size is not the usual one for its data type; 0: usual.
     other_parameters
-        Weights that lie in memory and are no part of a step of the decoder: towers for images and sound, tables that
-        are looked up.
+        Weights in memory that a step of the decoder does not use: towers for images and sound, look-up tables.
     layer_kinds
-        The layers, kind by kind, where they are not all as the fields above say (hybrids with a state, layers of
-        different shapes or data types); those are then of most layers. Empty: they are.
+        The kinds of layers, if not all layers match the fields above (hybrids with a state, layers of different shapes
+        or data types); the fields then describe most layers. Empty: all layers match.
 
     Raises
     ------
     InputError
-        A count that is not positive, an unknown data type, experts without their width.
+        A count that is not positive, an unknown data type, experts without a width.
     """
 
     name: str
@@ -112,15 +111,15 @@ class Model:
 
     @cached_property
     def kinds(self) -> tuple[LayerKind, ...]:
-        """The layers, kind by kind."""
+        """The kinds of layers."""
         return self.layer_kinds or plain_kinds(self)
 
     def quantized(self, *, weights: str = "", kv: str = "") -> Model:
-        """The same model with weights or KV cache stored in fewer bytes; itself where they are no fewer.
+        """The same model with weights or KV cache stored in fewer bytes; unchanged if this saves none.
 
         All linear layers of the body and all routed experts are quantized; embeddings, norms, routers and the output
-        head stay in 16 bits. Weights in fp8 are multiplied in fp8 where the accelerator can; those in int8 and int4
-        are unpacked and multiplied in 16 bits (GPTQ, AWQ).
+        head stay in 16 bits. Weights in fp8 are multiplied in fp8 if the accelerator supports it; weights in int8 and
+        int4 are unpacked and multiplied in 16 bits (GPTQ, AWQ).
 
         Parameters
         ----------
@@ -177,9 +176,9 @@ class Model:
 
     @remembered
     def body_parameters(self) -> int:
-        """Linear weights that every token goes through, but for routers and the output head.
+        """Linear weights that every token passes through, without routers and the output head.
 
-        Attention (or what stands in its place) of all layers, dense feed-forward layers and shared experts.
+        Attention (or its replacement) of all layers, dense feed-forward layers and shared experts.
         """
         return sum(kind.count * kind.body_parameters for kind in self.kinds)
 
@@ -190,7 +189,7 @@ class Model:
 
     @remembered
     def parameters(self) -> int:
-        """All weights: linear layers, embeddings, norms, towers; what the model's name counts.
+        """All weights: linear layers, embeddings, norms, towers; the number in the model's name.
 
         >>> from melange.catalog.bundled import find_model
         >>> round(find_model("meta-llama/Llama-2-7b-hf").parameters() / 1e9, 3)
@@ -206,12 +205,12 @@ class Model:
         """Weights that one token is multiplied with: N of ``2 N`` operations per token.
 
         The body, the routers, ``experts_per_token`` routed experts of each layer and the output head. The input
-        embedding is a look-up and does not count; tied or not, the output head does.
+        embedding is a look-up and does not count; the output head counts even if it is tied to it.
 
         Parameters
         ----------
         output_head
-            False for the tokens of a prompt, of which only the last one is turned into a token.
+            False for the tokens of a prompt: the output head runs only for the last one.
 
         >>> from melange.catalog.bundled import find_model
         >>> round(find_model("mistralai/Mixtral-8x7B-Instruct-v0.1").active_parameters() / 1e9, 1)
@@ -228,8 +227,8 @@ class Model:
     def experts_touched(self, tokens: float) -> float:
         """Distinct routed experts of one layer that a batch visits, on average.
 
-        ``experts (1 - (1 - experts_per_token / experts) ** tokens)``: every token draws its experts evenly and
-        independently of the others. Real routers are less even, and touch fewer.
+        ``experts (1 - (1 - experts_per_token / experts) ** tokens)``: every token draws its experts uniformly and
+        independently of the others. Real routers are less uniform, and touch fewer.
 
         >>> from melange.catalog.bundled import find_model
         >>> round(find_model("Qwen/Qwen3-30B-A3B").experts_touched(16), 1)
@@ -243,8 +242,8 @@ class Model:
     def weight_bytes(self) -> float:
         """Memory of all weights, before any split over accelerators [bytes].
 
-        Quantized checkpoints keep embeddings, output head, norms and routers in 16 bits, and so does this count;
-        block scales of fp8 are left out (below 0.1 %), those of 4-bit formats are in.
+        Quantized checkpoints keep embeddings, output head, norms and routers in 16 bits, and so does this count. Block
+        scales of fp8 are excluded (below 0.1 %); those of 4-bit formats are included.
 
         >>> from melange.catalog.bundled import find_model
         >>> round(find_model("meta-llama/Llama-3.1-8B").weight_bytes() / 2**30, 1)
@@ -265,7 +264,7 @@ class Model:
 
     @remembered
     def replicated_bytes(self) -> float:
-        """Of :meth:`weight_bytes`, what every accelerator holds whole: projections to latent queries and keys [bytes].
+        """The part of :meth:`weight_bytes` that each accelerator holds whole: latent query and key projections [bytes].
 
         >>> from melange.catalog.bundled import find_model
         >>> round(find_model("deepseek-ai/DeepSeek-V3").replicated_bytes() / 1e9, 2)
@@ -291,7 +290,7 @@ class Model:
     def weight_bytes_read(self, tokens: float) -> float:
         """Weights that one step over a batch of ``tokens`` tokens reads, on all accelerators together [bytes].
 
-        Body, routers and output head, and of the routed experts the part that the batch touches:
+        Body, routers and output head, and the part of the routed experts that the batch touches:
         ``body + 2 (routers + head) + routed experts_touched(tokens) / experts``.
 
         >>> from melange.catalog.bundled import find_model
@@ -305,20 +304,20 @@ class Model:
     # KV cache and attention
 
     def kv_bytes_per_layer(self, tensor_parallel: int = 1) -> float:
-        """KV cache of one token in one layer on one accelerator [bytes]; where layers differ, their common unit.
+        """KV cache of one token in one layer on one accelerator [bytes]; if layers differ, their common unit.
 
-        ``2 ceil(kv_heads / tp) head_size bytes``: with more accelerators than KV heads every one still holds a head.
+        ``2 ceil(kv_heads / tp) head_size bytes``: with more accelerators than KV heads, each still holds one head.
         Multi-head latent attention: ``(kv_lora_rank + qk_rope_head_size) bytes``, whole on every accelerator.
         """
         return self.kv_shape(tensor_parallel).unit_bytes
 
     @remembered
     def kv_shape(self, tensor_parallel: int = 1) -> KvShape:
-        """What a request takes of the KV cache on one accelerator, in whole units.
+        """The size of a request's KV cache on one accelerator, in whole units.
 
-        A unit is the largest that all layers' caches are multiples of: a token in one layer where layers are alike. Of
-        several windows the longest counts. A state of constant size is split over accelerators like the heads; with it
-        counts what a compressed cache holds of tokens whose entry is not made yet.
+        A unit is the largest size of which all layers' caches are multiples: a token in one layer if layers are equal.
+        If there are several windows, the longest counts. A state of constant size is split over accelerators like the
+        heads; it includes what a compressed cache holds for tokens whose entry is not complete.
         """
         caches = [(kind.count, cache) for kind in self.kinds for cache in kind.caches]
         grain = reduce(lcm, (cache.tokens_per_entry for _, cache in caches), 1)
@@ -338,12 +337,12 @@ class Model:
 
     @remembered
     def state_bytes(self) -> float:
-        """What layers with a state of constant size keep of a request, on all accelerators together [bytes]."""
+        """Memory of constant-size states per request, on all accelerators together [bytes]."""
         return sum(kind.count * kind.state_bytes for kind in self.kinds)
 
     @remembered
     def kv_bytes_per_token(self, tensor_parallel: int = 1) -> float:
-        """KV cache of one token over all layers on one accelerator, within every window [bytes].
+        """KV cache of one token over all layers on one accelerator, if it lies within every window [bytes].
 
         >>> from melange.catalog.bundled import find_model
         >>> find_model("meta-llama/Llama-2-7b-hf").kv_bytes_per_token() / 2**10
@@ -378,8 +377,8 @@ class Model:
     def is_splittable(self, tensor_parallel: int, *, with_experts: bool = True) -> bool:
         """Whether engines can split each layer over ``tensor_parallel`` accelerators.
 
-        Heads must divide evenly, KV heads must divide or be copied evenly, and so must the feed-forward width; that of
-        routed experts only ``with_experts``, for they may lie whole on accelerators instead.
+        The degree must divide heads and feed-forward width; KV heads must divide evenly or be copied evenly. The width
+        of routed experts counts only ``with_experts``: experts may instead lie whole on accelerators.
 
         >>> from melange.catalog.bundled import find_model
         >>> [find_model("Qwen/Qwen2.5-7B-Instruct").is_splittable(degree) for degree in (1, 2, 4, 8)]

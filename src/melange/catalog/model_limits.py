@@ -1,4 +1,4 @@
-"""What the fields of a model's shape may be."""
+"""Limits for the fields of a model's shape."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from melange.catalog.layers import BYTES_BY_DTYPE
 from melange.errors import InputError
 from melange.records import shown, text
 
-# Counts of a shape: a hundred times those of any model, and small enough that products of three are exact as floats.
+# Largest count: a hundred times that of any model, and small enough that products of three are exact as floats.
 _MOST_COUNT = 100_000_000
 _MOST_COUNT_BY_FIELD = {"layers": 10_000, "dense_layers": 10_000, "sliding_layers": 10_000, "experts": 100_000}
 _MOST_COUNT_BY_FIELD |= {"max_context": 1_000_000_000, "learned_positions": 1_000_000_000, "sliding_window": 2**63}
-_MOST_COUNT_BY_FIELD |= {"other_parameters": 10**14}  # parameters themselves, and none of their factors
+_MOST_COUNT_BY_FIELD |= {"other_parameters": 10**14}  # a number of parameters, not one of its factors
 
 
 def check_fields(model: Any, name: str) -> None:
-    """Refuse texts that cannot be shown, and counts that no model has."""
+    """Reject texts that cannot be shown, and counts that are larger than in any model."""
     for one in fields(model):
         value = getattr(model, one.name)
         if isinstance(value, str):
@@ -28,12 +28,12 @@ def check_fields(model: Any, name: str) -> None:
 
 
 def check_shape(model: Any) -> None:
-    """See that the fields of a model fit each other.
+    """Check that the fields of a model are consistent.
 
     Raises
     ------
     InputError
-        A count that is not positive, an unknown data type, experts without their width, layers that do not add up.
+        A count that is not positive, an unknown data type, experts without a width, layers that do not add up.
     """
     for field in ("layers", "hidden_size", "heads", "kv_heads", "head_size", "vocabulary_size", "max_context"):
         if getattr(model, field) < 1:

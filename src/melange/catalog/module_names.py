@@ -1,4 +1,4 @@
-"""Names that checkpoints give to one matrix: lists of quantized and of ignored modules are matched against all."""
+"""The names of one matrix in checkpoints: lists of quantized and ignored modules are matched against all of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ PREFIXES = (
     "", "model.", "model.language_model.", "language_model.model.", "language_model.", "model.text_model.", "backbone.",
     "transformer.", "model.decoder.", "thinker.model.", "model.language_model.model.",
 )  # fmt: skip
-# The block that a matrix is in, by the names that families use for it.
+# The block that holds a matrix, by the names that families use for it.
 _BLOCKS: dict[str, tuple[str, ...]] = {
     "self_attn": ("self_attn", "attention", "attn", "mixer", "linear_attn", "self_attention"),
     "linear_attn": ("linear_attn", "self_attn", "mixer"),
@@ -36,7 +36,7 @@ _SHARED = ("shared_experts", "shared_expert", "shared_mlp")
 
 
 def names_of(layer: int, matrix: str) -> list[str]:
-    """Names of a matrix of one layer, from its own within the layer; what holds the layers goes before them.
+    """Names of a matrix in one layer, from its name within the layer; a prefix before ``layers`` is not included.
 
     >>> "layers.3.mlp.gate_up_proj" in names_of(3, "mlp.gate_proj")
     True

@@ -1,4 +1,4 @@
-"""Which module a pattern of a quantization names: lists of thousands of modules are looked up, not searched."""
+"""Which modules a pattern in a quantization config matches; lists of thousands of modules use look-up, not search."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _OF_ONE_LAYER = re.compile(r"layers\.(\d+)(?=[.*]|$)")
 
 
 def matches(pattern: str, name: str) -> bool:
-    """Whether a pattern names a module or one that holds it: by whole modules, never by part of a name.
+    """Whether a pattern matches a module or a module that contains it: whole names only, never a part of a name.
 
-    ``re:`` before a regular expression, ``*`` for anything, or modules by name.
+    ``re:`` marks a regular expression, ``*`` matches anything, and all else is a list of module names.
 
     >>> matches("model.layers.1", "model.layers.1.self_attn.q_proj"), matches("layers.1", "model.layers.11.mlp.up_proj")
     (True, False)
@@ -32,12 +32,12 @@ def matches(pattern: str, name: str) -> bool:
 
 
 class ModuleRules:
-    """Patterns in the order in which they decide, ready to be asked for one matrix at a time.
+    """Patterns in order of precedence, prepared for look-up of one matrix at a time.
 
     Parameters
     ----------
     patterns
-        The first that names a matrix is its rule.
+        The first pattern that matches a matrix is its rule.
     """
 
     def __init__(self, patterns: Sequence[str]) -> None:
@@ -59,13 +59,13 @@ class ModuleRules:
                 self._anywhere.append((number, plain))
 
     def rule_of(self, layer: int, matrix: str) -> int | None:
-        """Which pattern names a matrix of a layer first; None where none does."""
+        """The index of the first pattern that matches a matrix of a layer; None if none matches."""
         names = names_of(layer, matrix)
         found = [number for name in names for number in self._looked_up(name)]
         wild = [*self._anywhere, *self._by_layer.get(layer, ())]
         found += [number for number, pattern in wild if any(matches(pattern, name) for name in names)]
         for number, pattern in self._expressions:
-            # An expression for any place that speaks of no module around the layers fits whatever is around them.
+            # An expression that may match anywhere and names no module around the layers matches any such module.
             is_anywhere = pattern.startswith("re:.*") and "model" not in pattern and "layers" not in pattern
             prefixes = PREFIXES[:1] if is_anywhere else PREFIXES
             if any(matches(pattern, prefix + name) for prefix in prefixes for name in names):
@@ -73,7 +73,7 @@ class ModuleRules:
         return min(found, default=None)
 
     def _looked_up(self, name: str) -> Iterable[int]:
-        """Patterns without wildcards that are a run of the name's modules."""
+        """Indices of the patterns without wildcards that equal consecutive modules of the name."""
         if not self._by_path:
             return
         parts = name.split(".")
@@ -92,7 +92,7 @@ def _check_expression(pattern: str) -> None:
 
 
 def _without_prefix(pattern: str) -> str:
-    """The pattern from its layers on, whatever the checkpoint calls what holds them."""
+    """The part of the pattern that starts at the layers, without the checkpoint's prefix before them."""
     for prefix in PREFIXES:
         for stack in ("layers.", "h.", "blocks."):
             if pattern.startswith(prefix + stack):

@@ -1,4 +1,4 @@
-"""One accelerator, many names: ours, and those of other people's catalogs."""
+"""The names of an accelerator: ours, and those in other tools' catalogs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import lru_cache
 from melange.catalog.accelerator import Accelerator
 from melange.units import GIB
 
-# A reported memory within this share of ours is the same part: catalogs give nominal, driver or rounded figures.
+# A memory size within this share of ours means the same part: catalogs give nominal, driver or rounded sizes.
 _MEMORY_TOLERANCE = 0.15
 
 
@@ -27,8 +27,8 @@ def _fold(name: str) -> str:
 def find_accelerator(name: str, accelerators: Mapping[str, Accelerator], memory_gib: float | None = None) -> str | None:
     """Our name of an accelerator, from a name in another catalog and its memory, if given [GiB].
 
-    With a memory the name may be that of a family (``A100``) and the member that has about as much is meant; where
-    the name is a single part's, a memory that is 15 % off says that it is another part, and None is the answer.
+    With a memory size, the name may be that of a family (``A100``): the member with about this memory is returned. If
+    the name is that of a single part, a memory size that is off by 15 % means another part, and the result is None.
 
     >>> from melange.catalog.bundled import accelerators
     >>> find_accelerator("A100", accelerators(), memory_gib=40), find_accelerator("h100", accelerators())
@@ -50,7 +50,7 @@ def find_accelerator(name: str, accelerators: Mapping[str, Accelerator], memory_
 
 @lru_cache(maxsize=8)
 def _names(accelerators: tuple[tuple[str, tuple[str, ...]], ...]) -> Mapping[str, tuple[str, ...]]:
-    """Our names by every folded name they answer to: name and aliases; several where a family shares one."""
+    """Our names by folded name or alias; several if the members of a family share one."""
     names: dict[str, tuple[str, ...]] = {}
     for name, aliases in accelerators:
         for alias in (name, *aliases):

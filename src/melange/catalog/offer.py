@@ -13,42 +13,42 @@ from melange.records import record, shown, text
 
 MARKETS = ("on-demand", "spot", "reserved")
 INTERCONNECTS = ("", "nvlink", "pcie")
-# Characters of a name; those of providers have up to 60.
+# Most characters of a name; providers' names have up to 60.
 _MOST_NAME = 500
-# USD/h of an instance, and its accelerators: a thousand times the largest that can be rented. Beyond it, a file is
-# damaged, and sums over instances lose their digits.
+# Most USD/h of an instance, and most accelerators: a thousand times the largest instance for rent. A larger number
+# means that a file is damaged, and sums over instances would lose digits.
 _MOST_COST_PER_H = 1e6
 _MOST_ACCELERATORS = 100_000
-# Instances that are available: more than any cloud has, so that who writes 999999999 for no limit is right.
+# Most available instances: more than any cloud has, so that 999999999 is accepted as "no limit".
 _MOST_INSTANCES = 1_000_000_000
-# Longest term that anybody sells.
+# Longest term that is sold.
 _MOST_YEARS = 5
 # Prices older than this get a caution. If shorter, cautions are too frequent to be read; if longer, plans use outdated
-# prices. A judgment.
+# prices. Chosen by judgment.
 STALE_AFTER_DAYS = 90
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
-    """What can be rented: a whole instance, its accelerators and its price.
+    """Something that can be rented: a whole instance, its accelerators and its price.
 
     Parameters
     ----------
     provider, region, instance_type
-        Who rents it out, where, and what they call it.
+        The provider, its region, and its name for the instance.
     accelerator
         Name of the accelerator.
     accelerators
-        How many the instance holds.
+        Number of accelerators in the instance.
     cost_per_h
         Price of the whole instance [USD/h].
     market
         ``on-demand``, ``spot`` or ``reserved``.
     interconnect
-        What joins the instance's accelerators: ``nvlink`` (or the vendor's like) or ``pcie``; empty: as the
-        accelerator's own datasheet says.
+        The link between the instance's accelerators: ``nvlink`` (or the vendor's equivalent) or ``pcie``; empty: the
+        link in the accelerator's own datasheet.
     max_instances
-        How many are available; None if unknown.
+        Number of available instances; None if unknown.
     source
         Where the price was seen.
     seen
@@ -58,7 +58,7 @@ class Offer:
     upfront_fraction
         Share of a reserved price that is paid upfront, 0-1; None if the file has none.
     carbon_cost_per_h
-        What of ``cost_per_h`` is the price of the instance's emissions, which a plan was told to count [USD/h].
+        The part of ``cost_per_h`` that prices the instance's emissions, if the plan counts them [USD/h].
 
     Raises
     ------
@@ -110,14 +110,14 @@ class Offer:
 
     @property
     def name(self) -> str:
-        """Provider, region, instance type and market, as far as they are known; of a commitment also its terms."""
+        """Provider, region, instance type and market, as far as they are known; for a commitment also its terms."""
         parts = [part for part in (self.provider, self.region, self.instance_type) if part]
         terms = "" if self.term_years is None else f" {self.term_years:g}y"
         terms += "" if self.upfront_fraction is None else f" {self.upfront_fraction:.0%} upfront"
         return "/".join(parts) + ("" if self.market == "on-demand" else f" ({self.market}{terms})")
 
     def is_reserved_for(self, term_years: float, upfront_fraction: float) -> bool:
-        """Whether a reserved price is that of a term and an upfront payment; what it does not say may be any."""
+        """Whether a reserved price has this term and upfront payment; unstated terms match any."""
         is_term = self.term_years in (None, term_years)
         return self.market == "reserved" and is_term and self.upfront_fraction in (None, upfront_fraction)
 
@@ -139,7 +139,7 @@ class Offer:
             "max_instances": self.max_instances,
             "source": self.source,
             "seen": self.seen.isoformat() if self.seen else None,
-            # Of commitments alone: files of others stay as they were.
+            # Only for commitments: files of other offers stay unchanged.
             **({} if self.term_years is None else {"term_years": self.term_years}),
             **({} if self.upfront_fraction is None else {"upfront_fraction": self.upfront_fraction}),
         }
@@ -156,9 +156,9 @@ def stale_prices(offers: Iterable[Offer], today: date) -> tuple[Caution, ...]:
     Parameters
     ----------
     offers
-        The offers that an answer pays for.
+        The offers that an answer uses.
     today
-        The day to count from; an argument, so that the same input gives the same answer.
+        The date from which the age is counted; a parameter, so that the same input gives the same answer.
 
     >>> offer = Offer(provider="aws", region="us-east-1", instance_type="g6.xlarge", accelerator="L4",
     ...               accelerators=1, cost_per_h=0.8048, seen=date(2026, 7, 20))

@@ -1,4 +1,4 @@
-"""Which part a catalog's row is about: the same name means an SXM module to one provider and a PCIe card to another."""
+"""The part that a catalog's row means: one name can be an SXM module at one provider and a PCIe card at another."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from melange.units import GIB
 
 SXM, PCIE, NVL = "SXM", "PCIe", "NVL"
 
-# Our own parts of the families that come in several forms, by form.
+# Our own parts of the families with several forms, by form.
 _PARTS_BY_FORM: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "A100": {SXM: ("A100-40GB", "A100-80GB"), PCIE: ("A100-PCIe-40GB", "A100-PCIe-80GB")},
     "H100": {SXM: ("H100-80GB",), PCIE: ("H100-PCIe-80GB",), NVL: ("H100-NVL-94GB",)},
     "H200": {SXM: ("H200",), NVL: ("H200-NVL",)},
 }
-# What each provider means by a name that says no form. Sources: the providers' own listings of instance types; for
-# RunPod the names that SkyPilot's catalog gives beside them (A100 PCIe), for Shadeform its naming (H100, H100-sxm5).
+# The form that each provider means by a name without one. Sources: the providers' own listings of instance types; for
+# RunPod the names that SkyPilot's catalog gives with them (A100 PCIe), for Shadeform its naming (H100, H100-sxm5).
 _FORM_BY_PROVIDER: Mapping[str, str] = {
     **dict.fromkeys(("runpod", "shadeform", "scaleway", "hyperstack", "ovh", "ovhcloud", "vultr", "cudo"), PCIE),
     **dict.fromkeys(("aws", "gcp", "azure", "oci", "nebius", "lambda", "coreweave", "crusoe", "verda"), SXM),
     **dict.fromkeys(("digitalocean", "together", "gmicloud", "massedcompute", "mithril"), SXM),
 }
-# Shapes that differ from what their provider means otherwise.
+# Instance types whose form differs from their provider's usual one.
 _FORM_BY_SHAPE: tuple[tuple[str, str, str], ...] = (
     ("lambda", r"gpu_[124]x_a100", PCIE),  # Lambda: one, two and four A100 of 40 GB are cards, eight are modules
 )
@@ -34,7 +34,7 @@ _FORM_BY_SHAPE: tuple[tuple[str, str, str], ...] = (
 _PROVIDER_BY_ALIAS = {"lambdalabs": "lambda", "datacrunch": "verda", "do": "digitalocean", "ovhcloud": "ovh"}
 _WORDS = ((PCIE, r"pci-?e"), (NVL, r"nvl(?!ink)"), (SXM, r"sxm|hbm3|nvlink|mega|hgx"))
 _MEMORY_IN_NAME = re.compile(r"[-_ ]?(\d{2,3}) ?GB?\b", re.IGNORECASE)
-_MEMORY_TOLERANCE = 0.15  # as names.py
+_MEMORY_TOLERANCE = 0.15  # as in names.py
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +44,9 @@ class Part:
     Parameters
     ----------
     name
-        Our own name; None where we have no figures of it.
+        Our own name; None if we have no figures for the accelerator.
     is_assumed
-        Whether the form (SXM, PCIe) was said neither by the row nor by its provider's conventions.
+        Whether neither the row nor its provider's conventions state the form (SXM, PCIe).
     """
 
     name: str | None
@@ -54,7 +54,7 @@ class Part:
 
 
 def provider_named(name: str) -> str:
-    """Our own name of a provider that a catalog names its way.
+    """Our own name of a provider, from a catalog's name for it.
 
     >>> provider_named("lambdalabs"), provider_named("aws")
     ('lambda', 'aws')
@@ -66,23 +66,23 @@ def provider_named(name: str) -> str:
 def find_part(
     provider: str, name: str, *, memory_gib: float | None = None, instance_type: str = "", described: str = ""
 ) -> Part:
-    """The accelerator that a row of a catalog is about.
+    """The accelerator that a row of a catalog means.
 
-    The form is taken from the name, then from what else the row says of the accelerator, then from the instance type,
-    then from what its provider is known to mean. Where nothing tells, the SXM module is assumed, and said to be.
+    The form is taken from the name, then from the rest of the row's description, then from the instance type, then from
+    the provider's convention. If none of them gives the form, the SXM module is assumed and marked as such.
 
     Parameters
     ----------
     provider
-        Who rents it out.
+        The provider that rents it out.
     name
-        The accelerator, as the catalog names it.
+        The accelerator, as named in the catalog.
     memory_gib
-        Its memory, where the catalog tells [GiB].
+        Its memory, if the catalog gives it [GiB].
     instance_type
-        What the provider calls the machine.
+        The provider's name for the machine.
     described
-        The accelerator in other words, where the catalog has them.
+        The catalog's description of the accelerator, if there is one.
 
     >>> find_part("runpod", "H100").name, find_part("aws", "H100").name
     ('H100-PCIe-80GB', 'H100-80GB')
@@ -94,7 +94,7 @@ def find_part(
     if (known := part_of(instance_type)) is not None:
         return Part(name=known)
     family = next((one for one in _PARTS_BY_FORM if re.search(rf"(?<![a-z]){one}", name, re.IGNORECASE)), None)
-    # GH200 is a part of its own, and so is GB200.
+    # GH200 is a part of its own, as is GB200.
     if family is None or re.search(r"gh200|gb200", name, re.IGNORECASE):
         return Part(name=_plain(name, memory_gib))
     form = _form_said(name, described, instance_type) or _form_meant(provider_named(provider), instance_type)
@@ -104,14 +104,14 @@ def find_part(
         form = None
     found = _by_memory(forms[form or SXM], told)
     if found is None and form is None:
-        # The memory may tell the form: an H100 of 94 GB is an NVL.
+        # The memory may determine the form: an H100 of 94 GB is an NVL.
         return Part(name=_by_memory(tuple(part for parts in forms.values() for part in parts), told))
-    # Only families of which cards are rented under the bare name leave a doubt.
+    # The form is in doubt only for families whose cards are rented under the bare name.
     return Part(name=found, is_assumed=form is None and found is not None and PCIE in forms)
 
 
 def _form_said(*texts: str) -> str | None:
-    """The form that the first of these texts that says any says."""
+    """The form stated by the first of these texts that states one."""
     for text in texts:
         for form, pattern in _WORDS:
             if re.search(pattern, text, re.IGNORECASE):
@@ -120,7 +120,7 @@ def _form_said(*texts: str) -> str | None:
 
 
 def _form_meant(provider: str, instance_type: str) -> str | None:
-    """The form that a provider means where it says none."""
+    """The form that a provider means if it states none."""
     for owner, pattern, form in _FORM_BY_SHAPE:
         if provider == owner and re.fullmatch(pattern, instance_type, re.IGNORECASE):
             return form
@@ -128,13 +128,13 @@ def _form_meant(provider: str, instance_type: str) -> str | None:
 
 
 def _memory_in(name: str) -> float | None:
-    """The memory that a name says [GiB]."""
+    """The memory stated in a name [GiB]."""
     found = _MEMORY_IN_NAME.search(name)
     return float(found[1]) if found else None
 
 
 def _by_memory(parts: tuple[str, ...], memory_gib: float | None) -> str | None:
-    """The one of these parts that has about this memory; with no memory the only one."""
+    """The part with about this memory; without a memory, the only part."""
     if memory_gib is None:
         return parts[0] if len(parts) == 1 else None
     for part in parts:
@@ -144,7 +144,7 @@ def _by_memory(parts: tuple[str, ...], memory_gib: float | None) -> str | None:
 
 
 def _plain(name: str, memory_gib: float | None) -> str | None:
-    """A part that has one form only, by its name or by its name without the memory in it (``L40S-48GB``)."""
+    """A part with a single form, by its name or by its name without the memory in it (``L40S-48GB``)."""
     found = find_accelerator(name, accelerators(), memory_gib)
     if found is None and (told := _memory_in(name)) is not None:
         found = find_accelerator(_MEMORY_IN_NAME.sub("", name), accelerators(), memory_gib or told)

@@ -1,4 +1,4 @@
-"""The layers of a model whose layers are alike, from the counts that describe it."""
+"""The layers of a model whose layers are equal, from the fields that describe it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from melange.catalog.model import Model
 
 
-@lru_cache(maxsize=64)  # an estimate asks for the layers of its model and its variants thousands of times
+@lru_cache(maxsize=64)  # an estimate reads the layers of its model and its variants thousands of times
 def plain_kinds(model: Model) -> tuple[LayerKind, ...]:
-    """The layers of a model that are all as its fields say, but for windows and for dense layers among experts.
+    """The layers of a model described by its fields, including windows and dense layers among experts.
 
     Grouped-query attention has ``hidden (2 heads + 2 kv_heads) head_size`` weights; multi-head latent attention the
     down and up projections of query and latent KV, and the output (DeepSeek-V2, arXiv 2405.04434, section 2.1).
@@ -22,7 +22,7 @@ def plain_kinds(model: Model) -> tuple[LayerKind, ...]:
     shared = model.shared_expert_intermediate_size
     kinds = []
     for window, within in ((0, model.layers - model.sliding_layers), (model.sliding_window, model.sliding_layers)):
-        # Which of the layers with a window are dense changes no sum.
+        # It changes no sum which of the layers with a window are dense.
         few = min(dense, within) if not window else dense - min(dense, model.layers - model.sliding_layers)
         for count, is_dense in ((few, True), (within - few, False)):
             if count:
@@ -32,7 +32,7 @@ def plain_kinds(model: Model) -> tuple[LayerKind, ...]:
 
 
 def _plain_kind(model: Model, count: int, window: int, width: int, experts: int) -> LayerKind:
-    """Layers of one window and one feed-forward."""
+    """Layers with one window and one feed-forward."""
 
     def stored(parameters: int, is_attention: bool = False) -> tuple[Weights, ...]:
         own = model.attention_weight_dtype if is_attention else ""
@@ -68,7 +68,7 @@ def _attention_parameters(model: Model) -> int:
 
 
 def _plain_cache(model: Model, window: int) -> Cache:
-    """What one layer caches, and the operations of one query token and one token it looks at."""
+    """The cache of one layer, and the operations per query token and attended token."""
     if model.kv_lora_rank:
         return Cache(
             heads=0,

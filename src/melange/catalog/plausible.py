@@ -9,17 +9,17 @@ from melange.catalog.parts import provider_named
 from melange.errors import Caution, some_of
 from melange.units import significant
 
-# A price below the lowest known one of its accelerator by more than this is warned of. Prices of one accelerator lie
-# within a factor of 3 to 7 over providers, and the lowest known one is at the end of that range: 4 finds a tenth
-# of any bundled price, and half of any is left alone. A judgment.
+# A price that is below the lowest known price of its accelerator by more than this factor gets a caution. Prices of one
+# accelerator differ by a factor of 3 to 7 between providers, and the lowest known price is at the end of that range: 4
+# catches a tenth of any bundled price, and accepts half of any. Chosen by judgment.
 _BELOW = 4.0
-# Spot moves more: the price of the same shape by less than this; and where no spot price is known, it is compared with
-# on-demand, of which clouds let it fall to about a tenth.
+# Spot prices vary more: the first factor is for the same instance type; if no spot price is known, the second compares
+# with on-demand, as clouds let spot prices fall to about a tenth of it.
 _SPOT_FALL, _SPOT_DISCOUNT = 8.0, 10.0
-# Larger instances may be cheaper for each accelerator, by half where the small one has a large host: by three times
-# they are a slip.
+# Larger instances may be cheaper per accelerator, by half if the small instance has a large host. A factor
+# of three is a mistake.
 _GROWTH = 3.0
-# ... and twice the accelerators at the price of one are, whatever the host.
+# Twice the accelerators at the price of one is also a mistake, whatever the host.
 _SAME_PRICE = 1.1
 
 
@@ -73,7 +73,7 @@ def implausible_prices(offers: Sequence[Offer], known: Iterable[Offer], place: s
 
 
 def _lowest(known: Iterable[Offer]) -> dict[tuple[str, ...], float]:
-    """The lowest known price of one accelerator [USD/h]: of a shape, of a provider's accelerator, of an accelerator."""
+    """The lowest known price of one accelerator [USD/h]: by instance type, by provider, and over all providers."""
     lowest: dict[tuple[str, ...], float] = {}
     for offer in known:
         price = offer.cost_per_h / offer.accelerators
@@ -83,14 +83,14 @@ def _lowest(known: Iterable[Offer]) -> dict[tuple[str, ...], float]:
 
 
 def _keys(offer: Offer, market: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """What a price is compared under, the nearest first."""
+    """The keys under which a price is compared, the closest first."""
     provider = provider_named(offer.provider)
     shape = (provider, offer.region, offer.instance_type, market)
     return (shape, (provider, offer.accelerator, market), (offer.accelerator, market))
 
 
 def _too_low(offer: Offer, lowest: dict[tuple[str, ...], float]) -> str | None:
-    """What a price is below by far; None where it is not, or nothing is known."""
+    """The reference that a price is far below; None if it is not, or if no reference is known."""
     price = offer.cost_per_h / offer.accelerators
     for known, factor in _references(offer, lowest):
         if price < known / factor:
@@ -100,7 +100,7 @@ def _too_low(offer: Offer, lowest: dict[tuple[str, ...], float]) -> str | None:
 
 
 def _references(offer: Offer, lowest: dict[tuple[str, ...], float]) -> list[tuple[float, float]]:
-    """Known prices of one accelerator [USD/h] that this one is not below by more than the factor beside each."""
+    """Known prices of one accelerator [USD/h], each with the factor by which this price may be below it."""
     on_demand = [lowest[key] for key in _keys(offer, "on-demand") if key in lowest]
     if offer.market != "spot":
         return [(known, _BELOW) for known in on_demand]
@@ -112,7 +112,7 @@ def _references(offer: Offer, lowest: dict[tuple[str, ...], float]) -> list[tupl
 
 
 def _with_smaller(offers: Sequence[Offer]) -> list[tuple[Offer, Offer]]:
-    """Offers whose price does not grow with the number of accelerators, each with a smaller one that shows it."""
+    """Offers whose price does not grow with the number of accelerators, each with the smaller offer that shows it."""
     alike: dict[tuple[str, str, str, str], dict[int, Offer]] = {}
     for offer in offers:
         by_count = alike.setdefault((offer.provider, offer.region, offer.accelerator, offer.market), {})

@@ -1,4 +1,4 @@
-"""Offers read from a price list, with the problems found."""
+"""Offers read from a price list, with the problems found in it."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from melange.errors import Caution, InputError, some_of
 from melange.files import read_text
 from melange.parsing import csv_rows, table_rows
 
-# Faulty rows listed in an error before the rest is counted: enough to see what is wrong. A judgment.
+# Faulty rows listed in an error before the rest is counted: enough to see the problem. Chosen by judgment.
 _SHOWN_FAULTS = 5
-# Characters of a header that are read: those of catalogs have 300.
+# Most characters of a header that are read: headers of catalogs have 300.
 _MOST_HEADER = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PriceList:
-    """Offers of a price list, with what its reader should know.
+    """Offers of a price list, with cautions for its reader.
 
     Parameters
     ----------
     offers
-        What can be rented; the cheapest where zones of one region differ.
+        The offers; if zones of one region differ, the cheapest.
     cautions
         Rows that were left out, and why.
     """
@@ -41,22 +41,22 @@ class PriceList:
 
 @dataclass(slots=True)
 class Faults:
-    """Rows that cannot be used, gathered so that they are reported together.
+    """Unusable rows, collected so that they are reported together.
 
     Parameters
     ----------
     messages
-        What is wrong with each, with its place.
+        The fault of each row, with its place.
     """
 
     messages: list[str] = field(default_factory=list)
 
     def add(self, message: str) -> None:
-        """Remember one."""
+        """Record one fault."""
         self.messages.append(message)
 
     def check(self) -> None:
-        """Raise if there was any: the first few in full, and how many more."""
+        """Raise if there are faults: the first few in full, and the number of the others."""
         if self.messages:
             more = len(self.messages) - _SHOWN_FAULTS
             shown = self.messages[:_SHOWN_FAULTS] + ([f"... and {more} more rows"] if more > 0 else [])
@@ -74,7 +74,7 @@ def rows_of(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def whole_rows_of(path: Path, faults: Faults) -> Iterator[tuple[int, dict[str, str]]]:
-    """The rows of somebody's catalog that have a cell for each column; others, as of a file cut short, are faults."""
+    """Rows of another tool's catalog with a cell for each column; other rows, as in a truncated file, are faults."""
     cells = len(set(columns_of(path)))
     for line, row in rows_of(path):
         if len(row) < cells:
@@ -95,7 +95,7 @@ def columns_of(path: Path) -> list[str]:
 
 
 def positive(text: str, column: str) -> float:
-    """A number above zero, or a ValueError that says what was found."""
+    """A number above zero, or a ValueError that shows the text."""
     try:
         value = float(text)
     except ValueError:
@@ -106,7 +106,7 @@ def positive(text: str, column: str) -> float:
 
 
 def whole(text: str, column: str) -> int:
-    """A whole number above zero, or a ValueError that says what was found."""
+    """An integer above zero, or a ValueError that shows the text."""
     value = positive(text, column)
     if value != int(value):
         raise ValueError(f"{column} must be a whole number, got {text}")
@@ -114,31 +114,31 @@ def whole(text: str, column: str) -> int:
 
 
 def _rows(count: int) -> str:
-    """A number of rows, with the verb that the sentence goes on with."""
+    """A number of rows, with the verb of the sentence."""
     return f"{count:,} row was" if count == 1 else f"{count:,} rows were"
 
 
 @dataclass(slots=True)
 class Gathering:
-    """The offers of somebody's catalog as they come in; of one shape in one region the cheapest stays.
+    """Collects the offers of another tool's catalog; for each instance type and region it keeps the cheapest.
 
-    A row that cannot be used is left out and counted: a catalog is somebody else's, and one slip in it must not keep
-    the other rows from being used.
+    An unusable row is left out and counted: the catalog is not ours, and one mistake in it must not make the other rows
+    unusable.
 
     Parameters
     ----------
     faults
-        Rows that cannot be used.
+        Unusable rows.
     skipped
-        How many rows each accelerator has that we do not know.
+        Number of rows by unknown accelerator.
     flagged
-        How many rows carry each flag that makes their price one that not everybody gets.
+        Number of rows by flag, for flags that mark a price as not available to everyone.
     assumed
-        How many rows of each provider and name say no form (SXM, PCIe), and their provider is not known to mean one.
+        Number of rows by provider and name whose form (SXM, PCIe) neither the row nor a known convention states.
     cheapest
-        The offer that stays, by provider, region, instance type, accelerator, count and market.
+        The offer to keep, by provider, region, instance type, accelerator, count and market.
     parts
-        The part, by all that tells it.
+        The part, by all fields that determine it.
     """
 
     faults: Faults = field(default_factory=Faults)
@@ -151,7 +151,7 @@ class Gathering:
     def accelerator(
         self, provider: str, name: str, memory_gib: float | None, instance_type: str, described: str = ""
     ) -> str | None:
-        """Our own name; None, and counted, where it is not known."""
+        """Our own name; None if it is unknown, which is counted."""
         key = (provider, name, memory_gib, instance_type, described)
         if key not in self.parts:
             self.parts[key] = find_part(
@@ -174,7 +174,7 @@ class Gathering:
         source: str,
         seen: date | None = None,
     ) -> None:
-        """One price of one shape (instance type, accelerator, count)."""
+        """Add one price of one shape (instance type, accelerator, count)."""
         instance_type, accelerator, count = shape
         key = (provider, region, instance_type, accelerator, count, market)
         if key in self.cheapest and self.cheapest[key].cost_per_h <= price:
@@ -200,7 +200,7 @@ class Gathering:
         return PriceList(offers=tuple(self.cheapest.values()), cautions=tuple(self._cautions(path)))
 
     def _cautions(self, path: Path) -> Iterator[Caution]:
-        """What a reader should know about the rows that were left out, and of those that were read with a guess."""
+        """Cautions about rows that were left out, and about rows whose form was assumed."""
         if self.skipped:
             names = ", ".join(name for name, _ in self.skipped.most_common(5))
             more = f" and {len(self.skipped) - 5} others" if len(self.skipped) > 5 else ""

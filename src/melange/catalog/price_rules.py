@@ -1,4 +1,4 @@
-"""Rules that adjust the prices of offers: discounts of one's own, and questions of the kind "H100 spot at -30 %"."""
+"""Rules that adjust the prices of offers: private discounts, and what-if questions such as "H100 spot at -30 %"."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ class PriceRule:
     Parameters
     ----------
     who
-        Which offers, as written: names of an accelerator, provider, region, instance type, market, or a whole offer
-        (``aws/us-east-1/p5.48xlarge``); several separated by spaces must all fit (``H100-80GB spot``).
+        The offers that the rule selects, as written: names of an accelerator, provider, region, instance type, market,
+        or a whole offer (``aws/us-east-1/p5.48xlarge``); several names separated by spaces must all match
+        (``H100-80GB spot``).
     factor
-        What their prices are multiplied by; None where the price itself is set.
+        Factor for their prices; None if the rule sets the price itself.
     price_per_h
-        The price of the instance [USD/h]; None where it is multiplied.
+        The price of the instance [USD/h]; None if the rule has a factor.
     """
 
     who: str
@@ -36,7 +37,7 @@ class PriceRule:
 
     @property
     def change(self) -> str:
-        """What it does, in words.
+        """The change in words.
 
         >>> price_rule("H100-80GB", "-30%").change, price_rule("p5.48xlarge", 40).change
         ('-30%', '40 USD/h')
@@ -44,7 +45,7 @@ class PriceRule:
         return f"{self.price_per_h:g} USD/h" if self.factor is None else f"{100 * (self.factor - 1):+.6g}%"
 
     def price(self, offer: Offer) -> float:
-        """What an offer costs by it [USD/h]."""
+        """The price of an offer after this rule [USD/h]."""
         if self.factor is not None:
             return offer.cost_per_h * self.factor
         assert self.price_per_h is not None
@@ -52,19 +53,19 @@ class PriceRule:
 
 
 def price_rule(who: str, change: str | float) -> PriceRule:
-    """A rule as a service file or a flag writes it.
+    """A rule from a service file or a flag.
 
     Parameters
     ----------
     who
-        Which offers.
+        The offers that the rule selects.
     change
         ``-30%`` or ``+10%``; or a number, the price of the instance [USD/h].
 
     Raises
     ------
     InputError
-        Neither of the two, or a price that is not positive.
+        The change is neither of these, or the price is not positive.
 
     Examples
     --------
@@ -93,26 +94,26 @@ def price_rule(who: str, change: str | float) -> PriceRule:
 def adjusted(
     offers: Sequence[Offer], rules: Sequence[PriceRule], accelerators: Mapping[str, Accelerator]
 ) -> tuple[tuple[Offer, ...], Mapping[str, int]]:
-    """Offers at the prices that rules give them, in the rules' order.
+    """Offers with their prices adjusted by the rules, in the rules' order.
 
     Parameters
     ----------
     offers
-        What may be rented.
+        The offers that may be rented.
     rules
-        Each applies to what the ones before left.
+        Each rule applies to the result of the previous rules.
     accelerators
-        For their other names.
+        The accelerators, for their aliases.
 
     Returns
     -------
     tuple
-        The offers, each with the rules that changed it in its source; and how many each rule changed.
+        The offers, each with the rules that changed it in its source; and the number of offers that each rule changed.
 
     Raises
     ------
     InputError
-        A name that no offer has, names that no offer has together, and a price for an accelerator, which comes in
+        No offer has one of the names, or all names together; or a rule sets a price for an accelerator, which comes in
         instances of several sizes.
     """
     found, counts = list(offers), {}
@@ -137,12 +138,12 @@ def adjusted(
 def selector(
     who: str, offers: Sequence[Offer], accelerators: Mapping[str, Accelerator], place: str
 ) -> Callable[[Offer], bool]:
-    """Whether an offer has all names of ``who``; ``place`` is for errors.
+    """A function that says whether an offer has all names in ``who``; ``place`` is for errors.
 
     Raises
     ------
     InputError
-        A name that no offer has, or names that no offer has together.
+        No offer has one of the names, or all names together.
     """
     whole = _meant(who.strip(), offers, accelerators)
     words = [whole] if whole else [_fields_of(word, offers, accelerators, place) for word in who.split()]
@@ -162,7 +163,7 @@ def _value(offer: Offer, field: str) -> str:
 
 
 def _meant(name: str, offers: Sequence[Offer], accelerators: Mapping[str, Accelerator]) -> tuple[tuple[str, str], ...]:
-    """The fields of an offer in which a name is found, each with the name as it stands there."""
+    """The fields of offers in which a name occurs, each with the name as spelled there."""
     ours = (find_accelerator(name, accelerators) or name).casefold()
     fields = (("accelerator", ours), *((field, name.casefold()) for field in (*_FIELDS[1:], "name")))
     return tuple(one for one in fields if any(_value(offer, one[0]) == one[1] for offer in offers))

@@ -1,8 +1,8 @@
 """Reads the data types of weights, activations and KV cache: by module, by group and by layer.
 
-A checkpoint says how it is quantized in ``quantization_config`` of its ``config.json``, or in ``hf_quant_config.json``
-beside it. Each dialect is read into the same :class:`~melange.catalog.stored.Scheme`, which answers for one module at a
-time.
+A checkpoint states its quantization in ``quantization_config`` of its ``config.json``, or in ``hf_quant_config.json``
+next to it. Each dialect is read into the same :class:`~melange.catalog.stored.Scheme`, which gives the data type of one
+module at a time.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ _DTYPE_BY_TORCH_NAME = {"bfloat16": "bf16", "float16": "fp16", "half": "fp16", "
 
 
 def read_scheme(content: Json, config: Json, beside: Json | None, place: str) -> Scheme:
-    """How the checkpoint is quantized.
+    """The quantization of a checkpoint.
 
     Parameters
     ----------
     content
-        The whole file: quantization and data type may stand at its top.
+        The whole file: quantization and data type may be at its top level.
     config
         The language model's part of it.
     beside
-        ``hf_quant_config.json`` of the same folder, where there is one.
+        ``hf_quant_config.json`` in the same folder, if there is one.
     place
         The file, for errors.
 
     Raises
     ------
     InputError
-        A method of quantization that is not known, or a number that cannot be.
+        The quantization method is unknown, or a number is out of range.
     """
     name = str(next((c[k] for c in (config, content) for k in ("torch_dtype", "dtype") if c.get(k)), ""))
     published = _DTYPE_BY_TORCH_NAME.get(name.removeprefix("torch."), "bf16")
@@ -60,7 +60,7 @@ def read_scheme(content: Json, config: Json, beside: Json | None, place: str) ->
         )
     scheme = read(details, published, place)
     routed = _expert_dtype(config, scheme, place)
-    # What ModelOpt left alone of a checkpoint in fp8 is in fp8 still.
+    # In an fp8 checkpoint, modules that ModelOpt did not quantize remain in fp8.
     is_layered = bool(scheme.rules) and scheme.default is not None and method == "fp8"
     kept = () if is_layered else (*scheme.kept, *_kept(details, place))
     kv = _kv_dtype(details, place) or published
@@ -70,7 +70,7 @@ def read_scheme(content: Json, config: Json, beside: Json | None, place: str) ->
 
 
 def _merged(stated: Json, beside: Json | None) -> Json:
-    """ModelOpt nests what it says in ``quantization``; the file beside fills in what the configuration leaves out."""
+    """ModelOpt nests its keys in ``quantization``; the separate file adds keys that the configuration omits."""
     inner = stated.get("quantization")
     merged = {**stated, **inner} if isinstance(inner, dict) else dict(stated)
     other = (beside or {}).get("quantization")
@@ -83,7 +83,7 @@ def _merged(stated: Json, beside: Json | None) -> Json:
 
 
 def _kept(details: Json, place: str) -> tuple[str, ...]:
-    """Modules that every dialect lists as left alone."""
+    """Modules that a dialect lists as not quantized, for all dialects."""
     found: list[str] = []
     for key in (
         "modules_to_not_convert", "ignore", "ignored_layers", "exclude_modules", "exclude", "llm_int8_skip_modules",
@@ -99,7 +99,7 @@ def _kept(details: Json, place: str) -> tuple[str, ...]:
 
 
 def _expert_dtype(config: Json, scheme: Scheme, place: str) -> Stored | None:
-    """Routed experts that are stored apart from the rest (DeepSeek-V4's in four bits)."""
+    """Data type of routed experts that differ from the other weights (DeepSeek-V4's in four bits)."""
     name = config.get("expert_dtype")
     if name in (None, "", "fp8", "bf16", "bfloat16") or scheme.rules:
         return None
@@ -109,7 +109,7 @@ def _expert_dtype(config: Json, scheme: Scheme, place: str) -> Stored | None:
 
 
 def _kv_dtype(details: Json, place: str) -> str:
-    """Data type of the KV cache that the checkpoint comes with scales for; empty: as published."""
+    """Data type of the KV cache for which the checkpoint has scales; empty: as published."""
     algorithm = str(details.get("kv_cache_quant_algo") or "").upper()
     if algorithm in ("FP8", "INT8"):
         return algorithm.casefold()
@@ -134,7 +134,7 @@ def _kv_dtype(details: Json, place: str) -> str:
 
 
 def _of_cache_group(details: Json, place: str) -> Json:
-    """What Quark's older files say of the modules whose output is cached: ``export.kv_cache_group`` names them."""
+    """Settings of cached modules in Quark's older files: ``export.kv_cache_group`` names these modules."""
     group = part_of(details.get("export"), f"{place}.export").get("kv_cache_group") or []
     layers = part_of(details.get("layer_quant_config"), f"{place}.layer_quant_config")
     if not isinstance(group, list):

@@ -1,4 +1,4 @@
-"""The dialects in which checkpoints say how they are quantized, each read into one scheme."""
+"""The dialects in which checkpoints state their quantization, each read into one scheme."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from melange.catalog.stored import Scheme, Stored, checked, floating, integer, p
 from melange.errors import InputError
 from melange.files import Json
 
-# What ModelOpt calls its algorithms: bits of a weight, its group, bits of a group's scale, and the activations' type.
+# ModelOpt's names of algorithms: bits of a weight, its group, bits of a group's scale, and the activations' type.
 _ALGORITHMS: dict[str, tuple[str, float, float, float, str]] = {
     "FP8": ("float", 8, 0, 0, "fp8"),
     "FP8_PB_WO": ("float", 8, 0, 0, "fp8"),
@@ -38,7 +38,7 @@ _ALGORITHMS: dict[str, tuple[str, float, float, float, str]] = {
 
 
 def _algorithm(name: str, group: Any, place: str) -> Stored | None:
-    """What one of ModelOpt's algorithms stores."""
+    """The storage format of one of ModelOpt's algorithms."""
     name = name.upper()
     if name in ("", "NONE", "NO_QUANT"):
         return None
@@ -52,7 +52,7 @@ def _algorithm(name: str, group: Any, place: str) -> Stored | None:
 
 
 def modelopt(details: Json, published: str, place: str) -> Scheme:
-    """NVIDIA's ModelOpt: one algorithm, or one for each module."""
+    """NVIDIA's ModelOpt: one algorithm for all modules, or one for each."""
     algorithm = str(details.get("quant_algo") or "").upper()
     layers = details.get("quantized_layers")
     if algorithm in ("MIXED_PRECISION", "MIXED") or (not algorithm and layers):
@@ -64,7 +64,7 @@ def modelopt(details: Json, published: str, place: str) -> Scheme:
                 raise InputError(f"{place}.quantized_layers.{name}: must be an object, got {one!r}")
             where = f"{place}.quantized_layers.{name}"
             rules.append((name, _algorithm(str(one.get("quant_algo") or ""), one.get("group_size"), where)))
-        # DeepSeek's own checkpoints are in fp8 where ModelOpt has not quantized them further.
+        # DeepSeek's own checkpoints are in fp8 in all modules that ModelOpt has not quantized further.
         base = Stored(dtype="fp8", multiplied="fp8") if str(details.get("quant_method")).casefold() == "fp8" else None
         return Scheme(published=published, default=base, rules=tuple(rules))
     if not algorithm and isinstance(details.get("config_groups"), dict):
@@ -133,9 +133,9 @@ def _mxfp4(details: Json, published: str, place: str) -> Scheme:
 
 
 def _packed(details: Json, published: str, place: str) -> Scheme:
-    """AWQ, GPTQ, AutoRound: whole numbers in groups, with a zero for each group unless symmetric; modules may differ.
+    """AWQ, GPTQ, AutoRound: integers in groups, with a zero for each group unless symmetric; modules may differ.
 
-    Files of GPTQ hold zeros even then; engines do not keep them.
+    GPTQ files hold zeros even if they are symmetric; engines drop these.
     """
     bits = checked(details.get("bits", details.get("w_bit", 4)), f"{place}.bits")
     group = checked(details.get("group_size", details.get("q_group_size", 128)) or 0, f"{place}.group_size", least=-1)
@@ -156,7 +156,7 @@ def _packed(details: Json, published: str, place: str) -> Scheme:
 
 
 def _bitsandbytes(details: Json, published: str, place: str) -> Scheme:
-    """bitsandbytes: 8 bits, or 4 in blocks of 64 with a scale of 32 bits, or of 8 where it is quantized again."""
+    """bitsandbytes: 8 bits, or 4 in blocks of 64 with a 32-bit scale, or an 8-bit scale if scales are quantized too."""
     if details.get("load_in_8bit") or details.get("_load_in_8bit"):
         return Scheme(published=published, default=Stored(dtype="int8"))
     if not details.get("load_in_4bit") and not details.get("_load_in_4bit"):
@@ -166,7 +166,7 @@ def _bitsandbytes(details: Json, published: str, place: str) -> Scheme:
 
 
 def _quark(details: Json, published: str, place: str) -> Scheme:
-    """AMD's Quark: one configuration for all modules, and others for some."""
+    """AMD's Quark: one configuration for all modules, with exceptions for some."""
     common = details.get("global_quant_config")
     default = _quark_part(common, f"{place}.global_quant_config")
     rules = []
@@ -206,7 +206,7 @@ def _quark_part(part: Any, place: str) -> Stored | None:
 
 
 def _torchao(details: Json, published: str, place: str) -> Scheme:
-    """torchao: a type by name, with its group; or one for each module."""
+    """torchao: a named type with its group, or one for each module."""
     stated = details.get("quant_type")
     if isinstance(stated, dict) and "default" in stated:
         stated = stated["default"]
@@ -224,8 +224,8 @@ def _torchao(details: Json, published: str, place: str) -> Scheme:
     return Scheme(published=published, default=_torchao_type({"_type": name, "_data": data}, place))
 
 
-# Types of torchao by how their names begin, the longest that fits: kind, bits (0: as weight_dtype says), usual group,
-# and what they are multiplied in.
+# Types of torchao by the longest prefix of their names: kind, bits (0: stated by weight_dtype), usual group, and data
+# type of multiplication.
 _TORCHAO: dict[str, tuple[str, float, float, str]] = {
     "int4": ("int", 4, 128, ""),
     "int4dynamicactivationint4": ("int", 4, 128, ""),
@@ -249,7 +249,7 @@ _TORCHAO: dict[str, tuple[str, float, float, str]] = {
 
 
 def _torchao_type(one: Any, place: str) -> Stored | None:
-    """What one of torchao's types stores."""
+    """The storage format of one of torchao's types."""
     if not isinstance(one, dict):
         return None
     stated = str(one.get("_type") or "")
@@ -268,7 +268,7 @@ def _torchao_type(one: Any, place: str) -> Stored | None:
 
 
 def _torchao_bits(data: Json, place: str) -> float:
-    """Bits of a weight whose type is named apart: ``uint4``, ``torch.int4``, ``float4_e2m1fn_x2``."""
+    """Bits of a weight whose type has its own key: ``uint4``, ``torch.int4``, ``float4_e2m1fn_x2``."""
     stated = next((data[key] for key in ("weight_dtype", "dtype", "elem_dtype", "bit_width") if key in data), None)
     stated = stated.get("_data", stated) if isinstance(stated, dict) else stated
     found = re.search(r"(?:int|float)?(\d+)", str(stated))
@@ -278,7 +278,7 @@ def _torchao_bits(data: Json, place: str) -> float:
 
 
 def _hqq(details: Json, published: str, place: str) -> Scheme:
-    """Half-quadratic quantization: a scale and a zero of 16 bits for each group."""
+    """Half-quadratic quantization: a 16-bit scale and a 16-bit zero for each group."""
     stated = part_of(details.get("quant_config"), f"{place}.quant_config")
     part = part_of(stated.get("weight_quant_params"), f"{place}.quant_config.weight_quant_params") or details
     bits = checked(part.get("nbits", 4), f"{place}.nbits")
@@ -292,7 +292,7 @@ def _experts_int8(details: Json, published: str, place: str) -> Scheme:
 
 
 def _int8(details: Json, published: str, place: str) -> Scheme:
-    """8 bits a channel."""
+    """8 bits, with a scale per channel."""
     return Scheme(published=published, default=Stored(dtype="int8"))
 
 

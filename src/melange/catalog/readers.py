@@ -19,7 +19,7 @@ from melange.catalog.shapes import interconnect
 from melange.errors import InputError, unknown
 from melange.files import path_of
 
-# Columns of an own price list: the first name is ours, the others are what people call it.
+# Columns of the user's own price list: the first name is ours, the others are common names for the same.
 _ALIASES_BY_COLUMN: Mapping[str, tuple[str, ...]] = {
     "provider": ("provider", "cloud", "vendor"),
     "region": ("region", "location"),
@@ -40,33 +40,33 @@ _MARKET_BY_WORD = {"": "on-demand", "ondemand": "on-demand", "preemptible": "spo
 
 
 def read_offers(path: str | Path) -> tuple[Offer, ...]:
-    """Offers of a price list: an own table, or a catalog of SkyPilot or gpuhunt.
+    """Offers of a price list: the user's own table, or a catalog of SkyPilot or gpuhunt.
 
     Parameters
     ----------
     path
         A CSV file with the columns of :class:`~melange.catalog.offer.Offer` (``accelerator`` and ``cost_per_h``, the
-        price of the whole instance [USD/h], are needed; ``accelerators`` is 1 where absent), or a catalog of SkyPilot
-        or gpuhunt: one of its files, or the folder.
+        price of the whole instance [USD/h], are required; ``accelerators`` is 1 if absent), or a catalog of SkyPilot or
+        gpuhunt: one of its files, or the folder.
 
     Raises
     ------
     InputError
-        The file cannot be read or lacks a column; or rows of an own table whose price is not above zero, whose
-        accelerator is not known and the like: several together, each with file and line. Such rows of a catalog are
-        left out and counted, unless all are.
+        The file cannot be read or lacks a column; or rows of the user's own table are faulty: a price that is not above
+        zero, an unknown accelerator and so on. Several rows are reported together, each with file and line. Faulty rows
+        of a catalog are left out and counted, unless all rows are faulty.
     """
     return read_price_list(path).offers
 
 
 def read_price_list(path: str | Path) -> PriceList:
-    """The same as :func:`read_offers`, with cautions: skipped rows, implausible prices."""
+    """The same as :func:`read_offers`, with cautions about skipped rows and implausible prices."""
     found = read_catalog(path_of(path))
     return replace(found, cautions=(*found.cautions, *implausible_prices(found.offers, offers(), str(path))))
 
 
 def read_catalog(place: Path) -> PriceList:
-    """A price list of any known format, without checks of its prices."""
+    """A price list in any known format, without checks of its prices."""
     if place.is_dir():
         return _read_folder(place)
     if not place.is_file():
@@ -86,7 +86,7 @@ _READERS = ((skypilot.COLUMNS, skypilot.read_skypilot), (gpuhunt.COLUMNS, gpuhun
 
 
 def _read_folder(folder: Path) -> PriceList:
-    """A catalog of SkyPilot or gpuhunt, of whichever version is the latest for each provider."""
+    """A catalog of SkyPilot or gpuhunt, in the latest version for each provider."""
     paths = sorted(folder.rglob("*.csv"), key=_version_of)
     columns = {path: set(columns_of(path)) for path in paths}
     for needed, read in _READERS:
@@ -101,23 +101,23 @@ def _read_folder(folder: Path) -> PriceList:
 
 
 def _provider_of(path: Path) -> str:
-    """The provider that a catalog's file is about: ``aws.csv`` and ``aws/vms.csv`` are of aws."""
+    """The provider of a catalog's file: ``aws.csv`` and ``aws/vms.csv`` are both for aws."""
     return path.resolve().parent.name if path.stem in {"vms", "instances"} else path.stem
 
 
 def _version_of(path: Path) -> tuple[int, str]:
-    """The version in a SkyPilot path, and the path: later versions come later."""
+    """The version in a SkyPilot path, and the path: for sorting, later versions last."""
     versions = [int(part[1:]) for part in path.parts if re.fullmatch(r"v\d+", part)]
     return (versions[-1] if versions else 0, str(path))
 
 
 def read_own_table(path: Path) -> tuple[Offer, ...]:
-    """Offers of an own table, whatever else it looks like."""
+    """Offers of the user's own table, even if it looks like another format."""
     return _read_table(path, set(columns_of(path))).offers
 
 
 def _read_table(path: Path, columns: set[str]) -> PriceList:
-    """An own price list."""
+    """Read the user's own price list."""
     named = {
         column: next((name for name in names if name in columns), None) for column, names in _ALIASES_BY_COLUMN.items()
     }
@@ -145,7 +145,7 @@ def _read_table(path: Path, columns: set[str]) -> PriceList:
 
 
 def _offer_of(cells: Mapping[str, str], path: str) -> Offer:
-    """One row of an own price list."""
+    """One row of the user's own price list."""
     name = find_accelerator(cells["accelerator"], accelerators())
     if name is None:
         raise unknown("accelerator", cells["accelerator"], accelerators())
@@ -179,12 +179,12 @@ def _offer_of(cells: Mapping[str, str], path: str) -> Offer:
 
 
 def _term(text: str) -> float | None:
-    """A term in years, or a ValueError that says what was found."""
+    """A term in years, or a ValueError that shows the text."""
     return positive(text, "term_years") if text else None
 
 
 def _fraction(text: str) -> float | None:
-    """A share, or a ValueError that says what was found."""
+    """A share, or a ValueError that shows the text."""
     if not text:
         return None
     try:
@@ -194,7 +194,7 @@ def _fraction(text: str) -> float | None:
 
 
 def _day(text: str) -> date | None:
-    """A date, or a ValueError that says what was found."""
+    """A date, or a ValueError that shows the text."""
     try:
         return date.fromisoformat(text) if text else None
     except ValueError:

@@ -1,4 +1,4 @@
-"""Answers of a frozen value that are kept with it."""
+"""Results of methods of a frozen value, cached on the value."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from functools import wraps
 from typing import Any, TypeVar, cast
 
 Method = TypeVar("Method", bound=Callable[..., Any])
-# Where a value without slots keeps them; no field, so that values stay equal.
+# The attribute with the cached results, for values without slots; not a field, so that values stay equal.
 _PLACE = "_remembered"
 
 
 def remembered(method: Method) -> Method:
     """A method of a frozen value without slots, computed once for each set of arguments.
 
-    Caches that are keyed by the value itself would hash all of its fields at every call.
+    A cache with the value itself as key would hash all of its fields at every call.
     """
     name = method.__name__
 

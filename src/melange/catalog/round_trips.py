@@ -1,8 +1,8 @@
-"""How long the way between two places takes: a bundled table of round trips, and figures of one's own.
+"""Round-trip times between two places: a bundled table, and the user's own figures.
 
 The table (``data/round_trips.csv``) has medians over the 30 days before 9 April 2024 between Azure's regions, as
-Microsoft publishes them ("Azure network round-trip latency statistics", read on 26 November 2026). Regions of other
-providers in the same part of a country stand at the same place.
+published by Microsoft ("Azure network round-trip latency statistics", read on 26 November 2026). Regions of other
+providers in the same part of a country count as the same place.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from melange.files import read_text
 from melange.parsing import table_rows
 from melange.units import MS_PER_S
 
-# What lies between users and a region at their own place, and between two regions of one place [s]: a judgment.
+# Round trip between users and a region at the same place, and between two regions at one place [s]. Chosen by judgment.
 NEAR_S = 0.01
 _COLUMNS = ("from", "to", "ms")
-# Where regions stand.
+# The place of each region.
 _PLACES: Mapping[str, str] = {
     "us-east-1": "virginia",
     "us-east4": "virginia",
@@ -72,17 +72,17 @@ Trips = Mapping[tuple[str, str], float]
 
 @cache
 def bundled_trips() -> Trips:
-    """Round trips between places, both ways [s]."""
+    """Round trips between places, in both directions [s]."""
     return _both_ways(table("round_trips.csv"), "round_trips.csv")
 
 
 def read_trips(path: Path) -> Trips:
-    """Round trips from a table of one's own: columns ``from``, ``to`` and ``ms``, of regions, places or any names [s].
+    """Round trips from the user's own table: columns ``from``, ``to`` and ``ms``, for regions, places or any names [s].
 
     Raises
     ------
     InputError
-        A file that cannot be read, a missing column, or a row that is no round trip.
+        The file cannot be read, a column is missing, or a row is not a round trip.
     """
     return _both_ways(read_text(path), str(path))
 
@@ -108,9 +108,9 @@ def _both_ways(text: str, place: str) -> Trips:
 
 
 def round_trip_s(start: str, end: str, own: Trips) -> float | None:
-    """The round trip between two places or regions [s]; None where no table has it.
+    """The round trip between two places or regions [s]; None if no table has it.
 
-    What is given goes before the bundled table.
+    ``own`` figures take precedence over the bundled table.
 
     >>> round_trip_s("tokyo", "eu-central-1", {}), round_trip_s("us-east-1", "eastus", {})
     (0.223, 0.01)
@@ -124,12 +124,12 @@ def round_trip_s(start: str, end: str, own: Trips) -> float | None:
 
 
 def check_place(name: str, own: Trips, where: str) -> None:
-    """Refuse a place that no table knows.
+    """Reject a place that is in no table.
 
     Raises
     ------
     InputError
-        Naming the nearest known ones.
+        The place is unknown; the error gives the nearest known ones.
     """
     known = {*_PLACES, *(start for start, _ in bundled_trips()), *(start for start, _ in own)}
     if name not in known:

@@ -1,4 +1,4 @@
-"""From a configuration to layers: each one drafted by itself, then given data types and counted by kind."""
+"""From a configuration to layers: each is drafted, given data types, and counted by kind."""
 
 from __future__ import annotations
 
@@ -39,24 +39,24 @@ from melange.catalog.stored import Scheme, Stored
 
 _ATTENDS = {FULL, SLIDING, HYBRID, SLIDING_HYBRID}
 _STATES = {STATE, HYBRID, SLIDING_HYBRID}
-# Types whose states are as wide as the heads of attention.
+# Types whose states are as wide as the attention heads.
 _HEADS_OF_STATES = {"minimax", "recurrent_gemma"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """A model's layers as its configuration describes them.
+    """A model's layers as described by its configuration.
 
     Parameters
     ----------
     drafts
         Each layer (L).
     heads, feed_forward
-        What most of them have.
+        Heads and feed-forward of every layer.
     latent
         Ranks and widths of multi-head latent attention, as fields of the model; empty for none.
     other_parameters
-        Weights beside the layers that are only looked up.
+        Weights outside of the layers that are only looked up.
     """
 
     drafts: tuple[Draft, ...]
@@ -105,7 +105,7 @@ def read_drafts(config: Config, kind: str, layers: int, hidden: int, vocabulary:
 
 
 def _heads(config: Config, kind: str, layers: int, hidden: int, rules: Rules) -> Heads:
-    """Heads of each layer; one where none has any."""
+    """Heads of each layer; a single head if no layer has attention."""
     if "o_lora_rank" in config:
         query, size = (config.number(*HEADS),) * layers, (config.number("head_dim"),) * layers
         config.ignore(*KV_HEADS, "qk_rope_head_dim")
@@ -118,7 +118,7 @@ def _heads(config: Config, kind: str, layers: int, hidden: int, rules: Rules) ->
 
 
 def _feed_forward(config: Config, kind: str, layers: int, hidden: int, rules: Rules) -> FeedForward:
-    """Widths of each layer; 0 where a model has no feed-forward."""
+    """Widths of each layer; 0 if a model has no feed-forward."""
     none = (0,) * layers
     if kind in {"mamba", "mamba2", "falcon_mamba"} or "block_configs" in config:
         config.ignore("intermediate_size", "hidden_act")
@@ -131,7 +131,7 @@ def _feed_forward(config: Config, kind: str, layers: int, hidden: int, rules: Ru
 def _mix(
     draft: Draft, config: Config, kind: str, layers: int, hidden: int, rules: Rules, heads: Heads, layer: int
 ) -> None:
-    """Attention of one layer, or what stands in its place."""
+    """Add the attention of one layer, or its replacement."""
     mixer, window = rules.mixers[layer], rules.windows[layer]
     if mixer in _ATTENDS and config.value("kv_lora_rank"):
         attend_latent(draft, config, kind, hidden, layers, layer, window)
@@ -158,7 +158,7 @@ def _mix(
 
 
 def _has_indexer(config: Config, layers: int, layer: int) -> bool:
-    """Whether a layer picks what it attends to by an index of its own; layers may share the one before."""
+    """Whether a layer selects tokens to attend to by its own index; layers may share the index of an earlier one."""
     part = config.part("sparse_attention_config")
     config.ignore("index_topk", "index_topk_freq", "index_topk_pattern", "index_skip_topk_offset", "index_block_size")
     config.ignore("index_topk_blocks", "index_local_blocks", "index_share_for_mtp_iteration")
@@ -180,7 +180,7 @@ def _has_indexer(config: Config, layers: int, layer: int) -> bool:
 
 
 def _by_words(rules: Rules, of: FeedForward) -> FeedForward:
-    """The same where layers are a mixer or a feed-forward alone: experts only in the layers named so."""
+    """The same, if layers are only a mixer or only a feed-forward: experts only in the layers named for them."""
     if not rules.words:
         return of
     is_moe = [word == "moe" for word in rules.words]
@@ -208,14 +208,14 @@ def _latent(config: Config) -> dict[str, int]:
 
 
 def layer_kinds(drafts: Sequence[Draft], scheme: Scheme) -> tuple[LayerKind, ...]:
-    """Layers with their data types, those that are alike counted together."""
+    """Layers with their data types; equal layers are counted together."""
     stored = scheme.reader()
     counted = Counter(_typed(draft, layer, stored) for layer, draft in enumerate(drafts))
     return tuple(replace(kind, count=count) for kind, count in counted.items())
 
 
 def _typed(draft: Draft, layer: int, reader: Callable[[int, str, bool], Stored]) -> LayerKind:
-    """One layer with data types."""
+    """One layer with its data types."""
     parts: dict[str, Counter[tuple[str, float, str]]] = {part: Counter() for part in (MIXER, FEED_FORWARD, ROUTED)}
     for matrix in draft.matrices:
         stored = reader(layer, matrix.name, matrix.part == ROUTED)
@@ -243,7 +243,7 @@ def _typed(draft: Draft, layer: int, reader: Callable[[int, str, bool], Stored])
 
 
 def are_alike(these: Sequence[LayerKind], those: Sequence[LayerKind]) -> bool:
-    """Whether layers add up to the same: their mixers, feed-forwards and caches, whichever goes with which."""
+    """Whether two lists of layers have the same mixers, feed-forwards and caches in total, in any combination."""
 
     def parts(kinds: Sequence[LayerKind]) -> Counter[object]:
         found: Counter[object] = Counter()
@@ -264,7 +264,7 @@ def are_alike(these: Sequence[LayerKind], those: Sequence[LayerKind]) -> bool:
 
 
 def plain_fields(reading: Reading, kinds: Sequence[LayerKind], scheme: Scheme) -> dict[str, Any]:
-    """Fields of the model that say what most of its layers are."""
+    """Fields of the model that describe most of its layers."""
     heads, of = reading.heads, reading.feed_forward
     windows = [(max(cache.window for cache in kind.caches), kind.count) for kind in kinds if kind.caches]
     sliding = sum(count for window, count in windows if window)
@@ -292,7 +292,7 @@ def plain_fields(reading: Reading, kinds: Sequence[LayerKind], scheme: Scheme) -
 
 
 def _types(kinds: Sequence[LayerKind], scheme: Scheme) -> dict[str, Any]:
-    """Data types of most weights, and of the attention where they differ."""
+    """Data types of most weights, and of the attention if they differ."""
     linear: Counter[tuple[str, float, str]] = Counter()
     mixers: Counter[tuple[str, float, str]] = Counter()
     for kind in kinds:

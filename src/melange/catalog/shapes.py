@@ -1,4 +1,4 @@
-"""What a cloud's instance type says of its accelerators: which part it is, and what joins several of them."""
+"""Facts in a cloud's instance type about its accelerators: the part, and the link between several of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from melange.catalog.accelerator import Accelerator
 
-# Shapes that carry an accelerator otherwise than its own link says. Sources: the clouds' machine type pages.
+# Instance types with another link than that of their accelerator. Sources: the clouds' machine type pages.
 _INTERCONNECTS: tuple[tuple[str, str], ...] = (
     (r"p[3-6]\w*[.-]", "nvlink"),  # AWS P3 to P6: NVLink or NVSwitch
     (r"g[4-7]\w*\.", "pcie"),  # AWS G4 to G7e
@@ -17,7 +17,7 @@ _INTERCONNECTS: tuple[tuple[str, str], ...] = (
     (r"standard_nd", "nvlink"),  # Azure ND
     (r"standard_n[cv]", "pcie"),  # the rest of NC and NV
 )
-# Shapes whose part catalogs call by the family's name.
+# Instance types for which catalogs give only the family's name.
 _PARTS: tuple[tuple[str, str], ...] = (
     (r"standard_nc\w*_a100_v4", "A100-PCIe-80GB"),
     (r"standard_nc\w*_h100_v5", "H100-NVL-94GB"),
@@ -25,9 +25,10 @@ _PARTS: tuple[tuple[str, str], ...] = (
 
 
 def interconnect(instance_type: str, accelerator: Accelerator, accelerators: int) -> str:
-    """``nvlink`` (or the vendor's like) or ``pcie``; empty for a single accelerator.
+    """``nvlink`` (or the vendor's equivalent) or ``pcie``; empty for a single accelerator.
 
-    A bridge between two cards is an option that few clouds take up: without word of it, they meet over PCIe.
+    A bridge between two cards is an option that few clouds use: unless an instance type is known to have one, PCIe is
+    assumed.
 
     >>> from melange.catalog.bundled import accelerators
     >>> interconnect("g6e.12xlarge", accelerators()["L40S"], 4)
@@ -45,7 +46,7 @@ def interconnect(instance_type: str, accelerator: Accelerator, accelerators: int
 
 
 def part_of(instance_type: str) -> str | None:
-    """The accelerator that this shape is known to carry; None where its catalog's own name is to be believed.
+    """The accelerator that this instance type is known to have; None if the catalog's own name is to be used.
 
     >>> part_of("Standard_NC24ads_A100_v4")
     'A100-PCIe-80GB'

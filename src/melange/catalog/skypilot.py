@@ -1,4 +1,4 @@
-"""Reads the catalogs of SkyPilot: ``catalogs/v8/aws/vms.csv``, ``aws.csv``, one file a cloud."""
+"""Reads the catalogs of SkyPilot: ``catalogs/v8/aws/vms.csv``, ``aws.csv``, one file per cloud."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from melange.catalog.price_list import Gathering, PriceList, positive, whole, wh
 from melange.units import GIB, MIB
 
 COLUMNS = {"instancetype", "acceleratorname", "acceleratorcount", "price", "region"}
-# Google's catalog prices host and accelerators apart; an accelerator row names no host: these are the ones it fits.
+# Google's catalog prices hosts and accelerators separately; a row of an accelerator names no host: these hosts fit.
 _HOSTS: Mapping[tuple[str, int], str] = {
     **{("A100", count): f"a2-highgpu-{count}g" for count in (1, 2, 4, 8)},
     ("A100", 16): "a2-megagpu-16g",
@@ -29,30 +29,30 @@ _HOSTS: Mapping[tuple[str, int], str] = {
 _MEMORY = re.compile(r"SizeInMiB\W+(\d+(?:\.\d+)?)")
 _NAME = re.compile(r"'Name': '([^']*)'")
 _MARKETS = (("price", "on-demand"), ("spotprice", "spot"))
-# Providers whose rows give the memory of all accelerators of the instance.
+# Providers whose rows give the total memory of all accelerators of the instance.
 _MEMORY_OF_ALL = ("vast",)
-# Below this a memory "in MiB" is one in GiB: RunPod and Shadeform write 80.
+# A memory "in MiB" below this is in GiB: RunPod and Shadeform write 80.
 _LEAST_MIB = 1024
 
 
 def read_skypilot(files: Mapping[str, Path], folder: Path) -> PriceList:
     """Offers of a SkyPilot catalog.
 
-    On-demand and spot prices; an empty price means that there is none, and so does a spot price of 0. Rows without
-    accelerator are left out; so are accelerators priced without the machine that holds them, except where their host is
-    in the file too. Rows that cannot be used (a share of an accelerator, a price of 0) are left out and counted.
+    On-demand and spot prices; an empty price, or a spot price of 0, means that there is none. Rows without an
+    accelerator are left out, and so are accelerators priced without their machine, unless the file also has the host.
+    Unusable rows (a fraction of an accelerator, a price of 0) are left out and counted.
 
     Parameters
     ----------
     files
         The file of each cloud.
     folder
-        Where they lie, for messages.
+        The folder of these files, for messages.
 
     Raises
     ------
     InputError
-        No row that can be used; the first faulty ones together, each with file and line.
+        No row can be used; the error lists the first faulty rows, each with file and line.
     """
     gathering = Gathering()
     for provider, path in files.items():
@@ -105,12 +105,12 @@ def _read_row(
 
 
 def _is_absent(cell: str | None, market: str) -> bool:
-    """Whether a cell says that there is no such price: Vast writes 0.00 where it sells no spot."""
+    """Whether a cell means that there is no such price: Vast writes 0.00 if it sells no spot."""
     return not cell or (market == "spot" and re.fullmatch(r"0+(\.0*)?", cell) is not None)
 
 
 def _memories_gib(info: str, provider: str, count: int) -> tuple[float, ...]:
-    """What a GpuInfo may mean as the memory of one accelerator [GiB], the likeliest first; none where it says none."""
+    """Possible memory sizes of one accelerator in a GpuInfo [GiB], the most likely first; empty if it has none."""
     found = _MEMORY.search(info)
     if found is None:
         return ()
@@ -122,12 +122,12 @@ def _memories_gib(info: str, provider: str, count: int) -> tuple[float, ...]:
 
 @lru_cache(maxsize=1024)
 def _is_known(provider: str, name: str, memory_gib: float, instance_type: str, described: str) -> bool:
-    """Whether we have figures of an accelerator of that memory."""
+    """Whether we have figures for an accelerator with this memory."""
     part = find_part(provider, name, memory_gib=memory_gib, instance_type=instance_type, described=described)
     return part.name is not None
 
 
 def _described(described: str) -> str:
-    """What a GpuInfo calls the accelerator, which may say more than the column: ``A100 PCIe``."""
+    """The name of the accelerator in a GpuInfo, which may be more exact than the column: ``A100 PCIe``."""
     found = _NAME.search(described)
     return found[1] if found else ("" if "{" in described else described)

@@ -1,4 +1,4 @@
-"""Public price catalogs: their addresses, and how their files are fetched into a folder."""
+"""Public price catalogs: their addresses, and how to fetch their files into a folder."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Source:
     Parameters
     ----------
     base_url
-        What its addresses start with.
+        Common prefix of its addresses.
     directory_by_provider
-        What it calls the providers it has, by our own name; empty where one file holds all of them.
+        Its names of the providers that it has, by our own names; empty if one file holds all of them.
     files
-        Their places in the folder and how each is fetched, for a base URL and some of these directories.
+        The paths of its files in the folder and how to fetch each, for a base URL and some of these directories.
     """
 
     base_url: str
@@ -43,7 +43,7 @@ def _skypilot(base: str, directories: Collection[str]) -> _Files:
 
 
 def _gpuhunt(base: str, directories: Collection[str]) -> _Files:
-    """gpuhunt, version 3: for each provider the name of its latest version, and an archive of one table."""
+    """gpuhunt, version 3: for each provider the name of its latest version, and an archive with one table."""
     for name in directories:
         yield f"{name}.csv", lambda name=name: _gpuhunt_table(base, name)  # type: ignore[misc]
 
@@ -62,7 +62,7 @@ def _gpuhunt_table(base: str, provider: str) -> bytes:
     return found
 
 
-# Where Karpenter's providers keep the prices that they start with.
+# Paths of the initial prices of Karpenter's providers.
 _KARPENTER = {
     "aws": "aws/karpenter-provider-aws/main/pkg/providers/pricing/zz_generated.pricing_aws.go",
     "azure": "Azure/karpenter-provider-azure/main/pkg/providers/pricing/zz_generated.pricing.go",
@@ -71,7 +71,7 @@ _KARPENTER = {
 
 
 def _karpenter(base: str, directories: Collection[str]) -> _Files:
-    """Karpenter's providers: a generated file each."""
+    """Karpenter's providers: a generated file for each."""
     for name in directories:
         path = _KARPENTER[name]
         yield f"{name}/{PurePosixPath(path).name}", lambda path=path: fetch(f"{base}/{path}")  # type: ignore[misc]
@@ -127,12 +127,12 @@ def download(
     mirror
         Another base URL for the same files.
     providers
-        Those to fetch, by our own names; a source that has one file for all is fetched whole.
+        The providers to fetch, by our own names; a source with one file for all is fetched whole.
 
     Returns
     -------
     tuple
-        The files that came, and one sentence for each that did not.
+        The files that were fetched, and one sentence for each that was not.
     """
     if source not in SOURCES:
         files: _Files = iter(_files_of_url(source).items())
@@ -148,7 +148,7 @@ def download(
         except InputError as error:
             faults.append(str(error))
             if isinstance(error, UnreachableError) and not paths:
-                break  # without a network every file would run into the timeout
+                break  # without a network, every further file would run into the timeout
             continue
         path = folder / place
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -158,7 +158,7 @@ def download(
 
 
 def _files_of_url(url: str) -> dict[str, Callable[[], bytes]]:
-    """The file at a URL, or the tables of an archive, under names that say their provider."""
+    """The file at a URL, or the tables of an archive, with file names that include the provider."""
     try:
         content = fetch(url)
     except InputError as error:
@@ -170,12 +170,12 @@ def _files_of_url(url: str) -> dict[str, Callable[[], bytes]]:
             return {"failed": _raising(error)}
     parts = PurePosixPath(urlsplit(url).path).parts
     name = parts[-1].removesuffix(".gz") if len(parts) > 1 else "prices"
-    # ec2.shop answers for one region, which its file does not name.
+    # ec2.shop answers for one region, which the content does not name.
     if region := parse_qs(urlsplit(url).query).get("region"):
         parts, name = ("/",), re.sub(r"[^\w-]", "", region[0])
     suffix = _suffix(content)
     stem = name if name.endswith(suffix) else f"{name}{suffix}"
-    # vms.csv is told by the folder that it is in.
+    # The provider of vms.csv is the name of its folder.
     return {"/".join([*parts[-2:-1], stem] if len(parts) > 2 else [stem]): _returning(content)}
 
 
@@ -199,12 +199,12 @@ def _suffix(content: bytes) -> str:
 
 
 def unpacked(content: bytes, place: str) -> dict[str, bytes]:
-    """The CSV files of an archive, by name, whatever folders they are in.
+    """The CSV files of an archive by name, without their folders.
 
     Raises
     ------
     InputError
-        A damaged archive, or one that unpacks to more than 64 MB.
+        The archive is damaged, or expands to more than 64 MB.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:

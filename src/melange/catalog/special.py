@@ -1,4 +1,4 @@
-"""Families whose layers follow rules of their own: compressed attention, and blocks that are listed one by one."""
+"""Families with special layers: compressed attention, and blocks that are listed one by one."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from melange.catalog.drafts import MIXER, Draft
 from melange.catalog.layers import Cache
 
 _COMPRESSION_BY_WORD = {"heavily_compressed_attention": 128, "compressed_sparse_attention": 4, "sliding_attention": 0}
-_OVERLAPPING = 4  # tokens of an entry below which entries overlap by one, and are picked by an index
+_OVERLAPPING = 4  # with up to this many tokens per entry, entries overlap by one and are selected by an index
 
 
 def compressed_ratios(config: Config, layers: int) -> tuple[int, ...]:
-    """Tokens that one entry of each layer's cache stands for (DeepSeek-V4); 0 in layers with a window alone."""
+    """Tokens per entry of each layer's cache (DeepSeek-V4); 0 in layers with only a window."""
     stated = config.value("compress_ratios")
     words = config.words(layers, "layer_types")
     rates = config.part("compress_rates")
@@ -28,7 +28,7 @@ def compressed_ratios(config: Config, layers: int) -> tuple[int, ...]:
 
 
 def attend_compressed(draft: Draft, config: Config, hidden: int, tokens_per_entry: int) -> None:
-    """One key for all heads, the last ones as they are and all in compressed form (DeepSeek-V4)."""
+    """One key for all heads: recent tokens uncompressed, and all tokens in compressed form (DeepSeek-V4)."""
     heads, size = config.number(*HEADS), config.number("head_dim")
     queries, groups, outputs = (config.number(key) for key in ("q_lora_rank", "o_groups", "o_lora_rank"))
     draft.add(
@@ -59,7 +59,7 @@ def attend_compressed(draft: Draft, config: Config, hidden: int, tokens_per_entr
 
 
 def _compress(draft: Draft, hidden: int, size: int, tokens: int, name: str, flops: int) -> None:
-    """One entry for some tokens, weighted by a gate; until it is made, both are kept of each token."""
+    """Several tokens in one entry, weighted by a gate; until it is complete, both are kept for each token."""
     width = size * (2 if tokens <= _OVERLAPPING else 1)
     draft.add(MIXER, **{f"{name}.kv_proj": hidden * width, f"{name}.gate_proj": hidden * width})
     draft.other_parameters += tokens * width
@@ -74,14 +74,14 @@ def _compress(draft: Draft, hidden: int, size: int, tokens: int, name: str, flop
         )
     )
     if tokens <= _OVERLAPPING:
-        draft.keep(tokens * size, 2.0)  # the entry before, with its gate
+        draft.keep(tokens * size, 2.0)  # the previous entry, with its gate
         draft.keep(tokens * size, 4.0)
 
 
 def read_blocks(
     config: Config, layers: int, hidden: int, query: int
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """KV heads, windows and feed-forward width of each layer that ``block_configs`` lists; 0 for what a layer lacks.
+    """KV heads, windows and feed-forward width of each layer in ``block_configs``; 0 for parts that a layer lacks.
 
     Raises
     ------
@@ -113,7 +113,7 @@ def read_blocks(
         elif "intermediate_size" in feed:
             widths.append(feed.number("intermediate_size", least=1))
         else:
-            # As DeciLM rounds it: two thirds of the factor, to the next multiple of 256.
+            # Rounded as in DeciLM: two thirds of the factor, up to the next multiple of 256.
             widths.append(256 * -(-int(2 * feed.ratio("ffn_mult") * hidden / 3) // 256))
         whole.check_unread()
     return tuple(heads), tuple(windows), tuple(widths)

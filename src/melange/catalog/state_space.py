@@ -1,6 +1,6 @@
 """Layers that keep a state of constant size instead of a cache: linear attention, state-space models, convolutions.
 
-States are kept in 32 bits unless the configuration says otherwise, and convolutions' last inputs in 16.
+States are stored in 32 bits unless the configuration says otherwise, and the last inputs of convolutions in 16.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ def _state_bytes(config: Config) -> float:
 
 
 def keep_state(draft: Draft, config: Config, kind: str, hidden: int, heads: Heads, layer: int) -> None:
-    """Whichever of these designs the configuration has the keys of.
+    """Add the state of the design that the configuration's keys describe.
 
     Raises
     ------
     InputError
-        For a layer whose design none of the keys tells.
+        No key determines the design of the layer.
     """
     if "conv_L_cache" in config:
         _short_convolution(draft, config, hidden)
@@ -49,7 +49,7 @@ def keep_state(draft: Draft, config: Config, kind: str, hidden: int, heads: Head
 
 
 def ignore_states(config: Config) -> None:
-    """Say of the keys of these designs that no layer is of one."""
+    """Ignore the keys of these designs: no layer uses them."""
     config.ignore(
         *(key for key, _ in config.items() if key.startswith(("mamba_", "linear_", "conv_", "ssm_", "block_size")))
     )
@@ -72,7 +72,7 @@ def _gated_delta_net(draft: Draft, config: Config, hidden: int) -> None:
 
 
 def _kimi_delta_attention(draft: Draft, config: Config, kind: str, hidden: int) -> None:
-    """Kimi delta attention (arXiv 2510.26692): its gates have a low rank unless the configuration says otherwise."""
+    """Kimi delta attention (arXiv 2510.26692): its gates are low-rank unless the configuration says otherwise."""
     part = config.part("linear_attn_config")
     own = config if "linear_num_heads" in config else part
     heads = own.number("linear_num_heads", "num_heads")
@@ -105,7 +105,7 @@ def _lightning(draft: Draft, hidden: int, heads: Heads, layer: int) -> None:
         self_attn__output_gate=hidden * width,
         self_attn__out_proj=width * hidden,
     )
-    draft.keep(width * heads.size[layer], _CONVOLUTION_BYTES)  # as engines keep it: in the model's own type
+    draft.keep(width * heads.size[layer], _CONVOLUTION_BYTES)  # engines store it in the model's own data type
 
 
 def _real_gated_unit(draft: Draft, config: Config, hidden: int, heads: Heads, layer: int) -> None:
@@ -175,6 +175,6 @@ def _short_convolution(draft: Draft, config: Config, hidden: int) -> None:
 
 
 def _convolve(draft: Draft, channels: int, kernel: int) -> None:
-    """A convolution along the tokens, one kernel a channel: its weights, and the last inputs that it keeps."""
+    """Add a convolution along the tokens, one kernel per channel: its weights, and the last inputs that it keeps."""
     draft.other_parameters += channels * kernel
     draft.keep(channels * kernel, _CONVOLUTION_BYTES)

@@ -1,4 +1,4 @@
-"""How weights are stored: numbers of a few bits with scales for groups of them, by module and by layer."""
+"""How weights are stored: low-bit values with scales for groups of them, by module and by layer."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from melange.errors import InputError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """How weights are stored and multiplied.
+    """The storage format of weights, and the data type of their multiplication.
 
     Parameters
     ----------
     dtype
-        Data type, as :class:`~melange.catalog.layers.Weights` has it.
+        Data type, as in :class:`~melange.catalog.layers.Weights`.
     bits
-        Bits of a value with scales and zeros; 0: as usual for the data type.
+        Bits of a value with scales and zeros; 0: the usual number for the data type.
     multiplied
-        Data type in which they are multiplied; empty: that of the model as published.
+        Data type of multiplication; empty: that of the model as published.
     """
 
     dtype: str
@@ -32,22 +32,22 @@ class Stored:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scheme:
-    """How a checkpoint is quantized.
+    """The quantization of a checkpoint.
 
     Parameters
     ----------
     published
-        Data type of what is not quantized.
+        Data type of weights that are not quantized.
     default
-        What every linear layer is stored in that no rule names; None: as published.
+        Format of all linear layers without a rule; None: as published.
     rules
-        Patterns of modules, and what they are stored in; the first that matches decides. None: as published.
+        Patterns of modules with their formats; the first that matches decides. None: as published.
     kept
         Patterns of modules that stay as published.
     kv_dtype
         Data type of the KV cache.
     routed
-        What routed experts are stored in that no rule names, where that is not ``default``.
+        Format of routed experts without a rule, if it is not ``default``.
     """
 
     published: str
@@ -58,7 +58,7 @@ class Scheme:
     routed: Stored | None = None
 
     def reader(self) -> Callable[[int, str, bool], Stored]:
-        """What a matrix is stored in, by its layer, its name there and whether it is of routed experts."""
+        """A function that gives the format of a matrix by layer, name and whether it belongs to routed experts."""
         kept = ModuleRules(self.kept)
         rules = ModuleRules([pattern for pattern, _ in self.rules])
 
@@ -78,7 +78,7 @@ class Scheme:
 
 
 def checked(value: Any, place: str, least: float = 0.0) -> float:
-    """A number as a configuration has it, or an error that names its place."""
+    """A number from a configuration, or an error that names its place."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < float("inf"):
         raise InputError(f"{place}: must be a number >= {least:g}, got {value!r}")
     return float(value)
@@ -87,7 +87,7 @@ def checked(value: Any, place: str, least: float = 0.0) -> float:
 def integer(
     bits: float, group: float, *, has_zeros: bool, place: str, multiplied: str = "", scale: float = 16
 ) -> Stored:
-    """Whole numbers of a few bits, with a scale and perhaps a zero for each group; no group: for each channel."""
+    """Low-bit integers with a scale and possibly a zero per group; without a group, per channel."""
     if not 2 <= bits <= 8 or bits != int(bits):
         raise InputError(f"{place}: must be 2 to 8 bits, got {bits:g}")
     extra = (scale + (bits if has_zeros else 0)) / group if group > 0 else 0.0
@@ -96,7 +96,7 @@ def integer(
 
 
 def floating(bits: float, group: float, *, scale: float, multiplied: str, place: str) -> Stored:
-    """Floating point of four or eight bits, with a scale for each group; no group: for each channel or block."""
+    """Floating point of four or eight bits with a scale per group; without a group, per channel or block."""
     if bits not in (4, 6, 8):
         raise InputError(f"{place}: floating point of {bits:g} bits is not supported")
     dtype = "fp4" if bits == 4 else "fp8"
@@ -105,12 +105,12 @@ def floating(bits: float, group: float, *, scale: float, multiplied: str, place:
 
 
 def _unless_usual(bits: float, dtype: str) -> float:
-    """0 where the data type means these bits anyway."""
+    """0 if this is the usual number of bits for the data type; otherwise the number of bits."""
     return 0.0 if abs(bits / 8 - BYTES_BY_DTYPE[dtype]) < 1e-9 else bits
 
 
 def part_of(value: Any, place: str) -> dict[str, Any]:
-    """An object as a configuration has it, empty where it is absent, or an error that names its place."""
+    """An object from a configuration, empty if it is absent, or an error that names its place."""
     if value is None:
         return {}
     if not isinstance(value, dict):

@@ -1,6 +1,6 @@
-"""What multimodal models hold beside their language model: towers for images and sound, and their projectors.
+"""Parts of multimodal models besides the language model: towers for images and sound, and their projectors.
 
-They lie in memory and take no part in a step of the decoder. Their activations are not counted.
+They take memory, but a step of the decoder does not use them. Their activations are not counted.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ _HEADS = (
     "conf_num_attention_heads",
 )
 _MERGE = ("spatial_merge_size", "merge_size")
-# Towers whose feed-forward has three matrices though its activation does not say so.
+# Towers whose feed-forward has three matrices although their activation does not show it.
 _GATED = ("gemma4", "mistral", "pixtral", "qwen2_5_vl", "glm4v", "step")
 
 
 def tower_parameters(content: Config, hidden: int) -> int:
-    """Weights of all towers and projectors; 0 for a model of text alone.
+    """Weights of all towers and projectors; 0 for a text-only model.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def tower_parameters(content: Config, hidden: int) -> int:
     Raises
     ------
     InputError
-        A tower whose width or layers cannot be read.
+        The width or the layers of a tower cannot be read.
     """
     total = 0
     merged = _merged(content)
@@ -72,7 +72,7 @@ def tower_parameters(content: Config, hidden: int) -> int:
 
 
 def _merged(content: Config) -> int:
-    """Patches on a side that become one token, where the configuration says it outside the tower."""
+    """Patches per side that become one token, if the configuration states this outside of the tower."""
     content.ignore("mlp_downsample_ratio")
     ratio = content.ratio("downsample_ratio", default=1.0)
     stated = content.value("spatial_merge_size")
@@ -97,7 +97,7 @@ def _tower(part: Config, hidden: int, merged: int) -> int:
     matrices = 3 if kind.startswith(_GATED) or part.text("hidden_act", "hidden_activation") in {"silu", "swiglu"} else 2
     one = 4 * width * queries + matrices * width * inner + 4 * width + 2 * inner
     if part.value("conf_num_hidden_layers") is not None:
-        one += 2 * width * inner + 3 * width * width  # a conformer has a feed-forward on either side, and a convolution
+        one += 2 * width * inner + 3 * width * width  # a conformer has two feed-forwards, and a convolution between
     channels = part.number("num_channels", "in_channels", "in_chans", default=3)
     patch = part.number("patch_size", default=0) if not isinstance(part.value("patch_size"), list) else 14
     frames = part.number("temporal_patch_size", default=1)
@@ -113,25 +113,25 @@ def _tower(part: Config, hidden: int, merged: int) -> int:
     embedded = width * (channels * patch * patch * frames + positions)
     bands = part.number("num_mel_bins", default=0)
     if bands:
-        # Two convolutions over time, and a place for each frame (Whisper).
+        # Two convolutions over time, and a position embedding per frame (Whisper).
         embedded = 3 * width * (bands + width) + width * part.number("max_source_positions", default=0)
     return layers * one + embedded + _neck(part, width) + _projector(part, width, hidden, merged)
 
 
 def _by_name(part: Config) -> int:
-    """A convolutional tower, of which the name alone says the size: ``mobilenetv5_300m_enc``."""
+    """A convolutional tower whose size is only in its name: ``mobilenetv5_300m_enc``."""
     found = re.search(r"_(\d+)m(_|$)", part.text("architecture"))
     return round(float(found[1]) * PARAMETERS_PER_MILLION) if found else 0
 
 
 def _neck(part: Config, width: int) -> int:
-    """Convolutions that make fewer and wider patches (SAM, as GOT-OCR and DeepSeek-OCR have it)."""
+    """Convolutions that make fewer and wider patches (SAM, as in GOT-OCR and DeepSeek-OCR)."""
     channels = part.number("output_channels", default=0)
     return channels * (width + 9 * channels * (1 + 2 + 8)) if channels else 0
 
 
 def _projector(part: Config, width: int, hidden: int, merged: int) -> int:
-    """Two matrices where patches are merged into one token, else one."""
+    """Two matrices if patches are merged into one token, otherwise one."""
     between = part.number("projector_input_dim", default=0)
     if between:  # Llama 4: four patches in one, through an adapter
         last = part.number("projector_output_dim", default=between)

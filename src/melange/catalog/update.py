@@ -1,4 +1,4 @@
-"""Update prices from a public catalog: what changed, and what is implausible."""
+"""Update prices from a public catalog: report changes, and hold back implausible prices."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from melange.catalog.sources import SOURCES, download
 from melange.errors import Caution, InputError, some_of
 from melange.files import Json
 
-# A price that more than doubles or halves is usually a mistake: the largest real cut we know of is AWS's for its H100
-# in 2025, by 44 %. A judgment.
+# A price that more than doubles or halves is usually a mistake: the largest real price cut we know of is AWS's for its
+# H100 in 2025, by 44 %. Chosen by judgment.
 _JUMP = 2.0
 # If more than this share of the comparable prices jumps, the file holds something else (another currency, prices per
-# accelerator). A judgment.
+# accelerator). Chosen by judgment.
 _MOST_JUMPS = 0.5
-_FEW = 4  # ... of at least this many prices
+_FEW = 4  # fewest comparable prices for this check
 
 
-# Machines that catalogs list and the bundled table leaves out: of communities (nobody promises that they stay), retired
-# ones of Azure, and its confidential ones.
+# Machines that catalogs list and the bundled table leaves out: community machines (nobody guarantees that they stay),
+# retired Azure machines, and Azure's confidential machines.
 _LEFT_OUT = re.compile(r"COMMUNITY|^Standard_(NC(6|12|24)r?s_v3|ND40rs_v2|NCC)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PriceChange:
-    """One price as it was and as the source has it.
+    """One price before and after an update.
 
     Parameters
     ----------
     new
-        As the source has it.
+        The price from the source.
     old
-        As it was known; None where it was not.
+        The price known before; None if there was none.
     reason
-        Why it was not taken; empty where it was.
+        Why the new price was rejected; empty if it was accepted.
     """
 
     new: Offer
@@ -53,7 +53,7 @@ class PriceChange:
 
     @property
     def change(self) -> float:
-        """How far the price moved, as a share of the old one; nan where there is none."""
+        """Relative change of the price; nan without an old price."""
         return self.new.cost_per_h / self.old.cost_per_h - 1 if self.old else float("nan")
 
     def to_json(self) -> Json:
@@ -69,24 +69,24 @@ class PriceChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PriceUpdate:
-    """What an update found.
+    """The result of an update.
 
     Parameters
     ----------
     source
-        Where the prices are from.
+        The source of the prices.
     file, kept
-        Where they were written, and the file that held the prices before; None where nothing was written.
+        The file written, and the file with the previous prices; None if nothing was written.
     moved, added, held
-        Prices that changed, prices of what was not known, and prices that were not taken.
+        Prices that changed, prices of new offers, and prices that were rejected.
     unchanged
-        How many are what they were.
+        Number of unchanged prices.
     missing
-        Known prices of the same providers and markets that the source does not have; they stay as they are.
+        Known prices of the same providers and markets that the source does not have; they stay unchanged.
     elsewhere
-        How many offers of other providers and regions it has, which were not asked for.
+        Number of offers of other providers and regions in the source, which were not requested.
     cautions
-        Files that did not come, rows that were left out.
+        Files that could not be fetched, rows that were left out.
     """
 
     source: str
@@ -126,32 +126,33 @@ def update_prices(
     folder: Path | None = None,
     now: datetime | None = None,
 ) -> PriceUpdate:
-    """Fetch current prices into the user's data folder, where every plan finds them.
+    """Fetch current prices into the user's data folder, which all plans read.
 
-    Of each provider, region, accelerator, count and market the cheapest offer is kept, as in the bundled table.
+    For each provider, region, accelerator, count and market, the cheapest offer is kept, as in the bundled table.
 
     Parameters
     ----------
     source
-        ``skypilot``, ``gpuhunt``, ``karpenter``, ``gpurentalprices``, or the URL of a file that they could have, or of
-        an ``offers.csv``.
+        ``skypilot``, ``gpuhunt``, ``karpenter``, ``gpurentalprices``, or the URL of a file in one of these formats or
+        of an ``offers.csv``.
     providers
-        Only these; none: those that the catalog has already.
+        Only these providers; empty: the providers already in the catalog.
     regions
-        Only these; none: those that the catalog has of each provider already, and all of a provider that it has not.
+        Only these regions; empty: for each provider the regions already in the catalog, and all regions of a new
+        provider.
     accept_jumps
-        Also accept prices that changed by more than a factor of two, and those far below known prices.
+        Also accept prices that changed by more than a factor of two, and prices far below known ones.
     mirror
         Another base URL for the files of a named source.
     folder
-        Where prices are kept; None: :func:`~melange.catalog.current.data_folder`.
+        The folder for the prices; None: :func:`~melange.catalog.current.data_folder`.
     now
-        When this is; None: now. The day is the date of prices whose source tells none.
+        The current time; None: now. Its day is the date of prices whose source gives none.
 
     Raises
     ------
     InputError
-        Nothing could be fetched or read, or most prices jumped: nothing was written then.
+        Nothing could be fetched or read, or most prices jumped; in both cases nothing was written.
     """
     folder = folder or data_folder()
     now = now or datetime.now(UTC)
@@ -179,7 +180,7 @@ def update_prices(
 def _listed(
     source: str, mirror: str | None, providers: Collection[str], known: Sequence[Offer]
 ) -> tuple[list[Offer], list[Caution]]:
-    """Everything that the source offers, and what went wrong on the way."""
+    """All offers of the source, and the problems met while reading it."""
     if source not in SOURCES and not source.startswith(("http://", "https://")):
         raise InputError(
             f"--from {source}: must be {', '.join(SOURCES)} or a URL",
@@ -202,7 +203,7 @@ def _listed(
             cautions += [
                 replace(one, message=one.message.replace(f"{root}/", ""))
                 for one in found.cautions
-                if one.kind != "unknown-accelerator"  # K80 and their like are in every catalog
+                if one.kind != "unknown-accelerator"  # every catalog has old accelerators such as the K80
             ]
     if not listed:
         day = max((one.seen for one in known if one.seen), default=None)
@@ -218,7 +219,7 @@ def _listed(
 def _chosen(
     listed: Iterable[Offer], known: Sequence[Offer], providers: Collection[str], regions: Collection[str]
 ) -> list[Offer]:
-    """The cheapest offer of each kind, of the providers and regions that are wanted, with the region as we write it."""
+    """The cheapest offer of each kind, for the selected providers and regions, with the region in our spelling."""
     regions_by_provider: dict[str, set[str]] = {}
     for offer in known:
         regions_by_provider.setdefault(offer.provider, set()).add(offer.region)
@@ -243,14 +244,14 @@ def _chosen(
         kind = kind_of(offer)
         if kind in cheapest and cheapest[kind].cost_per_h <= offer.cost_per_h:
             continue
-        # Names that we gave ourselves stay: a service may name them.
+        # Our own names are kept: a service file may use them.
         own = f"{offer.accelerators}x-{offer.accelerator}"
         cheapest[kind] = replace(offer, instance_type=own) if type_by_kind.get(kind) == own else offer
     return list(cheapest.values())
 
 
 def _spot_only(known: Sequence[Offer]) -> set[tuple[str, str]]:
-    """Machines that are rented out on spot alone, whatever price a catalog lists: Google's small H100 machines."""
+    """Machines that are rented only on spot, whatever price a catalog lists: Google's small H100 machines."""
     markets: dict[tuple[str, str], set[str]] = {}
     for offer in known:
         if not offer.instance_type.startswith(f"{offer.accelerators}x-"):
@@ -309,11 +310,11 @@ def _reason(offer: Offer, old: Offer | None, unlikely: str) -> str:
 
 
 def _is_same(offer: Offer, old: Offer) -> bool:
-    """Whether a price is what it was, to a tenth of a per mille: sources round differently."""
+    """Whether a price is unchanged, to a tenth of a per mille: sources round differently."""
     return abs(offer.cost_per_h / old.cost_per_h - 1) < 1e-4
 
 
 def _same(chosen: Sequence[Offer], known: Sequence[Offer]) -> list[Offer]:
-    """Prices that are what they were: what is new of them is the day."""
+    """Unchanged prices: only their date is new."""
     known_by_kind = {kind_of(offer): offer for offer in known}
     return [one for one in chosen if (old := known_by_kind.get(kind_of(one))) is not None and _is_same(one, old)]

@@ -1,7 +1,7 @@
-"""Quantized variants of a model that a plan may choose besides the model as published.
+"""Quantized variants of a model that a plan may choose in addition to the model as published.
 
-A variant is named after what is stored differently: weights in ``fp8``, ``int8`` or ``int4``, the KV cache in ``fp8``
-(``fp8-kv``), or both (``fp8+fp8-kv``). The empty name is the model as published.
+A variant is named after the parts that are stored differently: weights in ``fp8``, ``int8`` or ``int4``, the KV cache
+in ``fp8`` (``fp8-kv``), or both (``fp8+fp8-kv``). The empty name is the model as published.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _KV_SUFFIX = "-kv"
 _PARTS = (*QUANTIZED_DTYPES, *(f"{dtype}{_KV_SUFFIX}" for dtype in KV_DTYPES))
 VARIANTS = (*_PARTS, *(f"{weights}+{kv}{_KV_SUFFIX}" for weights in QUANTIZED_DTYPES for kv in KV_DTYPES))
 # vLLM's table of supported hardware (https://docs.vllm.ai/en/v0.14.0/features/quantization/) has weight-only integers
-# for NVIDIA but not for AMD. Weights in fp8 run from Turing on (Marlin), a cache in fp8 from Ampere on (FlashInfer:
+# for NVIDIA but not for AMD. Weights in fp8 need Turing or later (Marlin), a cache in fp8 Ampere or later (FlashInfer:
 # https://github.com/vllm-project/vllm/issues/47549).
 _WITHOUT_FP8_WEIGHTS = ("Volta",)
 _WITHOUT_FP8_KV = ("Volta", "Turing")
@@ -25,12 +25,12 @@ _WITHOUT_INTEGERS = ("amd",)
 
 
 def variant_of(model: Model, name: str) -> Model:
-    """The variant of that name; the model itself for the empty one.
+    """The variant with this name; the model itself for the empty name.
 
     Raises
     ------
     InputError
-        For a name that is not known, with the nearest ones.
+        The name is unknown; the error gives the nearest names.
 
     >>> from melange.catalog.bundled import find_model
     >>> llama = find_model("meta-llama/Llama-3.1-8B")
@@ -48,10 +48,10 @@ def variant_of(model: Model, name: str) -> Model:
 
 
 def distinct_variants(model: Model, names: Sequence[str]) -> tuple[str, ...]:
-    """The empty name and those of ``names`` that store something in fewer bytes than the model as published.
+    """The empty name and the ``names`` of variants that take fewer bytes than the model as published.
 
-    What is no narrower saves nothing, and is left out, also of a name's parts: a name says what an engine must store
-    otherwise. Of several that come to the same, the first stays.
+    A part of a name that saves no bytes is dropped: a name lists only the parts that an engine must store differently.
+    If several names have the same result, the first is kept.
 
     >>> from melange.catalog.bundled import find_model
     >>> distinct_variants(find_model("deepseek-ai/DeepSeek-V3"), ["fp8", "int4", "fp8+fp8-kv", "fp8-kv"])
@@ -77,7 +77,7 @@ def stored_as(model: Model) -> str:
 
 
 def unsupported_dtype(model: Model, accelerator: Accelerator) -> str:
-    """What the model stores and engines have no kernels for on that accelerator; empty if all exist."""
+    """The part of the model for which engines have no kernels on this accelerator; empty if all have kernels."""
     if model.weight_dtype == "fp8" and accelerator.architecture in _WITHOUT_FP8_WEIGHTS:
         return "weights in fp8"
     return "a KV cache in fp8" if model.kv_dtype == "fp8" and accelerator.architecture in _WITHOUT_FP8_KV else ""

@@ -1,9 +1,9 @@
 """Step times from aiconfigurator-core's tables of measured operators, an optional source.
 
 If the tables hold measured operators for the model, accelerator, degree and engine, step times on a small grid of
-batch, context and prompt chunk are taken from them, and our coefficients are fitted to these
-(:mod:`melange.profile.refit`). If not, or if the tables are known to be wrong, a reason is given and our own step times
-stay.
+batch size, context and prompt chunk are taken from them, and our coefficients are fitted to these
+(:mod:`melange.profile.refit`). If not, or if the tables are known to be wrong, our own step times are used, with a
+reason.
 
 Package: ``aiconfigurator-core`` 0.12 (Apache-2.0, NVIDIA), the extra ``aiconfigurator``.
 """
@@ -60,37 +60,37 @@ _GEMM_BY_DTYPE = {
     "int4": "int4_wo",
 }
 _CACHE_BY_DTYPE = {"bf16": "bfloat16", "fp16": "bfloat16", "fp8": "fp8"}
-# Measured over predicted TPOT of the concurrency sweeps, 2025-2026: 10 % and 90 % quantile, and median error
-# (bench/aiconfigurator.py). Its operators were measured one by one, and not fitted to those.
+# Measured over predicted TPOT in the concurrency sweeps, 2025-2026: 10 % and 90 % quantile, and median error
+# (bench/aiconfigurator.py). Its operators were measured one by one, and not fitted to these sweeps.
 _RESIDUALS_BY_BACKEND = {
     "vllm": Residuals(low=0.82, high=1.25, median_error=0.097, points=640),
     "sglang": Residuals(low=0.63, high=1.14, median_error=0.185, points=124),
     "trtllm": Residuals(low=0.76, high=1.10, median_error=0.113, points=693),
 }
-# The grid: running requests, tokens each of them holds, prompt tokens of the step.
+# The grid: running requests, context tokens of each, prompt tokens of the step.
 _BATCHES = (1, 4, 16, 64, 256)
 _CONTEXTS = (256, 1024, 4096, 16384)
 _CHUNKS = (0, 256, 1024, 4096)
-# A step of which less than this share of the time was measured is no measurement.
+# A step counts as measured if at least this share of its time was measured.
 _LEAST_MEASURED = 0.8
-# Beyond this disagreement one of the two is wrong, and tables are extrapolated more easily than a roofline.
+# If step times differ by more than this factor, one of them is wrong, and tables extrapolate worse than a roofline.
 _WILD = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StepTimes:
-    """What aiconfigurator knows of some hardware.
+    """Step times from aiconfigurator for some hardware.
 
     Parameters
     ----------
     cost_by_hardware
         Coefficients fitted to its step times.
     reason_by_hardware
-        Why there are none, for all other hardware.
+        For all other hardware, the reason why there are none.
     misfit_by_hardware
         Root mean square of ``log(fitted / its own)`` step time.
     residuals
-        How far measured step times were from those.
+        Ratio of measured to predicted step times.
     source
         Package, backend and versions, in words.
     """
@@ -102,34 +102,34 @@ class StepTimes:
     source: str
 
     def residuals_on(self, hardware: Hardware, otherwise: Residuals) -> Residuals:
-        """How far measured step times were from predicted ones on that hardware; ``otherwise`` those of our own."""
+        """Ratio of measured to predicted step times on this hardware; ``otherwise`` is the ratio for our own."""
         return self.residuals if hardware in self.cost_by_hardware else otherwise
 
 
 class _NoTables(Exception):  # noqa: N818  (a reason, which never leaves this module)
-    """There are no measured operators; the message says why."""
+    """There are no measured operators; the message gives the reason."""
 
 
 def is_installed() -> bool:
-    """Whether the package is there, without loading it."""
+    """Whether the package is installed, checked without loading it."""
     return find_spec("aiconfigurator_core") is not None
 
 
 def step_times(
     model: Model, hardware: Sequence[Hardware], facts_by_name: Mapping[str, Accelerator], era: Era
 ) -> StepTimes:
-    """Coefficients from measured operators where there are any, and reasons where there are none.
+    """Coefficients from measured operators if there are any, and reasons if there are none.
 
     Parameters
     ----------
     model
         Shape and data types.
     hardware
-        What to look for.
+        The hardware to look up.
     facts_by_name
         Facts by accelerator name.
     era
-        Names the engine, and gives the coefficients that the fit starts from.
+        Names the engine, and gives the coefficients from which the fit starts.
 
     Raises
     ------
@@ -235,12 +235,12 @@ def _times_ms(
             )
         except _NoTables:
             raise
-        except Exception as error:  # it has many exception types for missing tables
+        except Exception as error:  # the package raises many types of exceptions for missing tables
             raise _NoTables(_said(error)) from error
 
 
 def _engine(model: Model, tensor_parallel: int, backend: str, tables: tuple[str, str]) -> Any:
-    """Its engine for a model of this shape; nothing is looked up on the network."""
+    """Its engine for a model of this shape; this needs no network access."""
     from aiconfigurator_core.sdk.engine import EngineHandle
 
     system, version = tables
@@ -269,14 +269,14 @@ def _check_measured(engine: Any) -> None:
 
 
 def _check(ours: StepCost, steps: Steps) -> None:
-    """Check that both agree."""
+    """Check that our step times and those of the tables agree."""
     apart = misfit(ours, steps)
     if apart > np.log(_WILD):
         raise _NoTables(f"its steps differ from ours by a factor of {np.exp(apart):.1f}")
 
 
 def _config(model: Model) -> dict[str, Any]:
-    """The model's shape as a ``config.json`` of an architecture that aiconfigurator knows."""
+    """The model's shape as a ``config.json`` of an architecture that aiconfigurator supports."""
     if model.layer_kinds:
         raise _NoTables("layers that differ")
     if model.kv_lora_rank:
@@ -310,7 +310,7 @@ def _config(model: Model) -> dict[str, Any]:
 
 
 def _modes(model: Model) -> dict[str, str]:
-    """Data types by its names."""
+    """Data types under its names."""
     if model.kv_dtype not in _CACHE_BY_DTYPE:
         raise _NoTables(f"no tables of a KV cache in {model.kv_dtype}")
     if model.weight_dtype == "fp8" and model.activation_dtype != "fp8":
@@ -325,7 +325,7 @@ def _modes(model: Model) -> dict[str, str]:
 
 
 def _said(error: Exception) -> str:
-    """The first sentence of what it said, without keys and the places of its files."""
+    """The first sentence of its error message, without keys and paths of its files."""
     text = " ".join(str(error).split()).removeprefix("perf database error: ")
     return re.sub(r" for \w+ {.*", "", text).partition(" at /")[0].partition(". ")[0][:120]
 

@@ -1,9 +1,9 @@
-"""Estimates corrected by a handful of measured points.
+"""Estimates corrected by a few measured points.
 
-Measured points say how much longer a replica's steps take than the model has it; a ridge regression
-(:mod:`melange.profile.correction`) spreads that over all sizes and batches, and the closed form is solved again with
-the corrected steps. The correction acts on the step and not on the rate: under a tight limit a step 10 % longer may
-halve the rate.
+Measured points show by what factor a replica's steps are longer than predicted. A ridge regression
+(:mod:`melange.profile.correction`) extends this to all sizes and batch sizes, and the closed form is solved again with
+the corrected steps. The correction applies to the step time, not to the rate: under a tight limit, a step that is 10 %
+longer may halve the rate.
 """
 
 from __future__ import annotations
@@ -53,18 +53,18 @@ def anchor(
     """The rate that one replica of each type serves within the SLO, estimated and corrected by measured points.
 
     All cells of replica types whose hardware was measured become *anchored*, with intervals that shrink with the
-    number of points and with how near they are; a cell whose maximum rate was searched for under this SLO becomes
-    *measured*. The others stay as :func:`~melange.profile.estimate.estimate` has them, whose parameters these are.
+    number of points and with their proximity; a cell whose maximum rate was searched for under this SLO becomes
+    *measured*. All other cells are as in :func:`~melange.profile.estimate.estimate`, which has the same parameters.
 
     Parameters
     ----------
     measurements
-        Load points; each must say which replica type or accelerator was measured.
+        Load points; each must state the replica type or accelerator that was measured.
 
     Raises
     ------
     InputError
-        As of ``estimate``; a measurement that does not say what was measured, or names what is not there.
+        As for ``estimate``; or a measurement does not state what was measured, or names something unknown.
     """
     return anchor_from(
         EstimateInputs(
@@ -89,11 +89,11 @@ def anchor_from(
     *,
     doubtful: bool = False,
 ) -> Profile:
-    """:func:`anchor` of inputs that are one value.
+    """:func:`anchor` for inputs given as one value.
 
-    ``searched`` is the SLO whose maximum rates count, where it is not that of the inputs: other rates are then found by
-    simulation, from an estimate under the same limits on the mean. ``doubtful`` uses points too that prefix caching or
-    speculation is likely to have made fast.
+    ``searched`` is the SLO under which maximum rates were searched for, if it differs from the SLO of the inputs: all
+    other rates are then found by simulation, starting from an estimate under the same limits on the mean. ``doubtful``
+    also uses points that are probably fast because of prefix caching or speculation.
     """
     base = estimate_from(inputs)
     matched, cautions = points_by_hardware(inputs, measurements)
@@ -122,7 +122,7 @@ def _anchored(
     points: Sequence[Measurement],
     where: Mask,
 ) -> tuple[Profile, list[Caution]]:
-    """The profile with the cells of all types of that hardware (R,) anchored, and cautions on doubtful points."""
+    """The profile with the cells of all types with this hardware (R,) anchored, and cautions about doubtful points."""
     replicas, sizes = inputs.replicas_on([hardware]), inputs.sizes_on([hardware])
     samples, cautions = samples_of(replicas, inputs.model, points)
     if not samples:
@@ -135,7 +135,7 @@ def _anchored(
 def with_corrected_types(
     profile: Profile, inputs: EstimateInputs, hardware: Hardware, found: Correction, where: Mask, kind: int = ANCHORED
 ) -> Profile:
-    """The profile with the cells of all types of that hardware (R,) corrected; ``kind`` is how they are known then."""
+    """The profile with the cells of all types with this hardware (R,) corrected; ``kind`` is their new provenance."""
     replicas, sizes, limits = inputs.replicas_on([hardware]), inputs.sizes_on([hardware]), inputs.limits
     corrected = with_correction(replicas, found)
     rates = anchored_rates(corrected, inputs.model, sizes, limits, found)
@@ -167,9 +167,9 @@ def with_correction(replicas: Replicas, found: Correction) -> Replicas:
 
 
 def _anchored_engine(engine: Engine, found: Correction, weight: Array, source: str) -> Engine:
-    """The engine with its steps corrected as they are for the mean request; ``weight`` is how often each comes (I, O).
+    """The engine with steps corrected as for the mean request; ``weight`` is the frequency of each size (I, O).
 
-    A replica that serves sizes side by side has one step for all of them, so their corrections are averaged.
+    A replica that serves several sizes at once has one step for all of them, so their corrections are averaged.
     """
     share = weight / weight.sum()
     level, slope = float((share * found.level).sum()), float((share * found.slope).sum())
@@ -188,7 +188,7 @@ def _anchored_engine(engine: Engine, found: Correction, weight: Array, source: s
 def anchored_rates(
     corrected: Replicas, model: Model, sizes: Sizes, limits: Mapping[str, float | Array], found: Correction
 ) -> tuple[Array, Array, Array]:
-    """Rates with corrected steps, and with steps as slow and as fast as is still likely (R, I, O) [1/s]."""
+    """Rates with corrected steps, and with steps as slow and as fast as is still plausible (R, I, O) [1/s]."""
     mid = max_request_rate(corrected, model, sizes, limits)
     batch = batch_at(corrected, model, sizes, mid)
     spread = found.spread(np.clip(batch, found.least_batch, found.most_batch))

@@ -17,16 +17,16 @@ from melange.replica.capacity import Replicas, Sizes, largest_batch, mean_step_s
 from melange.units import ms, significant
 from melange.workload.workload import Array
 
-# A point that disagrees with the model by more than this was probably measured on something else.
+# A point that differs from the model by more than this factor was probably measured under other conditions.
 _WILD = 3.0
 
 
 def without_doubtful(
     replicas: Replicas, model: Model, points: Sequence[Measurement]
 ) -> tuple[list[Measurement], list[Caution]]:
-    """Points but for those that prefix caching or speculation is likely to have made fast, and a word on these.
+    """Points without those that are probably fast because of prefix caching or speculation, and cautions about these.
 
-    They say how much of it the load test had, and the traffic may have none.
+    Such points depend on how much of it the load test had, and the real traffic may have none.
     """
     kept, cautions = [], []
     for point in points:
@@ -41,7 +41,7 @@ def without_doubtful(
 
 
 def samples_of(replicas: Replicas, model: Model, points: Sequence[Measurement]) -> tuple[list[Sample], list[Caution]]:
-    """Points compared with the model, repeated ones as their mean, and cautions on those that disagree strongly."""
+    """Points compared with the model, repeated points averaged, and cautions about points that disagree strongly."""
     cautions = []
     ratios: dict[tuple[float, float, float], list[float]] = defaultdict(list)
     for point in points:
@@ -67,7 +67,7 @@ def samples_of(replicas: Replicas, model: Model, points: Sequence[Measurement]) 
 
 
 def _told(point: Measurement, compared: tuple[float, float, float] | None) -> str:
-    """A point, with what was measured and what the model has there."""
+    """A point with its measured and its predicted time."""
     _, measured_s, predicted_s = compared or (0.0, 0.0, 0.0)
     return f"{point.source}: {significant(ms(measured_s))} ms measured, {significant(ms(predicted_s))} ms predicted"
 
@@ -80,10 +80,11 @@ def _cause(replicas: Replicas, point: Measurement, batch: float, measured_s: flo
 
 
 def compare(replicas: Replicas, model: Model, point: Measurement) -> tuple[float, float, float] | None:
-    """Running requests, and a time as measured and as the model has it there [s]; None where there is nothing to say.
+    """Running requests, and a time as measured and as predicted [s]; None if the point cannot be compared.
 
-    The time is TPOT or ITL, a step each; else what is left of the latency after the first token, a step for each
-    further token; else latency (or ``NTPOT o``, or by Little's law ``concurrency / rate``), a prompt and all steps.
+    The time is TPOT or ITL, which is one step; otherwise the latency after the first token, with a step for each
+    further token; otherwise latency (or ``NTPOT o``, or ``concurrency / rate`` by Little's law), with the prompt and
+    all steps.
     """
     sizes = Sizes(inputs=_cell(point.input_tokens), outputs=_cell(point.output_tokens))
     largest = float(largest_batch(replicas, model, sizes)[0, 0, 0])
@@ -100,7 +101,7 @@ def compare(replicas: Replicas, model: Model, point: Measurement) -> tuple[float
 
 
 def _measured_s(point: Measurement) -> tuple[str, float] | None:
-    """``step`` or ``latency``, and how long it took [s]."""
+    """``step`` or ``latency``, and its measured duration [s]."""
     for values in (point.tpot_s, point.itl_s):
         if values.get("mean"):
             return "step", values["mean"]
@@ -113,15 +114,15 @@ def _measured_s(point: Measurement) -> tuple[str, float] | None:
 
 
 def _is_paced(point: Measurement) -> bool:
-    """Whether requests were sent at a rate of their own, so that a concurrency is no more than a cap."""
+    """Whether requests were sent at a fixed rate, so that a concurrency is only an upper limit."""
     return point.offered_rate is not None and math.isfinite(point.offered_rate)
 
 
 def _running(replicas: Replicas, sizes: Sizes, point: Measurement, largest: float, step_s: float | None) -> float:
-    """Mean number of requests that were generating.
+    """Mean number of requests that were generating tokens.
 
-    In a closed loop of C requests some are at their prompts, ``C = B (1 + prompt / (o step))``; paced, it is
-    ``rate o step`` (Little's law) with the step that was measured; where all were sent at once, as many as fit.
+    In a closed loop of C requests some are in prefill, ``C = B (1 + prompt / (o step))``; at a fixed rate it is
+    ``rate o step`` (Little's law) with the measured step; if all were sent at once, as many as fit in memory.
     """
     if _is_paced(point) and (rate := point.achieved_rate or point.offered_rate):
         if step_s is not None:

@@ -1,18 +1,17 @@
-"""What a handful of measured points says about all sizes and loads of one replica: a ridge regression.
+"""Extend a few measured points to all sizes and loads of one replica: a ridge regression.
 
 For each request size, ``log(measured / predicted step) = c0 + c1 log(batch / 24)``. The coefficients of two sizes are
-similar for similar sizes, which is how one measured point informs others::
+similar for similar sizes, so one measured point informs others::
 
     cov(point, point') = v (type + (size + slope x x') exp(-d^2 / (2 reach^2)) + noise [point = point'])
     x = log(batch / 24),   d^2 = log(i / i')^2 + log(o / o')^2
 
-v is the variance of the era's residuals: what is believed before anything was measured. With c0 and c1 Gaussian, this
-is kriging with a linear trend in each size, or ridge regression with partly shared coefficients (Rasmussen and
-Williams, Gaussian Processes for Machine Learning, 2006, chapter 2). The shares below come from ``bench/anchors.py``:
-type, size, slope and reach are the most likely ones over 89 replica types (1,805 points) of vLLM, SGLang and
-TensorRT-LLM, and noise is the one with which rates near a measured point are least wrong. That is less than the most
-likely one: what the model gets wrong changes slowly with the batch, so a point says more about its surroundings than
-about far batches.
+v is the variance of the era's residuals: the prior before any measurement. With Gaussian c0 and c1, this is kriging
+with a linear trend in each size, or ridge regression with partly shared coefficients (Rasmussen and Williams, Gaussian
+Processes for Machine Learning, 2006, chapter 2). The shares below come from ``bench/anchors.py``: type, size, slope and
+reach maximize the likelihood over 89 replica types (1,805 points) of vLLM, SGLang and TensorRT-LLM, and noise minimizes
+the error of rates near a measured point. This noise is lower than the most likely one: the model's error changes slowly
+with the batch size, so a point says more about nearby batch sizes than about distant ones.
 """
 
 from __future__ import annotations
@@ -26,27 +25,28 @@ import numpy as np
 from melange.replica.era import Residuals
 from melange.workload.workload import Array
 
-# The batch at which a correction is exp(c0), and at which c0 and c1 are taken to be independent before anything was
-# measured. A judgment.
+# The batch size at which a correction is exp(c0), and at which c0 and c1 are assumed independent before any
+# measurement. Chosen by judgment.
 REFERENCE_BATCH = 24.0
-# 10 % and 90 % quantiles of a normal distribution lie this many standard deviations from its middle.
+# The 10 % and 90 % quantiles of a normal distribution are this many standard deviations from its mean.
 _DECILE = 1.2816
-# Held-out residuals have longer tails than a normal's: 80 % of them lie within this many of their standard deviations.
+# Held-out residuals have longer tails than a normal distribution: 80 % of them are within this many of their standard
+# deviations.
 INTERVAL = 1.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shares:
-    """How the variance of the era's residuals divides, and how far a measured size reaches.
+    """Parts of the variance of the era's residuals, and the reach of a measured size.
 
     Parameters
     ----------
     type_, size, noise
-        Common to all sizes of a replica type; of a size; of a single point. They add up to 1.
+        The parts that are common to all sizes of a replica type, to one size, and to a single point. They add up to 1.
     slope
-        Of a size's change with the batch, for a batch e times larger.
+        The part for the change of a size's correction when the batch is e times larger.
     reach
-        Sizes whose logarithms differ by so much have coefficients correlated at 0.6.
+        Sizes whose logarithms differ by this much have coefficients with correlation 0.6.
     """
 
     type_: float = 0.45
@@ -61,14 +61,14 @@ SHARES = Shares()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One measured point against the model.
+    """One measured point compared with the model.
 
     Parameters
     ----------
     inputs, outputs
-        Its size [tokens].
+        Size of its requests [tokens].
     batch
-        Requests that were running.
+        Number of running requests.
     log_ratio
         Logarithm of measured over predicted step time.
     """
@@ -81,7 +81,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Correction:
-    """Coefficients of each size (I, O), and how sure they are.
+    """Coefficients of each size (I, O), and their uncertainty.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ class Correction:
     variance
         Coefficients v0, v1, v2 (3, I, O) of the variance of its logarithm, ``v0 + v1 x + v2 x^2``.
     least_batch, most_batch
-        The range that was measured; beyond it the correction is that of its end.
+        The measured range; outside of it, the correction is that of the nearer end.
     """
 
     level: Array
@@ -100,11 +100,11 @@ class Correction:
     most_batch: float
 
     def factor(self) -> Array:
-        """What a step's time is to be multiplied with, besides ``batch ** slope`` (I, O)."""
+        """The factor for a step's time, in addition to ``batch ** slope`` (I, O)."""
         return np.asarray(np.exp(self.level - self.slope * math.log(REFERENCE_BATCH)))
 
     def spread(self, batch: Array) -> Array:
-        """Standard deviation of the logarithm of a step's time at that batch (I, O) or (R, I, O)."""
+        """Standard deviation of the logarithm of a step's time at this batch size (I, O) or (R, I, O)."""
         x = np.log(np.maximum(batch, 1.0) / REFERENCE_BATCH)
         v0, v1, v2 = self.variance
         return np.asarray(np.sqrt(np.maximum(v0 + v1 * x + v2 * x**2, 0.0)))
@@ -118,22 +118,22 @@ def prior_variance(residuals: Residuals) -> float:
 def correction(
     samples: Sequence[Sample], inputs: Array, outputs: Array, variance: float, shares: Shares = SHARES
 ) -> Correction:
-    """The coefficients of all sizes after some points have been seen.
+    """The coefficients of all sizes, given measured points.
 
     Parameters
     ----------
     samples
         Measured points of one replica, at least one.
     inputs, outputs
-        Sizes that are asked for (I, O) [tokens].
+        The sizes of the result (I, O) [tokens].
     variance
-        Of the logarithm of measured over predicted step time before any was measured.
+        Variance of the logarithm of measured over predicted step time before any measurement.
     shares
-        How it divides.
+        The parts of this variance.
 
     Examples
     --------
-    One point that took 20 % longer than predicted moves its own size most of the way there:
+    One point that took 20 % longer than predicted moves the correction of its own size most of the way there:
 
     >>> point = Sample(inputs=1000, outputs=500, batch=24, log_ratio=float(np.log(1.2)))
     >>> size = np.array([[1000.0]]), np.array([[500.0]])

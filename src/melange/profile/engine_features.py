@@ -1,4 +1,4 @@
-"""What an engine's features change of capacities: drafts where they pay, and what a prefix cache holds."""
+"""Effects of an engine's features on capacity: draft models if they help, and hits of the prefix cache."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from melange.workload.workload import Array
 if TYPE_CHECKING:
     from melange.profile.estimate_inputs import EstimateInputs
 
-# Where requests that share a prefix go: to any replica of a type, or to the same one.
+# Routing of requests that share a prefix: to any replica of a type, or always to the same one.
 SPREAD, AFFINITY = "spread", "affinity"
-# Engines that serve with neither expert nor pipeline parallelism.
+# Engines without expert or pipeline parallelism.
 _ONE_MACHINE = ("vllm-0.2",)
-# Rounds in which the rate of a replica and what its cache holds are made to agree: each halves what is left.
+# Iterations to make a replica's rate and its cache content consistent: each halves the remaining difference.
 _ROUNDS = 6
 
 
 def check_kv_dtype(model: Model, hardware: Sequence[Hardware], facts: Mapping[str, Accelerator], era: Era) -> None:
-    """See that some of the hardware has kernels for the KV cache that the engine is set to.
+    """Check that some of the hardware has kernels for the data type of the engine's KV cache.
 
     Raises
     ------
     InputError
-        With the accelerators that have none.
+        None has; the error lists the accelerators.
     """
     if not era.settings.kv_dtype:
         return
@@ -49,12 +49,12 @@ def check_kv_dtype(model: Model, hardware: Sequence[Hardware], facts: Mapping[st
 
 
 def check_layouts(era: Era, experts: Sequence[int], stages: Sequence[int]) -> None:
-    """See that the engine can spread experts and stages.
+    """Check that the engine supports expert and pipeline parallelism, if they are set.
 
     Raises
     ------
     InputError
-        An engine that cannot.
+        The engine does not support it.
     """
     if era.name in _ONE_MACHINE and max(*experts, *stages) > 1:
         key = "expert_parallel" if max(experts) > 1 else "pipeline_parallel"
@@ -64,11 +64,13 @@ def check_layouts(era: Era, experts: Sequence[int], stages: Sequence[int]) -> No
 
 
 def drafting_of(inputs: EstimateInputs, distinct: Sequence[Hardware]) -> frozenset[Hardware]:
-    """The hardware that carries the traffic with fewer replicas if its steps verify drafts, or only then.
+    """The hardware that serves the traffic with fewer replicas if its steps verify drafts, or only with drafts.
 
-    Drafts help small batches, which tight limits or little memory leave, and cost throughput where arithmetic limits.
+    Drafts help at small batch sizes, which result from tight limits or little memory. If arithmetic is the limit, they
+    cost throughput.
     """
-    distinct = tuple(one for one in distinct if one.layout.is_plain)  # engines draft on no others, or badly
+    # On other layouts, engines draft badly or not at all.
+    distinct = tuple(one for one in distinct if one.layout.is_plain)
     needed = [
         _replicas_needed(inputs, [replace(one, is_drafting=is_on) for one in distinct]) for is_on in (True, False)
     ]
@@ -76,7 +78,7 @@ def drafting_of(inputs: EstimateInputs, distinct: Sequence[Hardware]) -> frozens
 
 
 def _replicas_needed(inputs: EstimateInputs, hardware: Sequence[Hardware]) -> list[tuple[float, float]]:
-    """What of the traffic each does not serve, and the replicas that the rest keeps busy (R)."""
+    """For each hardware, the traffic that it cannot serve, and the replicas that the rest keeps busy (R)."""
     rates = _rates(inputs, inputs.replicas_on(hardware), inputs.planned_sizes)
     weight = np.broadcast_to(inputs.weight, rates.shape)
     busy = np.divide(weight, rates, out=np.zeros_like(rates), where=rates > 0)
@@ -90,7 +92,7 @@ def _rates(inputs: EstimateInputs, replicas: Replicas, sizes: Sizes) -> Array:
 
 
 def with_cached(sizes: Sizes, reuse: PrefixReuse, kept: Sequence[float]) -> Sizes:
-    """Sizes with the prompt tokens that a prefix cache holds, which keeps some of the reusable ones (R, I, O).
+    """Sizes with the prompt tokens in a prefix cache, which keeps a share of the reusable tokens (R, I, O).
 
     The last token of a prompt is always computed.
     """
@@ -99,11 +101,12 @@ def with_cached(sizes: Sizes, reuse: PrefixReuse, kept: Sequence[float]) -> Size
 
 
 def kept_on(inputs: EstimateInputs, reuse: PrefixReuse, distinct: Sequence[Hardware]) -> dict[Hardware, float]:
-    """What the prefix cache of one replica on each hardware holds of the reusable tokens, when it is fully used.
+    """The share of the reusable tokens that the prefix cache of one fully used replica holds, by hardware.
 
-    The more a replica serves the sooner its cache drops what it held, and the less it holds the less it serves: both
-    are made to agree. A replica's cache is its KV memory, less what running requests hold of completions. Spread over
-    the replicas that the traffic needs of the type, requests that share a prefix often meet another replica's cache.
+    The more a replica serves, the sooner its cache evicts, and the less it holds, the less it serves: the result is
+    consistent with both. A replica's cache is its KV memory without the completions of running requests. If the traffic
+    needs several replicas of a type and is spread over them, requests that share a prefix often reach a replica whose
+    cache does not have it.
     """
     if not reuse.depends_on_cache:
         return dict.fromkeys(distinct, 1.0)
@@ -131,9 +134,9 @@ def kept_on(inputs: EstimateInputs, reuse: PrefixReuse, distinct: Sequence[Hardw
 def _cache_tokens(
     inputs: EstimateInputs, distinct: Sequence[Hardware], replicas: Replicas, sizes: Sizes, weight: Array
 ) -> Array:
-    """Tokens of prompts that the KV memory of each replica holds (R,)."""
+    """Prompt tokens that the KV memory of each replica holds (R,)."""
     layers = [variant_of(inputs.model, one.variant).kv_shape(one.tensor_parallel) for one in distinct]
     per_token = np.array([one.full_layers + one.sliding_layers for one in layers], float)
-    stay = weight * sizes.outputs[0]  # requests run as long as they make tokens
+    stay = weight * sizes.outputs[0]  # the time of a request is proportional to the tokens that it generates
     prompts = float((stay * sizes.inputs[0]).sum() / (stay * sizes.residency[0]).sum())
     return np.asarray(replicas.kv_tokens[:, 0, 0] / np.maximum(per_token, 1.0) * prompts)

@@ -45,32 +45,32 @@ def estimate(
     model
         Shape of the model.
     offers
-        What can be rented.
+        The offers that can be rented.
     slo
-        Limits on TTFT, TPOT, NTPOT or latency, of requests or of their mean. Rates are those at which the mean meets
-        them, in both cases: under limits of requests, that is where the search for a plan that holds starts from.
+        Limits on TTFT, TPOT, NTPOT or latency, of requests or of their mean. In both cases, rates are those at which
+        the mean meets the limits; under limits on requests, the search for a certified plan starts from these rates.
     sizes
-        A workload, whose buckets are estimated at its mean sizes, or buckets, at their upper edges.
+        A workload, whose buckets are estimated at their mean sizes, or buckets, at their upper edges.
     engine
         Name of an engine (``vllm``) or of an era (``vllm-0.2``), or an era with settings of your own.
     tensor_parallel
-        Degrees to try, if the instance has enough accelerators; None: every power of two that the instance holds
-        and the model's heads divide into.
+        Degrees to try, if the instance has enough accelerators; None: every power of two that fits the instance
+        and divides the model's heads.
     variants
-        Quantized variants that may be served besides the model as published, each a replica type of its own:
-        ``fp8``, ``int8``, ``int4`` (weights), ``fp8-kv`` (KV cache), ``fp8+fp8-kv``, ... One that stores nothing in
-        fewer bytes than the model as published is left out.
+        Quantized variants that may be served in addition to the model as published, each a replica type of its own:
+        ``fp8``, ``int8``, ``int4`` (weights), ``fp8-kv`` (KV cache), ``fp8+fp8-kv``, ... A variant that takes no fewer
+        bytes than the model as published is left out.
     step_times
-        ``own``, or ``aiconfigurator``: coefficients fitted to its measured operators where it has any, else our own.
+        ``own``, or ``aiconfigurator``: coefficients fitted to its measured operators if it has any, otherwise our own.
     accelerators
         Facts by accelerator name; None: the bundled ones.
 
     Returns
     -------
     Profile
-        Estimated rates (R, I, O) [1/s], 0 with a reason where a type cannot serve a size. ``low`` and ``high`` are what
-        the same calculation gives when every step takes as long as the slowest and the fastest 10 % of the measured
-        ones did against this model; near a tight limit they lie far apart, and ``high`` may be positive where the
+        Estimated rates (R, I, O) [1/s], 0 with a reason if a type cannot serve a size. ``low`` and ``high`` are the
+        results of the same calculation with every step as long as the slowest and the fastest 10 % of measured steps
+        relative to this model; near a tight limit they are far apart, and ``high`` may be positive although the
         rate is 0.
 
     Raises
@@ -111,9 +111,9 @@ class Shown:
     Parameters
     ----------
     interval_of
-        Positions of the replica types whose ``low`` and ``high`` are wanted; those of others are the rate itself.
+        Positions of the replica types that need ``low`` and ``high``; for all others both equal the rate.
     sizes
-        Which buckets are wanted (I, O); the rate of others is 0, with that reason.
+        The buckets that are needed (I, O); the rate of all others is 0, with this reason.
     """
 
     interval_of: Collection[int]
@@ -121,7 +121,7 @@ class Shown:
 
 
 def estimate_from(inputs: EstimateInputs, shown: Shown | None = None) -> Profile:
-    """:func:`estimate` of inputs that are one value, or the part of it that is shown."""
+    """:func:`estimate` for inputs given as one value, or only the part that is shown."""
     distinct, residuals = inputs.distinct_hardware, inputs.residuals
     replicas = inputs.replicas_on(distinct)
     sizes = _wanted(inputs.sizes_on(distinct), shown)
@@ -162,7 +162,7 @@ def _wanted(sizes: Sizes, shown: Shown | None) -> Sizes:
 
 
 def _spread(values: npt.NDArray[_Number], where: Mask, rest: float) -> npt.NDArray[_Number]:
-    """Values side by side (R, 1, K) in their buckets (R, I, O), and one value in all others."""
+    """Put values of consecutive sizes (R, 1, K) into their buckets (R, I, O), and one value into all others."""
     whole = np.full((len(values), *where.shape), rest, values.dtype)
     whole[:, where] = values[:, 0]
     return whole
@@ -175,7 +175,7 @@ def _source(inputs: EstimateInputs) -> str:
 
 
 def _interval(inputs: EstimateInputs, mid: Array, shown: Shown | None) -> tuple[Array, Array]:
-    """Rates with steps as slow and as fast as residuals go, of the hardware of some replica types (R, I, O) [1/s]."""
+    """Rates with the slowest and the fastest likely steps, for the hardware of some replica types (R, I, O) [1/s]."""
     wanted = {inputs.hardware[r] for r in (range(len(inputs.hardware)) if shown is None else shown.interval_of)}
     where = [place for place, one in enumerate(inputs.distinct_hardware) if one in wanted]
     low, high = mid.copy(), mid.copy()
@@ -198,5 +198,5 @@ def _interval(inputs: EstimateInputs, mid: Array, shown: Shown | None) -> tuple[
 
 
 def _along(values: Sequence[float]) -> float | Array:
-    """Values along the replica axis (R, 1, 1), or one where all agree."""
+    """Values along the replica axis (R, 1, 1), or a single value if all are equal."""
     return values[0] if len(set(values)) == 1 else np.array(values)[:, None, None]

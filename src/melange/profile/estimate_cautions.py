@@ -1,4 +1,4 @@
-"""Cautions on an estimate: one per kind, with counts and a few names."""
+"""Cautions about an estimate: one per kind, with counts and a few names."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from melange.replica.memory import kv_room_bytes
 from melange.units import GIB
 
 # KV cache as a share of the weights' memory. Below it, the usual error of a memory estimate (a few percent:
-# activations, graphs, fragments) would take half of the cache or more.
+# activations, graphs, fragmentation) would take half of the cache or more.
 _THIN = 0.05
 
 
 def estimate_cautions(inputs: EstimateInputs) -> tuple[Caution, ...]:
-    """All cautions on the estimate of some inputs."""
+    """All cautions about the estimate for these inputs."""
     found = (
         _unmeasured(inputs),
         _extrapolated(inputs),
@@ -33,7 +33,7 @@ def estimate_cautions(inputs: EstimateInputs) -> tuple[Caution, ...]:
 
 
 def _extrapolated(inputs: EstimateInputs) -> Caution | None:
-    """What lies outside the era's calibration data."""
+    """A caution about inputs outside of the era's calibration data."""
     era, model, tables = inputs.era, inputs.model, inputs.tables
     sizes = inputs.planned_sizes
     longest = float(sizes.longest[0][wanted_buckets(inputs.sizes)].max())
@@ -52,7 +52,7 @@ def _extrapolated(inputs: EstimateInputs) -> Caution | None:
 
 
 def _unmeasured(inputs: EstimateInputs) -> Caution | None:
-    """Hardware and releases without measurements, where rates are little more than a guess."""
+    """A caution about hardware and releases without measurements, for which rates are little more than a guess."""
     era, facts = inputs.era, inputs.facts_by_name
     measured = {one.accelerator for one in inputs.tables.cost_by_hardware} if inputs.tables else set()
     names = sorted({one.accelerator for one in inputs.distinct_hardware} - measured)
@@ -74,7 +74,7 @@ def _unmeasured(inputs: EstimateInputs) -> Caution | None:
 
 
 def _thin_cache(inputs: EstimateInputs) -> Caution | None:
-    """Replicas whose weights leave so little memory that a small error would use all of it."""
+    """A caution about replicas whose weights leave so little memory that a small error would use it up."""
     found: dict[str, float] = {}
     for one, obstacle in zip(inputs.distinct_hardware, inputs.obstacles, strict=True):
         served, facts = variant_of(inputs.model, one.variant), inputs.facts_by_name[one.accelerator]
@@ -94,7 +94,7 @@ def _thin_cache(inputs: EstimateInputs) -> Caution | None:
 
 
 def _prefix_cache(inputs: EstimateInputs) -> Caution | None:
-    """What rates assume of prefix caches, where they count on them."""
+    """A caution about the assumptions on prefix caches, if rates depend on them."""
     reuse = inputs.prefix_reuse
     if reuse is None:
         return None
@@ -119,7 +119,7 @@ def _over_pcie(inputs: EstimateInputs) -> Caution | None:
 
 
 def _unmeasured_layout(inputs: EstimateInputs) -> Caution | None:
-    """Experts or stages that are spread over accelerators, which is arithmetic."""
+    """A caution about expert or pipeline parallelism, whose times are calculated and not measured."""
     layouts = {one.layout.suffix for one in inputs.distinct_hardware if not one.layout.is_plain}
     if not layouts:
         return None
@@ -137,7 +137,7 @@ def _unverified(inputs: EstimateInputs) -> Caution | None:
 
 
 def _without_tables(inputs: EstimateInputs) -> Caution | None:
-    """Replicas that use our own step times although others were requested, and why."""
+    """A caution about replicas that use our own step times although others were requested, with the reason."""
     tables = inputs.tables
     if not (tables and tables.reason_by_hardware):
         return None
@@ -151,7 +151,7 @@ def _without_tables(inputs: EstimateInputs) -> Caution | None:
 
 
 def _quantized(inputs: EstimateInputs) -> Caution | None:
-    """Cautions on the choice among variants."""
+    """A caution about the choice among variants."""
     model, distinct = inputs.model, inputs.distinct_hardware
     variants = dict.fromkeys(one.variant for one in distinct if one.variant)
     if not variants:

@@ -31,15 +31,16 @@ from melange.workload.workload import Array, Buckets, Mask, Workload
 if TYPE_CHECKING:
     from melange.profile.aiconfigurator import StepTimes
 
-# Where step times come from.
+# Sources of step times.
 OWN, AICONFIGURATOR = "own", "aiconfigurator"
-# Machines that one replica may span where nobody says how many: more would be one replica of 64 accelerators and more.
+# Most machines of one replica by default: more would be a replica of 64 accelerators or more.
 MOST_MACHINES = 8
-# Instances that are joined unasked hold this many accelerators: the networks of smaller ones are slow. A judgment.
+# By default, only instances with this many accelerators are joined: smaller ones have slow networks. Chosen by
+# judgment.
 _LEAST_ACCELERATORS = 4
 
 
-# What follows from inputs and does not depend on their SLO: kept by ``under``. What prefix caches keep is not among it.
+# Values derived from the inputs that do not depend on the SLO: ``under`` keeps them. Hits of prefix caches do depend.
 _WITHOUT_SLO = (
     "era",
     "facts_by_name",
@@ -56,34 +57,34 @@ _WITHOUT_SLO = (
 )
 
 
-# Without slots: what follows from the fields is computed when it is first asked for, and kept.
+# No slots: derived values are computed at first use and cached on the instance.
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EstimateInputs:
-    """What an estimate is made from, with what follows from it.
+    """The inputs of an estimate, and the values derived from them.
 
     Parameters
     ----------
     model, offers, slo, sizes, engine, tensor_parallel, variants, step_times, accelerators
-        As of :func:`~melange.profile.estimate.estimate`.
+        As for :func:`~melange.profile.estimate.estimate`.
     settings
-        What replaces the engine's own settings (:class:`~melange.replica.engine_settings.EngineSettings`), by name.
+        Replacements for the engine's own settings (:class:`~melange.replica.engine_settings.EngineSettings`), by name.
     prefix_routing
-        Where requests that share a prefix go: ``spread`` over the replicas of a type at random, or ``affinity``: all to
-        the same one.
+        Routing of requests that share a prefix: ``spread`` at random over the replicas of a type, or ``affinity``: all
+        to the same one.
     expert_parallel
-        Accelerators that share out the routed experts of a mixture, each a layout of its own to try; None: experts are
+        Numbers of accelerators that divide the routed experts of a mixture, each a layout to try; None: experts are
         split like other layers.
     pipeline_parallel
-        Stages to try; None: one, or where the model fits no instance on offer the fewest that it fits.
+        Numbers of stages to try; None: one stage, or, if the model fits on no offered instance, the fewest that fit.
     max_context, min_kv_tokens
-        Settings of the engine that replace its own: the longest prompt plus completion, and what a replica's KV cache
-        must hold [tokens]; None and 0: its own.
+        Replacements for two settings of the engine: the longest prompt plus completion, and the least capacity of a
+        replica's KV cache [tokens]; None and 0: the engine's own.
 
     Raises
     ------
     InputError
-        A percentile SLO, unknown engines or sources of step times, ordinal buckets. What offers, degrees, accelerators
-        and variants do not allow is an error as soon as replica types or their hardware are asked for.
+        A percentile SLO, unknown engines or sources of step times, ordinal buckets. Conflicts of offers, degrees,
+        accelerators and variants raise this error when replica types or their hardware are first used.
     """
 
     model: Model
@@ -127,12 +128,12 @@ class EstimateInputs:
         return era.with_settings(**given) if given else era
 
     def check_context(self) -> None:
-        """See that no request of the workload is longer than the model's context, which no accelerator changes.
+        """Check that no request of the workload is longer than the model's context, whatever the accelerator.
 
         Raises
         ------
         InfeasibleError
-            With how many requests are, and the setting that raises the limit.
+            Some requests are longer; the error gives their number and the setting that raises the limit.
         """
         if isinstance(self.sizes, Buckets):
             return
@@ -151,7 +152,7 @@ class EstimateInputs:
 
     @property
     def engine_name(self) -> str:
-        """The name of the engine, as it was given."""
+        """The name of the engine, as given."""
         return self.engine.name if isinstance(self.engine, Era) else self.engine
 
     @cached_property
@@ -166,7 +167,7 @@ class EstimateInputs:
 
     @property
     def limits(self) -> Mapping[str, float | Array]:
-        """The limits by metric [s]: of all sizes, or of the class of each row (I, 1)."""
+        """The limits by metric [s]: one for all sizes, or one for the class of each row (I, 1)."""
         return self.slo.limits_of(self.buckets.class_of_rows)
 
     @cached_property
@@ -176,12 +177,12 @@ class EstimateInputs:
 
     @property
     def weight(self) -> Array:
-        """How often requests of each bucket come beside those of the others (I, O); alike where there is no traffic."""
+        """Relative frequency of each bucket's requests (I, O); all equal if the traffic is unknown."""
         return np.ones(self.buckets.shape) if isinstance(self.sizes, Buckets) else self.sizes.request_rate
 
     @cached_property
     def replica_types(self) -> tuple[ReplicaType, ...]:
-        """What may serve (R)."""
+        """The candidate replica types (R)."""
         variants = compared_variants(self.model, self.variants, self.era)
         given = self.tensor_parallel
         tensor = (given,) if isinstance(given, int) else None if given is None else tuple(given)
@@ -194,7 +195,7 @@ class EstimateInputs:
         return self._across_instances(degrees, variants) or found
 
     def _fits(self, one: ReplicaType) -> bool:
-        """Whether the model's weights fit a replica; so they do where the accelerator is not known."""
+        """Whether the model's weights fit in a replica; True if the accelerator is unknown."""
         facts = self.facts_by_name.get(one.offer.accelerator)
         return (
             facts is None
@@ -202,14 +203,14 @@ class EstimateInputs:
         )
 
     def _holds(self, one: ReplicaType) -> bool:
-        """Whether it also holds a request of each size of the traffic."""
+        """Whether a replica can also hold a request of each size of the traffic."""
         model, facts = variant_of(self.model, one.variant), self.facts_by_name[one.offer.accelerator]
         room = kv_tokens_of(model, facts, one.layout, self.era.settings)
         longest = float(self.planned_sizes.longest[0][wanted_buckets(self.sizes)].max())
         return bool(0 < token_layers(model, np.array(longest), 0.0, one.tensor_parallel) <= room)
 
     def _across_instances(self, degrees: Degrees, variants: Sequence[str]) -> tuple[ReplicaType, ...]:
-        """Replica types of several instances each, the fewest of every offer that the model fits."""
+        """Replica types that span several instances: for every offer, the fewest on which the model fits."""
         offers = [one for one in self.offers if one.accelerators >= _LEAST_ACCELERATORS]
         found: dict[str, ReplicaType] = {}
         for stages in range(2, 2 * MOST_MACHINES + 1):
@@ -226,7 +227,7 @@ class EstimateInputs:
 
     @cached_property
     def hardware(self) -> tuple[Hardware, ...]:
-        """The hardware of each replica type (R), with drafts where they serve more than they cost."""
+        """The hardware of each replica type (R), with drafts if they increase its capacity."""
         plain = tuple(hardware_of(one.offer, one.layout, self.facts_by_name, one.variant) for one in self.replica_types)
         check_kv_dtype(self.model, plain, self.facts_by_name, self.era)
         if self.era.settings.speculation is None:
@@ -240,44 +241,44 @@ class EstimateInputs:
         return tuple(dict.fromkeys(self.hardware))
 
     def under(self, slo: Slo) -> EstimateInputs:
-        """The same under another SLO; what does not depend on it is not computed again."""
+        """The same inputs under another SLO; values that do not depend on it are not computed again."""
         other = replace(self, slo=slo)
-        if self.era.settings.speculation is None:  # where drafts pay depends on the limits
+        if self.era.settings.speculation is None:  # the benefit of drafts depends on the limits
             other.__dict__.update({name: getattr(self, name) for name in _WITHOUT_SLO})
         return other
 
     @cached_property
     def replicas_by_hardware(self) -> dict[tuple[Hardware, ...], Replicas]:
-        """What :meth:`replicas_on` was asked for."""
+        """Cache of :meth:`replicas_on`."""
         return {}
 
     @cached_property
     def residuals(self) -> tuple[Residuals, ...]:
-        """How far measured step times were from predicted ones on each distinct hardware."""
+        """Ratio of measured to predicted step times on each distinct hardware."""
         return tuple(self.residuals_on(one) for one in self.distinct_hardware)
 
     @cached_property
     def obstacles(self) -> tuple[str, ...]:
-        """Why a replica on each distinct hardware cannot serve anything at all; empty if it can."""
+        """The reason why a replica on each distinct hardware cannot serve any request; empty if it can."""
         return tuple(self.obstacle_on(one) for one in self.distinct_hardware)
 
     @cached_property
     def kv_layers(self) -> tuple[KvShape, ...]:
-        """What a request takes of the KV cache on each distinct hardware."""
+        """KV cache size of a request on each distinct hardware."""
         return tuple(
             variant_of(self.model, one.variant).kv_shape(one.tensor_parallel) for one in self.distinct_hardware
         )
 
     @cached_property
     def cautions(self) -> tuple[Caution, ...]:
-        """All cautions on an estimate of these inputs."""
+        """All cautions about an estimate with these inputs."""
         from melange.profile.estimate_cautions import estimate_cautions
 
         return estimate_cautions(self)
 
     @cached_property
     def tables(self) -> StepTimes | None:
-        """Step times from measured operators; None where all are our own."""
+        """Step times from measured operators; None if all are our own."""
         if self.step_times == OWN:
             return None
         from melange.profile.aiconfigurator import step_times
@@ -286,12 +287,12 @@ class EstimateInputs:
 
     @property
     def prefix_reuse(self) -> PrefixReuse | None:
-        """What prompts share, where the replicas cache it; None where they do not, or nothing is known of it."""
+        """Shared prefixes of the prompts, if replicas cache prefixes; None if they do not, or if nothing is known."""
         return self.sizes.prefix_reuse if isinstance(self.sizes, Workload) and self.is_prefix_caching else None
 
     @property
     def is_prefix_caching(self) -> bool:
-        """Whether replicas cache prefixes: as set, else as the engine ships if the traffic says what prompts share."""
+        """Whether replicas cache prefixes: as set; else the engine's default, if the traffic's reuse is known."""
         given = self.era.settings.is_prefix_caching
         if given is not None:
             return given
@@ -300,21 +301,21 @@ class EstimateInputs:
 
     @cached_property
     def prefix_kept(self) -> Mapping[Hardware, float]:
-        """Share of what prompts have in common that a replica's prefix cache still holds, by hardware, 0-1."""
+        """Share of the reusable prompt tokens that a replica's prefix cache still holds, by hardware, 0-1."""
         distinct = self.distinct_hardware
         if self.prefix_reuse is None:
             return dict.fromkeys(distinct, 1.0 if self.is_prefix_caching else 0.0)
         return kept_on(self, self.prefix_reuse, distinct)
 
     def sizes_on(self, hardware: Sequence[Hardware]) -> Sizes:
-        """The planned sizes with what each hardware's prefix cache holds of them (R, I, O)."""
+        """The planned sizes with the tokens in the prefix cache of each hardware (R, I, O)."""
         reuse = self.prefix_reuse
         if reuse is None:
             return self.planned_sizes
         return with_cached(self.planned_sizes, reuse, [self.prefix_kept[one] for one in hardware])
 
     def settings_on(self, hardware: Hardware) -> EngineSettings:
-        """The engine's settings there: without drafts where they do not pay."""
+        """The engine's settings on this hardware: without drafts if they do not help there."""
         return settings_on(self.era.settings, hardware)
 
     def replicas_on(self, hardware: Sequence[Hardware]) -> Replicas:
@@ -327,18 +328,18 @@ class EstimateInputs:
         return self.replicas_by_hardware[asked]
 
     def residuals_on(self, hardware: Hardware) -> Residuals:
-        """How far measured step times were from predicted ones on such hardware."""
+        """Ratio of measured to predicted step times on this hardware."""
         own = self.era.residuals_of(self.model, self.facts_by_name[hardware.accelerator])
         return widened(self.tables.residuals_on(hardware, own) if self.tables else own, hardware.layout)
 
     def obstacle_on(self, hardware: Hardware) -> str:
-        """Why a replica on that hardware cannot serve anything at all; empty if it can."""
+        """The reason why a replica on this hardware cannot serve any request; empty if it can."""
         served, facts = variant_of(self.model, hardware.variant), self.facts_by_name[hardware.accelerator]
         return obstacle(served, facts, hardware.layout, self.settings_on(hardware))
 
 
 def bundled_accelerators() -> Mapping[str, Accelerator]:
-    """Facts of the bundled accelerators, which are read only where they are needed."""
+    """Facts of the bundled accelerators, read at first use."""
     from melange.catalog.bundled import accelerators
 
     return accelerators()

@@ -1,4 +1,4 @@
-"""Running and in-flight requests at a rate: Little's law with the steps of the closed form."""
+"""Running and in-flight requests at a given rate: Little's law with the steps of the closed form."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def in_flight(
 ) -> Array:
     """Requests that each replica has in flight at its maximum rate (R, I, O): ``rate (prompt + o step)``, Little's law.
 
-    Where a profile gives a rate of 0 but a high end above it, at that. Steps are the uncorrected model's.
+    If a profile has a rate of 0 but a positive ``high``, the latter is used. Steps are those of the uncorrected model.
     """
     era = engine if isinstance(engine, Era) else find_era(engine)
     facts = bundled_accelerators()
@@ -42,7 +42,7 @@ def in_flight(
 
 
 def batch_at(replicas: Replicas, model: Model, sizes: Sizes, rate: Array) -> Array:
-    """Running requests at an arrival rate (R, I, O): ``B = rate o step(B)``, by bisection of log B."""
+    """Running requests at an arrival rate (R, I, O): ``B = rate o step(B)``, by bisection on log B."""
     high = np.log(np.maximum(largest_batch(replicas, model, sizes), IDLE_BATCH))
     low = np.full_like(high, math.log(IDLE_BATCH))
     for _ in range(BISECTIONS):

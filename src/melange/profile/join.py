@@ -1,4 +1,4 @@
-"""Join profiles of several replica types, each measured by itself, into one."""
+"""Join separately measured profiles of several replica types into one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from melange.errors import InputError
 from melange.profile.profile import Profile
 from melange.replica.engine import Engine
 
-# What must be the same in all, and what to do about it where it is not; a file that does not say agrees with any.
+# Fields that must be equal in all profiles, with the hint if they differ; a missing value agrees with any.
 _ALIKE: dict[str, tuple[Callable[[Profile], Any], str]] = {
     "is_ordinal": (lambda one: one.buckets.is_ordinal, "give rates with their edges, or files that number all sizes"),
     "input_edges": (lambda one: list(one.buckets.input_edges), "measure each for the same workload"),
@@ -23,19 +23,19 @@ _ALIKE: dict[str, tuple[Callable[[Profile], Any], str]] = {
 
 
 def join(profiles: Sequence[Profile], places: Sequence[str]) -> Profile:
-    """One profile of all replica types of several.
+    """One profile with all replica types of several profiles.
 
     Parameters
     ----------
     profiles
-        Over the same buckets, for one SLO and one model, as far as they say; no two with a type of the same name.
+        Profiles over the same buckets, for one SLO and one model, as far as they state them; no repeated type names.
     places
-        What to call each in errors: its file.
+        The name of each profile in errors: its file.
 
     Raises
     ------
     InputError
-        Two that differ in any of it, by their files and the field.
+        Two profiles differ in one of these; the error names their files and the field.
     """
     if len(profiles) == 1:
         return profiles[0]
@@ -51,7 +51,7 @@ def join(profiles: Sequence[Profile], places: Sequence[str]) -> Profile:
             for name in ("max_request_rate", "low", "high", "provenance")
         },
         reasons=tuple(sentence for one in profiles for sentence in one.reasons),
-        # 0 stands for no reason in each of them.
+        # In each profile, index 0 means "no reason".
         reason=np.concatenate(
             [np.where(one.reason > 0, one.reason + offset, 0) for one, offset in zip(profiles, offsets, strict=False)]
         ),
@@ -64,12 +64,12 @@ def join(profiles: Sequence[Profile], places: Sequence[str]) -> Profile:
 
 
 def read_joined(paths: Sequence[str | Path]) -> Profile:
-    """One profile of all replica types in files of our own; errors as of :func:`join` and of reading."""
+    """One profile of all replica types in several profile files; raises errors of :func:`join` and of reading."""
     return join([Profile.read(path) for path in paths], [f"{path}" for path in paths])
 
 
 def _engines(profiles: Sequence[Profile]) -> tuple[Engine | None, ...]:
-    """Engines of all types; empty where none is known."""
+    """Engines of all types; empty if none is known."""
     engines = [engine for one in profiles for engine in one.engines or (None,) * len(one.replica_types)]
     return tuple(engines) if any(engines) else ()
 
@@ -86,7 +86,7 @@ def _check_alike(field: str, values: Sequence[Any], places: Sequence[str], hint:
 
 
 def _check_names(profiles: Sequence[Profile], places: Sequence[str]) -> None:
-    """Refuse files that each have a replica type of the same name."""
+    """Reject files that contain replica types of the same name."""
     place_by_name: dict[str, str] = {}
     for one, place in zip(profiles, places, strict=True):
         for item in one.replica_types:

@@ -1,7 +1,7 @@
-"""Why a measured point may disagree with the model: prefix caching or speculative decoding.
+"""Why a measured point may differ from the model: prefix caching or speculative decoding.
 
-Neither is part of the model, and both make a replica faster than its arithmetic allows. What a load test says besides
-the time of a step shows them: how soon the first token comes, how many prompts a second are read, how tokens arrive.
+The model includes neither, and both make a replica faster than its arithmetic allows. Other results of the load test
+show them: the time to first token, the rate at which prompts are processed, and the gaps between tokens.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from melange.replica.step import step_time_s
 from melange.units import ms, significant
 from melange.workload.workload import Array
 
-# What is this much faster than the model has it is not explained by what the model gets wrong: 80 % of step times lie
-# within a third of what is predicted, and times to read a prompt within a half (docs/validation.md). Judgments.
+# If a result is faster than predicted by this factor, model error does not explain it: 80 % of step times are within a
+# third of the prediction, and prefill times within a half (docs/validation.md). Chosen by judgment.
 _SOON = 2.0
 _MORE = 1.5
 _FAST = 1.75
-# Gaps between chunks over time per token, above which a chunk holds several tokens: the two differ by how requests are
-# weighted, but not by this much. A judgment.
+# Ratio of the gap between chunks to the time per token, above which a chunk holds several tokens: the two averages
+# weight requests differently, but do not differ by this much. Chosen by judgment.
 _GROUPED = 1.3
-# Tokens a step that a file may say without speculation, rounded. A judgment.
+# Tokens per step that a file may state, after rounding, without speculation. Chosen by judgment.
 _MORE_THAN_ONE = 1.05
 
 PREFIX_CACHING = (
@@ -41,13 +41,13 @@ def likely_causes(replicas: Replicas, sizes: Sizes, point: Measurement, batch: f
     Parameters
     ----------
     replicas, sizes
-        The hardware that was measured, and the size of the point (1, 1, 1).
+        The measured hardware, and the size of the point (1, 1, 1).
     point
-        What was measured.
+        The measured point.
     batch
-        Requests that were running.
+        Number of running requests.
     step_s
-        Time of a step as it was measured; None where only whole requests were [s].
+        Measured time of a step; None if only whole requests were measured [s].
     """
     found = []
     if cached := _cached(replicas, sizes, point):
@@ -58,7 +58,7 @@ def likely_causes(replicas: Replicas, sizes: Sizes, point: Measurement, batch: f
 
 
 def _cached(replicas: Replicas, sizes: Sizes, point: Measurement) -> str:
-    """Evidence that prompts were not read in full; empty if there is none."""
+    """Evidence that prompts were not processed in full; empty if there is none."""
     prompt_s = _value(prompt_times_s(replicas, sizes, np.ones((1, 1, 1)))[0])
     first_s = point.ttft_s.get("mean")
     if first_s and first_s < prompt_s / _SOON:
@@ -70,7 +70,7 @@ def _cached(replicas: Replicas, sizes: Sizes, point: Measurement) -> str:
 
 
 def _speculated(replicas: Replicas, sizes: Sizes, point: Measurement, batch: float, step_s: float | None) -> str:
-    """Evidence that a step yields several tokens; empty if there is none."""
+    """Evidence that a step generates several tokens; empty if there is none."""
     if point.tokens_per_step and point.tokens_per_step > _MORE_THAN_ONE:
         return f"the file says {significant(point.tokens_per_step)} tokens per step"
     tpot_s, itl_s = point.tpot_s.get("mean"), point.itl_s.get("mean")
@@ -86,7 +86,7 @@ def _speculated(replicas: Replicas, sizes: Sizes, point: Measurement, batch: flo
 
 
 def _rate(point: Measurement) -> float | None:
-    """Requests answered [1/s]; by Little's law where the file does not say."""
+    """Requests answered [1/s]; by Little's law if the file does not say."""
     if point.achieved_rate:
         return point.achieved_rate
     latency_s = point.latency_s.get("mean")

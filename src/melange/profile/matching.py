@@ -19,12 +19,12 @@ from melange.replica.hardware import Hardware
 def points_by_hardware(
     inputs: EstimateInputs, measurements: Sequence[Measurement]
 ) -> tuple[dict[Hardware, list[Measurement]], list[Caution]]:
-    """Points of the service's model and engine, by hardware, and cautions on the others.
+    """Points of the service's model and engine, by hardware, and cautions about all other points.
 
     Raises
     ------
     InputError
-        A point that does not say what was measured, or names what is not offered.
+        A point does not state what was measured, or names something that is not offered.
     """
     served = {one.variant: variant_of(inputs.model, one.variant) for one in inputs.replica_types}
     used, cautions = _usable(measurements, inputs, served)
@@ -37,7 +37,7 @@ def points_by_hardware(
 def _usable(
     measurements: Sequence[Measurement], inputs: EstimateInputs, served: Mapping[str, Model]
 ) -> tuple[list[Measurement], list[Caution]]:
-    """Points of this model and engine, and cautions on others and on doubtful ones."""
+    """Points of this model and engine, and cautions about other points and doubtful points."""
     used, cautions = [], []
     for point in measurements:
         if point.engine and find_era(point.engine).name != inputs.era.name:
@@ -55,7 +55,7 @@ def _usable(
 
 
 def _served_variants(name: str, served: Mapping[str, Model]) -> list[str]:
-    """Variants that a measured model may be; all where its name is not known: servers call theirs what they like."""
+    """Variants that a measured model may be; all if its name is unknown: servers may use any name for a model."""
     try:
         found = find_model(name or "unnamed")
     except InputError:
@@ -74,7 +74,7 @@ def _in_words(served: Mapping[str, Model]) -> str:
 
 
 def _measured_hardware(point: Measurement, inputs: EstimateInputs, served: Mapping[str, Model]) -> Hardware:
-    """The hardware of the service that a point was measured on."""
+    """The service's hardware on which a point was measured."""
     names, hardware = [one.name for one in inputs.replica_types], inputs.hardware
     if point.replica_type in names:
         return hardware[names.index(point.replica_type)]

@@ -1,11 +1,10 @@
 """Measured load points of a replica, from any load-test tool.
 
-Inside, everything is in seconds, tokens and requests per second; what other tools write is converted by
-:mod:`melange.profile.formats.load_tests`. Our own form is JSON,
-``{"melange": "measurements/1", "measurements": [{...}]}``, a bare list of such objects, one object a line, or CSV with
-one point a row. Keys and columns are the fields of :class:`Measurement`; a
-latency is a number, its mean, or ``{"mean": 0.03, "p99": 0.05}``, in CSV the columns ``tpot_s`` and ``tpot_p99_s``.
-The journal of ``melange measure`` is read too.
+Internally, everything is in seconds, tokens and requests per second; :mod:`melange.profile.formats.load_tests` converts
+the results of other tools. Our own format is JSON, ``{"melange": "measurements/1", "measurements": [{...}]}``, a bare
+list of such objects, one object per line, or CSV with one point per row. Keys and columns are the fields of
+:class:`Measurement`. A latency is a number, which is its mean, or ``{"mean": 0.03, "p99": 0.05}``; in CSV, the columns
+are ``tpot_s`` and ``tpot_p99_s``. The journal of ``melange measure`` is read too.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ from melange.files import Json
 from melange.records import number, record, shown, text, whole
 from melange.slo import Slo
 
-# First key of the journal that melange measure keeps.
+# First key of the journal of ``melange measure``.
 JOURNAL = "measure-journal/1"
 LATENCIES = ("ttft_s", "tpot_s", "ntpot_s", "itl_s", "latency_s")
 _ENDLESS = ("offered_rate", "max_request_rate_high")
 TEXTS = ("accelerator", "replica_type", "engine", "model", "source")
-# Least and most of any quantity that is measured, but 0 [s, 1/s, tokens]: what lies beyond is no measurement, and a fit
-# through it is beyond floats.
+# Smallest and largest value of any measured quantity, except 0 [s, 1/s, tokens]: a value outside is not a measurement,
+# and a fit to it would overflow.
 _LEAST, _MOST = 1e-9, 1e9
 _STATISTIC = re.compile(r"mean|p\d{1,2}(\.\d+)?")
 _NAMED = re.compile(r"(?P<accelerator>.+?) tp(?P<degree>\d+)")
@@ -41,41 +40,41 @@ class Measurement:
     Parameters
     ----------
     input_tokens, output_tokens
-        Mean prompt and completion [tokens].
+        Mean length of prompt and completion [tokens].
     replica_type
-        Name of the replica type that was measured; empty where the file does not say.
+        Name of the measured replica type; empty if the file does not say.
     accelerator, tensor_parallel
-        Or its accelerator and the degree; empty and None where the file does not say.
+        Its accelerator and degree, instead of the name; empty and None if the file does not say.
     engine, model
-        What ran, and what it served; empty where the file does not say.
+        The engine, and the model that it served; empty if the file does not say.
     offered_rate
-        Requests sent [1/s]; infinite where all were sent at once, or as fast as ``concurrency`` let them.
+        Requests sent [1/s]; infinite if all were sent at once, or as fast as ``concurrency`` allowed.
     achieved_rate
         Requests answered [1/s].
     concurrency
-        Requests that the client kept in flight, or let be in flight at most; None: any number.
+        Requests that the client kept in flight, or the most that it allowed in flight; None: any number.
     ttft_s, tpot_s, ntpot_s, itl_s, latency_s
         By statistic (``mean``, ``p50``, ``p99``) [s]: time to first token, time per output token after the first,
         latency over output tokens, gap between two tokens, latency.
     tokens_per_step
-        Tokens that a step yields for a request, where the file says it: more than 1 with speculative decoding.
+        Tokens per step and request, if the file says: more than 1 with speculative decoding.
     duration_s
         Length of the test [s].
     samples, failed
-        Requests answered and requests that failed; None where the file does not say.
+        Requests answered and requests that failed; None if the file does not say.
     max_request_rate, slo
-        The highest rate at which that objective was met, if it was searched for; 0: at none [1/s].
+        The highest rate that met this objective, if it was searched for; 0: no rate met it [1/s].
     max_request_rate_low, max_request_rate_high
-        Ends of an 80 % interval on it [1/s]; None where nothing is known of its error, the high one infinite where the
-        search ended before any rate failed.
+        Ends of its 80 % interval [1/s]; None if the error is unknown. The high end is infinite if the search ended
+        before any rate failed.
     source
         File and place in it.
 
     Raises
     ------
     InputError
-        Sizes below 1 token, figures that are not positive, statistics that are not known, or nothing that tells a
-        step's time: neither a mean TPOT, ITL, NTPOT or latency, nor an achieved rate, nor a maximum rate.
+        Sizes below 1 token, figures that are not positive, unknown statistics, or nothing that determines a step's
+        time: no mean TPOT, ITL, NTPOT or latency, no achieved rate, and no maximum rate.
 
     Examples
     --------
@@ -142,7 +141,7 @@ class Measurement:
 
     @property
     def rate_interval(self) -> tuple[float, float, float]:
-        """The low end, the maximum rate and the high end [1/s]; all the same where nothing is known of the error.
+        """The low end, the maximum rate and the high end [1/s]; all equal if the error is unknown.
 
         >>> slo = Slo(tpot_s=0.05)
         >>> Measurement(input_tokens=9, output_tokens=9, slo=slo, max_request_rate=2.0).rate_interval
@@ -153,7 +152,7 @@ class Measurement:
         return middle if low is None else low, middle, middle if high is None else high
 
     def _check_interval(self, place: str) -> None:
-        """Refuse ends that are none."""
+        """Reject invalid ends of an interval."""
         low, middle, high = self.rate_interval
         if not 0 <= low <= middle <= high:
             raise InputError(
@@ -162,7 +161,7 @@ class Measurement:
             )
 
     def to_json(self) -> Json:
-        """As a JSON object of what is known."""
+        """As a JSON object of the known fields."""
         content: Json = {}
         for one in fields(self):
             value = getattr(self, one.name)
@@ -178,7 +177,7 @@ class Measurement:
 
     @classmethod
     def from_json(cls, content: Json, source: str = "") -> Measurement:
-        """From an object of our own form; errors name ``source``, where it is from, and the key."""
+        """From an object in our own format; errors name ``source`` and the key."""
         place = source or "measurement"
         known = {one.name for one in fields(cls)}
         for key in content:
@@ -195,7 +194,7 @@ class Measurement:
 
 
 def split_name(name: str) -> tuple[str, int]:
-    """Accelerator and degree in a name such as ``A10G tp2``; a name alone means one of it.
+    """Accelerator and degree in a name such as ``A10G tp2``; a name without a degree means one accelerator.
 
     >>> split_name("A10G tp2"), split_name("L4")
     (('A10G', 2), ('L4', 1))
@@ -205,7 +204,7 @@ def split_name(name: str) -> tuple[str, int]:
 
 
 def _value(key: str, value: Any, place: str) -> Any:
-    """One value of our own form, checked."""
+    """Check one value in our own format."""
     if key in TEXTS:
         return text(value, place)
     if key in LATENCIES:

@@ -1,4 +1,4 @@
-"""How long steps took on live replicas against the plan's, and estimates corrected by it."""
+"""Step times of live replicas compared with the plan's, and estimates corrected by them."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from melange.records import items, record
 from melange.replica.hardware import Hardware
 from melange.replica.spread import DECILE, spread
 
-# Fewer requests say nothing: with as many at least, a factor is known to a tenth (bench/regret.py). A judgment.
+# Fewest requests to use: from this number on, a factor is accurate to a tenth (bench/regret.py). Chosen by judgment.
 LEAST_REQUESTS = 50
-# Standard deviation of the logarithm that the mean of any number of requests at one load leaves: the model is a little
-# wrong at every size and batch. Near a measured point it is wrong by 5 to 6 % in the median (docs/anchors.md).
+# Standard deviation of the logarithm that remains with any number of requests at one load: the model has a small error
+# at every size and batch size. Near a measured point the median error is 5 to 6 % (docs/anchors.md).
 _LEFT = 0.05
-# Logarithm of observed over planned requests in flight beyond which what is known gets no less certain.
+# Largest logarithm of observed over planned requests in flight: beyond it, the uncertainty does not increase further.
 _MOST_AWAY = 2.0
-# A correction holds for all batches.
+# A correction holds for all batch sizes.
 _ANY_BATCH = 1e6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepFactor:
-    """Step times of the live replicas of one type over the plan's.
+    """Step times of the live replicas of one type, relative to the plan's.
 
     Parameters
     ----------
     replica_type
         Its name in the plan.
     factor
-        Observed over estimated step time; 1 where there was too little traffic to tell.
+        Observed over estimated step time; 1 if there was too little traffic.
     low, high
-        Ends of its 80 % interval: that of the estimate where nothing was observed.
+        Ends of its 80 % interval: that of the estimate if nothing was observed.
     requests
-        Completions that it rests on.
+        Number of completions that the factor is based on.
     in_flight
-        Requests in flight on a replica at the time, on average.
+        Mean number of requests in flight on a replica at that time.
     """
 
     replica_type: str
@@ -82,24 +82,24 @@ def observed_factor(
     in_flight: float,
     planned_in_flight: float,
 ) -> StepFactor:
-    """What live requests say about the steps of a type, on top of what its estimate says.
+    """Combine live requests with the estimate of a type's step times.
 
-    Two normal distributions of the logarithm, multiplied: that of the estimate, and that of the mean of the requests.
-    Requests that run together take the same steps, so as many as are in flight count as one. What was seen far from the
-    planned load is as likely, and less certain.
+    The result is the product of two normal distributions of the logarithm: that of the estimate, and that of the mean
+    of the requests. Requests that run together share their steps, so all requests in flight count as one. Observations
+    far from the planned load have the same mean, but a larger variance.
 
     Parameters
     ----------
     name
-        Of the replica type.
+        Name of the replica type.
     interval
-        Times the estimated step that steps took at their 10 % and 90 % quantile before any was observed.
+        Ratio of actual to estimated step time at its 10 % and 90 % quantile, before any observation.
     requests
-        Completions.
+        Number of completions.
     log_ratio, log_variance
         Mean and variance of the logarithm of observed over expected time per token.
     in_flight, planned_in_flight
-        Requests on a replica, as observed and as planned.
+        Requests in flight on a replica, as observed and as planned.
 
     Examples
     --------
@@ -131,33 +131,33 @@ def observed_factor(
 
 
 def read_factors(path: str | Path) -> tuple[StepFactor, ...]:
-    """Read what a balancer writes under ``/factors.json``.
+    """Read the factors that a balancer serves as ``/factors.json``.
 
     Raises
     ------
     InputError
-        No such file, or not such a document: with the file and the field.
+        There is no such file, or it is not such a document; the error names the file and the field.
     """
     return read_as(path, "factors", factors_from_json)
 
 
 def factors_from_json(content: Json) -> tuple[StepFactor, ...]:
-    """From the JSON object of a balancer."""
+    """From the JSON object that a balancer writes."""
     return tuple(record(StepFactor, one, place) for place, one in items(content.get("factors", ()), "factors"))
 
 
 def with_observed(profile: Profile, inputs: EstimateInputs, factors: Sequence[StepFactor]) -> Profile:
-    """The profile with the estimates of the observed types' hardware corrected; measured and anchored cells stay.
+    """The profile with estimates corrected on the hardware of observed types; measured and anchored cells stay.
 
-    Estimates of other hardware move by what a source's errors have in common, and stay estimates: else a plan would
-    leave a type that was seen to be slow for one that only nobody has seen.
+    Estimates for other hardware change by the error that they have in common, and remain estimates: otherwise a plan
+    would replace a type that was observed to be slow with a type that was merely never observed.
 
     Parameters
     ----------
     profile
-        Estimates of the inputs.
+        The estimates for these inputs.
     factors
-        By replica type; those that rest on too few requests change nothing.
+        The factors by replica type; factors based on too few requests change nothing.
     """
     seen, cautions = _by_hardware(inputs, factors)
     for hardware in inputs.distinct_hardware:
@@ -179,7 +179,7 @@ def with_observed(profile: Profile, inputs: EstimateInputs, factors: Sequence[St
 def _by_hardware(
     inputs: EstimateInputs, factors: Sequence[StepFactor]
 ) -> tuple[dict[Hardware, tuple[float, float]], list[Caution]]:
-    """Logarithm of the factor of each observed hardware, with its standard deviation, and cautions on the others."""
+    """Logarithm of the factor of each observed hardware with its standard deviation, and cautions about the others."""
     found: dict[Hardware, list[StepFactor]] = {}
     cautions = []
     for one in factors:
@@ -199,13 +199,13 @@ def _by_hardware(
 
 
 def _variance(inputs: EstimateInputs, hardware: Hardware) -> float:
-    """Variance of the logarithm of true over estimated steps on some hardware."""
+    """Variance of the logarithm of true over estimated step time on this hardware."""
     residuals = inputs.residuals_on(hardware)
     return (math.log(residuals.high / residuals.low) / (2 * DECILE)) ** 2
 
 
 def _in_common(inputs: EstimateInputs, seen: Mapping[Hardware, tuple[float, float]]) -> tuple[float, float]:
-    """Mean and variance of the error that all types have in common, after some were seen: normal distributions."""
+    """Mean and variance of the error common to all types, given the observed types: normal distributions."""
     source = spread().source ** 2
     precision, total = 1.0 / source, 0.0
     for hardware, (level, deviation) in seen.items():

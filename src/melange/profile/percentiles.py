@@ -1,8 +1,8 @@
 """Maximum rates under limits without a closed form, on requests and percentiles: found by simulation.
 
-One replica serves one size, its requests arriving at random (Poisson). The rate is raised until the limit's own
-statistic, over the simulated requests, reaches the limit, or until fewer of them than are asked for meet every limit.
-The gaps between arrivals are the same random numbers at every rate, so that what is compared differs in the rate alone.
+One replica serves one size, with Poisson arrivals. The rate is raised until the limit's own statistic over the
+simulated requests reaches the limit, or until fewer requests than required meet every limit. The gaps between arrivals
+use the same random numbers at every rate, so that results differ only by the rate.
 """
 
 from __future__ import annotations
@@ -29,34 +29,35 @@ from melange.slo import Slo
 from melange.units import duration
 from melange.workload.workload import Array, Buckets, Mask, Workload
 
-# Simulated requests at each rate; more for a far percentile, so that some lie beyond it, and more where many are in
-# flight, so that most of them meet a replica as full as it gets.
+# Simulated requests at each rate: more for a high percentile, so that some lie beyond it, and more if many are in
+# flight, so that most requests meet a replica at its full load.
 _REQUESTS, _BEYOND, _TIMES_IN_FLIGHT = 1_000, 20, 8
-# The first ones meet an empty replica and are not counted.
+# Share of requests at the start that are not counted, as they meet an empty replica.
 WARM_UP = 0.25
-# A queue whose wait grows by this share of the time that passes never ends: more comes than is served.
+# A queue whose wait grows by this share of the elapsed time grows forever: more requests arrive than are served.
 _GROWING = 0.03
-# Fewer cells than this are searched sooner than processes have started.
+# Fewer cells than this are searched faster than processes start.
 _WORTH_PROCESSES = 60
-# Types that cost this many times as much as another one for every size are not simulated.
+# Types that cost this many times as much as another type for every size are not simulated.
 _COSTLY = 3.0
-# The search ends when the rate is known to this share of itself.
+# The search ends when the rate is known to this relative precision.
 _PRECISION = 0.03
-# A replica that cannot hold its limits at a hundredth of what it carries in the mean cannot hold them at all.
+# If a replica cannot meet its limits at a hundredth of the rate that meets them in the mean, it cannot meet them at
+# all.
 _LEAST_SHARE, _MOST_SHARE = 0.01, 2.0
 TOO_COSTLY = f"not simulated: another type serves every size at 1/{_COSTLY:g} of the cost"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateSearch:
-    """What is simulated of a profile, and with which arrivals.
+    """Settings of the simulations for a profile.
 
     Parameters
     ----------
     seed
-        Of the arrivals.
+        Random seed of the arrivals.
     is_scarce
-        Whether availability is limited: then expensive types are simulated as well.
+        Whether availability is limited: if so, expensive types are simulated too.
     """
 
     seed: int = 0
@@ -72,28 +73,28 @@ def with_simulated_rates(
     kept: RateCache | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Profile:
-    """A profile whose rates hold an SLO by its own statistic, or for the share of requests that it asks for.
+    """A profile whose rates meet an SLO by its own statistic, or for the required share of requests.
 
     Parameters
     ----------
     profile
-        Rates that hold the same limits on the mean (R, I, O), with the engines that they were estimated for.
+        Rates that meet the same limits on the mean (R, I, O), with the engines that they were estimated for.
     sizes
-        What the profile was made for: a workload, whose buckets without traffic are left as they are, or buckets.
+        The sizes of the profile: a workload, whose buckets without traffic are unchanged, or buckets.
     slo
-        Limits on TTFT, TPOT, NTPOT, latency: of requests or on any statistic.
+        Limits on TTFT, TPOT, NTPOT, latency: on requests or on any statistic.
     search
-        What is simulated, and with which arrivals; None: the defaults.
+        Settings of the simulations; None: the defaults.
     kept
-        Cached rates, by their inputs; None: those of this process.
+        Cached rates, by their inputs; None: the cache of this process.
     progress
-        Told the part that is done, 0-1.
+        Called with the fraction that is done, 0-1.
 
     Returns
     -------
     Profile
-        Estimated, anchored cells replaced by simulated ones; measured cells stay. Ends of the intervals keep their
-        distance from the middle.
+        Estimated and anchored cells are replaced by simulated ones; measured cells are unchanged. The ends of the
+        intervals keep their distance from the middle.
 
     Raises
     ------
@@ -146,7 +147,7 @@ def with_simulated_rates(
 def _all_found(
     kept: RateCache, sought: Sequence[Key], starts: Sequence[float], progress: Callable[[float], None]
 ) -> list[Rate]:
-    """The rate of each engine and size: the one that is kept, or else the one that is found now, on all cores."""
+    """The rate of each engine and size: from the cache, or searched for now, on all cores."""
     places = [place for place, key in enumerate(sought) if kept.get(key) is None]
     jobs = [(*sought[place], starts[place]) for place in places]
     for done, (place, rate) in enumerate(zip(places, each_of(_simulated_rate_of, jobs, _WORTH_PROCESSES), strict=True)):
@@ -156,13 +157,13 @@ def _all_found(
 
 
 def _size(inputs: float, outputs: float, cached: float) -> tuple[int, ...]:
-    """Whole prompt and output tokens, and those that are cached where any are."""
+    """Prompt and output tokens as integers, and cached tokens if there are any."""
     size = (round(float(inputs)), max(1, round(float(outputs))))
     return (*size, round(float(cached))) if round(float(cached)) else size
 
 
 def _simulated_rate_of(job: tuple[Engine, tuple[int, ...], Slo, int, float]) -> Rate:
-    """:func:`simulated_rate` of one engine, size, SLO, seed and rate to start at."""
+    """:func:`simulated_rate` for a job: engine, size, SLO, seed and start rate."""
     engine, (inputs, outputs, *cached), slo, seed, start = job
     return simulated_rate(engine, inputs, outputs, slo, start, cached_tokens=sum(cached), seed=seed)
 
@@ -177,22 +178,22 @@ def simulated_rate(
     cached_tokens: int = 0,
     seed: int = 0,
 ) -> Rate:
-    """The highest rate at which a replica holds an SLO for one size [1/s], or 0 and why.
+    """The highest rate at which a replica meets an SLO for one size [1/s], or 0 with the reason.
 
     Parameters
     ----------
     engine
-        The replica's.
+        The engine of the replica.
     input_tokens, output_tokens
         The size.
     slo
-        Limits and what they bind.
+        The limits and their statistic.
     mean_rate
-        The highest rate at which the mean holds the limits: where the search starts [1/s].
+        The highest rate at which the mean meets the limits: the search starts here [1/s].
     cached_tokens
-        Tokens of the prompt that the replica's prefix cache holds.
+        Tokens of the prompt in the replica's prefix cache.
     seed
-        Of the arrivals.
+        Random seed of the arrivals.
     """
     engine = replace(engine, prefix_kept=1.0)
     count = requests_for(slo, in_flight_at(engine, input_tokens, output_tokens, mean_rate, cached_tokens))
@@ -224,9 +225,9 @@ def simulated_rate(
 def excess(
     engine: Engine, input_tokens: int, output_tokens: int, arrival_s: Array, slo: Slo, cached_tokens: int = 0
 ) -> tuple[str, float]:
-    """How requests of one size on one replica stand to an SLO: the metric that binds, and its excess over its limit.
+    """The metric closest to its limit for requests of one size on one replica, and its excess over the limit.
 
-    As of :func:`~melange.replica.simulated.outcome.excess_of`; infinite where more comes than is served.
+    As in :func:`~melange.replica.simulated.outcome.excess_of`; infinite if more requests arrive than are served.
     """
     count = len(arrival_s)
     outcome = play(
@@ -250,7 +251,7 @@ def excess(
 
 
 def requests_for(slo: Slo, in_flight: float) -> int:
-    """How many requests are simulated at each rate."""
+    """Number of simulated requests at each rate."""
     return math.ceil(max(_REQUESTS, _BEYOND / slo.tail / (1 - WARM_UP), _TIMES_IN_FLIGHT * in_flight))
 
 
@@ -264,7 +265,7 @@ def in_flight_at(
 
 
 def lone_replica() -> PolicyState:
-    """A balancer with one replica and nothing to choose."""
+    """A balancer with a single replica and therefore no choice."""
     one, none = np.ones(1), np.zeros(1, np.int64)
     return PolicyState(
         type_of=none,
@@ -288,17 +289,17 @@ def lone_replica() -> PolicyState:
 
 
 def _why(metric: str, over: float, slo: Slo) -> str:
-    """Which limit even requests that come one at a time exceed."""
+    """The limit that requests exceed even if they arrive one at a time."""
     limit_s = slo.limits[metric]
     found = slo.told(metric, duration(over * limit_s), "that come one at a time")
     return f"{found}; the limit is {duration(limit_s)}"
 
 
 def _dear(profile: Profile, wanted: Mask) -> Mask:
-    """Types (R,) that another one, as many as are wanted of it, replaces at a fraction of the cost.
+    """Types (R,) that another type with sufficient availability replaces at a fraction of the cost.
 
-    It carries every size that they do at a third of the cost or less, with limits on the mean, and an instance of it
-    costs no more: where one of theirs is rented, as many of the other for the same money carry half as much again.
+    With limits on the mean, the other type serves every size at a third of the cost or less, and its instance costs no
+    more: for the price of one instance of theirs, the other type serves half as much again.
     """
     types = profile.replica_types
     instance = np.array([one.cost_per_h for one in types])
@@ -312,7 +313,7 @@ def _dear(profile: Profile, wanted: Mask) -> Mask:
 
 
 def _cells(profile: Profile, wanted: Mask) -> dict[tuple[Engine, int, int], list[int]]:
-    """Distinct engine and bucket, with the replica types (R) that it stands for; measured cells are left out."""
+    """Distinct engines and buckets, each with its replica types (R); measured cells are left out."""
     cells: dict[tuple[Engine, int, int], list[int]] = {}
     is_open = (profile.max_request_rate > 0) & (profile.provenance != MEASURED) & wanted
     for r, i, o in np.argwhere(is_open).tolist():

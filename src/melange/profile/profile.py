@@ -21,20 +21,20 @@ from melange.slo import Slo
 from melange.workload.frozen_array import frozen_array
 from melange.workload.workload import Array, Buckets
 
-# How a cell of a profile came to be; the index is what the arrays hold.
+# Origin of a profile's cells; arrays hold the index.
 PROVENANCES = ("measured", "anchored", "estimated")
 MEASURED, ANCHORED, ESTIMATED = range(3)
-# Requests per second that a replica serves: beyond them, sums of loads lose their digits.
+# Requests per second of a replica: outside of this range, sums of loads lose digits.
 _LEAST_RATE, _MOST_RATE = 1e-12, 1e15
 
 
-# Pools of replicas for long prompts, and of those that only read prompts, or only make tokens.
+# Pools of replicas: for long prompts, for prefill only, and for decode only.
 LONG_POOL, PREFILL_POOL, DECODE_POOL = "long", "prefill", "decode"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaType:
-    """What serves one copy of the model: an offer, a tensor-parallel degree, an engine.
+    """The means to serve one copy of the model: an offer, a tensor-parallel degree, an engine.
 
     Parameters
     ----------
@@ -43,16 +43,16 @@ class ReplicaType:
     tensor_parallel
         Accelerators that split each layer of one copy.
     engine
-        Serving engine or its era (``vllm``, ``vllm-0.2``, ``sglang``, ``trtllm``); empty where the file does not say.
+        Serving engine or its era (``vllm``, ``vllm-0.2``, ``sglang``, ``trtllm``); empty if the file does not say.
     name
         Unique within a profile.
     variant
         Quantized variant of the model that it serves (``fp8``, ``int4+fp8-kv``); empty: the model as published.
     pool
-        What a second pool of the same replica type is for (``long``: prompts above some length; ``prefill`` and
-        ``decode``: only that part of requests); empty: the first one, for whole requests of all sizes.
+        Purpose of a second pool of the same replica type (``long``: prompts above some length; ``prefill`` and
+        ``decode``: only that phase of requests); empty: the first pool, for whole requests of all sizes.
     expert_parallel, pipeline_parallel
-        Accelerators that share out the experts of a mixture, and stages that the layers are cut into
+        Number of accelerators that divide the experts of a mixture, and number of stages that divide the layers
         (:class:`~melange.replica.parallelism.Layout`).
     """
 
@@ -82,17 +82,17 @@ class ReplicaType:
 
     @property
     def type_name(self) -> str:
-        """Name of the type whatever the pool: that of its first one."""
+        """Name of the type without its pool: the name of its first pool."""
         return self.name.removesuffix(f" {self.pool}") if self.pool else self.name
 
     @property
     def layout(self) -> Layout:
-        """How one replica is spread over accelerators."""
+        """The layout of one replica over accelerators."""
         return layout_of(self.tensor_parallel, self.expert_parallel, self.pipeline_parallel)
 
     @property
     def machines(self) -> int:
-        """Machines that make up an instance of this type: more than one where a replica spans several."""
+        """Machines of one instance of this type: more than one if a replica spans several."""
         return max(1, self.layout.accelerators // self.offer.accelerators)
 
     @property
@@ -130,7 +130,7 @@ class ReplicaType:
 
 
 def pool_of(replica_type: ReplicaType, pool: str) -> ReplicaType:
-    """A second pool of a replica type, with a name of its own."""
+    """A second pool of a replica type, with its own name."""
     return replace(replica_type, name=f"{replica_type.name} {pool}", pool=pool)
 
 
@@ -141,28 +141,28 @@ class Profile:
     Parameters
     ----------
     replica_types
-        R of them, with unique names.
+        The replica types (R), with unique names.
     buckets
         The grid of sizes (I, O).
     max_request_rate
-        Highest request rate of one bucket on one replica (R, I, O) [1/s]; 0 = it cannot serve it.
+        Highest request rate of one bucket on one replica (R, I, O) [1/s]; 0 = it cannot serve the bucket.
     low, high
-        Ends of an 80 % interval on it (R, I, O) [1/s]; equal to it where nothing is known of the error.
+        Ends of its 80 % interval (R, I, O) [1/s]; equal to the rate if the error is unknown.
     provenance
         Index into ``PROVENANCES`` (R, I, O).
     reasons, reason
-        Sentences, the first of them empty, and the index of each cell's (R, I, O): why it is 0.
+        Sentences, the first of them empty, and the index of each cell's sentence (R, I, O): why the rate is 0.
     slo
         The objective that the rates meet; None if the file does not say.
     model
-        Name of the model; empty where the file does not say.
+        Name of the model; empty if the file does not say.
     source
         Where the figures come from, in words.
     cautions
         Warnings about these figures.
     engines
-        The engine of one replica of each type (R), on which a plan can be simulated; None where nothing is known of
-        its steps, and empty where that is so of all.
+        The engine of one replica of each type (R), on which a plan can be simulated; None if its steps are unknown, and
+        empty if those of all types are.
 
     Raises
     ------
@@ -217,7 +217,7 @@ class Profile:
         return [replica_type.name for replica_type in self.replica_types].index(name)
 
     def why(self, r: int, i: int, o: int) -> str:
-        """Why a cell is 0; empty where it is not."""
+        """The reason why the rate of a cell is 0; empty if it is not 0."""
         return self.reasons[int(self.reason[r, i, o])]
 
     def to_json(self) -> Json:

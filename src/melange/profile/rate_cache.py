@@ -17,16 +17,16 @@ from melange.records import number, reading, text
 from melange.replica.engine import Engine
 from melange.slo import Slo
 
-# Increase when the simulator's results change, so that older results are computed again.
+# Increment when the simulator's results change, so that cached results are computed again.
 _VERSION = 2
 Key = tuple[Engine, tuple[int, ...], Slo, int]
 Rate = tuple[float, str]
 
 
 def cache_folder() -> Path:
-    """Where files are kept between runs: ``$MELANGE_CACHE``, or ``melange`` in the user's cache folder.
+    """The folder of cache files: ``$MELANGE_CACHE``, or ``melange`` in the user's cache folder.
 
-    Without either, a folder of the user's own beside temporary files.
+    If neither exists, a folder for this user next to temporary files.
     """
     if own := os.environ.get("MELANGE_CACHE"):
         return Path(own)
@@ -34,7 +34,7 @@ def cache_folder() -> Path:
         return Path(own) / "melange"
     try:
         return Path.home() / ".cache" / "melange"
-    except RuntimeError:  # neither HOME nor an entry in the users' table, as in some containers
+    except RuntimeError:  # no HOME and no entry in the user database, as in some containers
         return Path(tempfile.gettempdir()) / f"melange-{os.getuid() if hasattr(os, 'getuid') else 'cache'}"
 
 
@@ -44,8 +44,8 @@ class RateCache:
     Parameters
     ----------
     file
-        Read now, written by :meth:`save`; None: in memory only. An unreadable file is replaced, an unwritable one is
-        ignored: the cache only saves time.
+        File to read now and to write in :meth:`save`; None: memory only. An unreadable file is replaced, an unwritable
+        one is ignored: the cache only saves time.
     """
 
     def __init__(self, file: Path | None = None) -> None:
@@ -65,12 +65,12 @@ class RateCache:
         return self._stored.get(_digest(key))
 
     def keep(self, key: Key, rate: Rate) -> None:
-        """Keep a rate, or 0 and why."""
+        """Store a rate, or 0 with its reason."""
         self._stored[_digest(key)] = rate
         self._is_changed = True
 
     def save(self) -> None:
-        """Write the file, atomically, if something was found."""
+        """Write the file atomically, if it has changed."""
         if self._file is None or not self._is_changed:
             return
         with contextlib.suppress(OSError, InputError):

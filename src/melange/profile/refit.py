@@ -1,7 +1,7 @@
-"""Our step's coefficients, fitted to step times that come from elsewhere.
+"""Coefficients of our step-time model, fitted to step times from other sources.
 
-Given step times of a replica (measured operators, a trace) over a grid of batch, context and prompt chunk, the result
-is a :class:`~melange.replica.step.StepCost` like any other, so the closed form and the simulator run on it unchanged.
+Given step times of a replica (measured operators, a trace) over a grid of batch size, context and prompt chunk, the
+result is an ordinary :class:`~melange.replica.step.StepCost`, which the closed form and the simulator use unchanged.
 Coefficients that step times cannot distinguish are scaled together.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 from melange.replica.step import StepCost, step_time_s
 from melange.workload.workload import Array
 
-# Each group is multiplied by a factor of its own. Host work of a request is in no step's time, and stays.
+# Each group has its own factor. Host work per request is not part of any step's time, and is unchanged.
 _GROUPS = (
     ("weights_s", "experts_s"),
     ("token_s", "output_s"),
@@ -26,17 +26,17 @@ _GROUPS = (
     ("host_s",),
     ("sequence_s",),
 )
-# Pull of each logarithm of a factor towards 0, as a share of the weight of all points: decides between coefficients
-# that act alike, such as the reading of weights and the host's work of a step, and hardly anything else.
+# Weight that pulls the logarithm of each factor towards 0, as a share of the weight of all points: it decides between
+# coefficients with the same effect, such as reading weights and the host's work per step, and changes little else.
 _PULL = 1e-3
-# Levenberg and Marquardt's damping at the start and where a round is given up; rounds at most; and the step of
-# difference quotients, which are no slopes where it is larger and lose digits where it is smaller. Judgments: they
+# Levenberg-Marquardt damping at the start and where an iteration is given up; most iterations; and the step of
+# difference quotients: if larger, they are not slopes, and if smaller, they lose digits. Chosen by judgment: they
 # decide how long a fit takes rather than where it ends.
 _DAMPING = 1e-3
 _LARGEST_DAMPING = 1e6
 _ROUNDS = 60
 _NUDGE = 1e-4
-# A round that lowers the loss by less than this share of itself is the last. A judgment: step times are known to less.
+# An iteration that reduces the loss by less than this share is the last. Chosen by judgment: step times are less exact.
 _SETTLED = 1e-6
 
 
@@ -47,15 +47,15 @@ class Steps:
     Parameters
     ----------
     batch
-        Running requests that get a token (N,).
+        Running requests that generate a token (N,).
     context_tokens
         Tokens that their KV caches hold in total (N,).
     prefill_tokens
-        Prompt tokens that the step reads besides (N,).
+        Prompt tokens that the step also processes (N,).
     position
-        Tokens that each of those attends to, on average (N,).
+        Mean number of tokens that each of these attends to (N,).
     time_s
-        What the step took (N,) [s].
+        Duration of the step (N,) [s].
     """
 
     batch: Array
@@ -66,14 +66,14 @@ class Steps:
 
 
 def refit(cost: StepCost, steps: Steps) -> StepCost:
-    """The coefficients, each group times the factor with which predicted steps come nearest to the given ones.
+    """The coefficients with a factor for each group, chosen so that predicted steps are closest to the given ones.
 
-    Least squares of ``log(predicted / given)``, by the method of Levenberg and Marquardt.
+    Least squares of ``log(predicted / given)``, by the Levenberg-Marquardt method.
 
     Parameters
     ----------
     cost
-        One replica's coefficients, plain floats, to start from.
+        One replica's coefficients to start from, as plain floats.
     steps
         Step times, at least one.
 
@@ -103,18 +103,18 @@ def refit_to(
     *,
     pull: float | None = None,
 ) -> StepCost:
-    """The coefficients, each group times the factor with which whatever was predicted comes nearest to what was seen.
+    """The coefficients with a factor for each group, chosen so that predictions are closest to the observations.
 
     Parameters
     ----------
     cost
-        Coefficients to start from; a group whose coefficients are all 0 stays as it is.
+        Coefficients to start from; a group whose coefficients are all 0 is unchanged.
     log_ratio
-        Logarithms of predicted over seen (N,), for trial coefficients.
+        Logarithms of predicted over observed values (N,), for trial coefficients.
     groups
         Names of coefficients that are scaled together.
     pull
-        Weight of the squared logarithm of each factor beside those of the points; None: a thousandth of all points.
+        Weight of the squared logarithm of each factor, relative to the points; None: a thousandth of all points.
     """
     groups = [group for group in groups if any(getattr(cost, name) > 0 for name in group)]
     factors = np.zeros(len(groups))

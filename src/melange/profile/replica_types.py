@@ -1,4 +1,4 @@
-"""The replica types that offers allow, and what they are called."""
+"""The replica types that offers allow, and their names."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from melange.profile.profile import ReplicaType
 from melange.replica.era import DEFAULT_ENGINE, ERA_BY_ALIAS, Era
 from melange.replica.parallelism import Layout
 
-# vLLM got weights and a KV cache in fp8 with 0.3.
+# vLLM supports weights and a KV cache in fp8 since 0.3.
 _ERAS_WITHOUT_FP8 = ("vllm-0.2",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Degrees:
-    """Degrees of parallelism to try; each that does not fit an offer is left out there.
+    """Degrees of parallelism to try; degrees that do not fit an offer are skipped for it.
 
     Parameters
     ----------
     tensor
-        Accelerators that split each layer; None: every power of two that the instance holds and the heads divide into.
+        Accelerators that split each layer; None: every power of two that fits the instance and divides the heads.
     expert
-        Accelerators that share out the routed experts of a mixture; 1: experts split like other layers.
+        Accelerators that divide the routed experts of a mixture; 1: experts split like other layers.
     pipeline
-        Stages; more than an instance has room for are spread over several, whole ones each.
+        Stages; if one instance has no room for all, they are spread over several whole instances.
 
     Raises
     ------
     InputError
-        A degree below 1, or none.
+        A degree below 1, or an empty list of degrees.
     """
 
     tensor: tuple[int, ...] | None = None
@@ -49,16 +49,16 @@ class Degrees:
 def replica_types_of(
     model: Model, offers: Sequence[Offer], engine: str, given: Degrees | None = None, variants: Sequence[str] = ("",)
 ) -> list[ReplicaType]:
-    """The replica types that offers allow, each with a name of its own.
+    """The replica types that offers allow, each with a unique name.
 
-    A name is the offer's (``aws/us-east-1/g6.xlarge``), with `` tpN`` where the instance holds several accelerators,
-    `` epN`` and `` ppN`` where experts or stages are spread, the engine where it is not the default one and the variant
-    where it is not the model as published.
+    A name is that of the offer (``aws/us-east-1/g6.xlarge``), followed by `` tpN`` if the instance holds several
+    accelerators, `` epN`` and `` ppN`` if experts or stages are spread, the engine if it is not the default, and the
+    variant if it is not the model as published.
 
     Raises
     ------
     InputError
-        No offers, degrees that no offer holds, experts of a model that has none.
+        There are no offers, no offer supports the degrees, or experts are set for a model without experts.
     """
     if not offers:
         raise InputError("estimate: no offers left", hint="loosen the filters on gpus, providers and market")
@@ -87,7 +87,7 @@ def replica_types_of(
 
 
 def _layouts(model: Model, offer: Offer, degrees: Degrees) -> list[Layout]:
-    """The ways to spread a replica over an offer's accelerators, or over those of several of its instances."""
+    """The layouts of a replica on an offer's accelerators, or on those of several of its instances."""
     held = offer.accelerators
     splits = degrees.tensor or _degrees(model, offer)
     found = []
@@ -96,7 +96,7 @@ def _layouts(model: Model, offer: Offer, degrees: Degrees) -> list[Layout]:
             for stages in degrees.pipeline:
                 if expert > 1 and (stages > 1 or expert > held or expert % tensor):
                     continue
-                # Across instances stages fill whole ones, with as few accelerators waiting for others as can be.
+                # Over several instances, stages fill whole ones, with as few idle accelerators as possible.
                 is_full = tensor == max(one for one in splits if one <= held) and not tensor * stages % held
                 if tensor * stages <= held or (is_full and not held % tensor):
                     found.append(Layout(tensor_parallel=tensor, expert_parallel=expert, pipeline_parallel=stages))
@@ -114,12 +114,12 @@ def _none_fits(offers: Sequence[Offer], degrees: Degrees) -> str:
 
 
 def compared_variants(model: Model, names: Sequence[str], era: Era) -> tuple[str, ...]:
-    """The variants to compare, the model as published first; all with the KV cache that the engine is set to.
+    """The variants to compare, the model as published first; all use the KV cache data type of the engine's settings.
 
     Raises
     ------
     InputError
-        fp8 on an engine that has none, and variants whose KV cache is set otherwise.
+        fp8 on an engine that does not support it, or variants whose KV cache contradicts the settings.
     """
     kv = era.settings.kv_dtype
     if era.name in _ERAS_WITHOUT_FP8 and (foreign := [name for name in names if "fp8" in name] + [kv] * bool(kv)):
@@ -155,7 +155,7 @@ def _name(offer: Offer, layout: Layout, engine: str) -> str:
 
 
 def _unique(names: Sequence[str], offers: Sequence[Offer]) -> list[str]:
-    """Names that repeat get their accelerator, and a number where that is not enough."""
+    """Add the accelerator to names that repeat, and a number if they still do."""
     counts: dict[str, int] = {}
     for name in names:
         counts[name] = counts.get(name, 0) + 1

@@ -15,25 +15,25 @@ from melange.replica.capacity import Sizes
 from melange.slo import Slo
 from melange.workload.workload import Mask
 
-# A searched maximum rate stands for a bucket whose planned size is within this share of the measured one.
+# A searched maximum rate applies to a bucket whose planned size is within this share of the measured size.
 _SAME_SIZE = 0.1
 
 
 def with_searched_rates(
     profile: Profile, sizes: Sizes, slo: Slo, points: Sequence[Measurement], where: Mask
 ) -> tuple[Profile, list[Caution]]:
-    """The profile with maximum rates that were searched for in place of others, and a word on those of no use.
+    """The profile with measured maximum rates in place of other rates, and cautions about those that were not used.
 
     Parameters
     ----------
     sizes
-        What buckets are planned for (1, I, O).
+        The sizes that buckets are planned for (1, I, O).
     slo
-        The objective that the profile holds under.
+        The objective of the profile's rates.
     points
-        Those with a ``max_request_rate`` count.
+        The measured points; those with a ``max_request_rate`` are used.
     where
-        Replica types that they are of (R,), true or false.
+        Mask of the replica types that the points belong to (R,).
     """
     arrays = {name: getattr(profile, name).copy() for name in ("max_request_rate", "low", "high", "provenance")}
     reasons, reason = profile.reasons, profile.reason.copy()
@@ -46,7 +46,7 @@ def with_searched_rates(
             cautions.append(Caution("anchor", f"{point.source}: its max_request_rate {why}; not used"))
             continue
         low, middle, high = point.rate_interval
-        # Where no rate failed, what is left is how fast the steps may be.
+        # If no rate failed, the high end comes from how fast the steps may be.
         least_high = np.maximum(middle, arrays["high"][where, cell[0], cell[1]]) if math.isinf(high) else high
         for name, value in (("low", low), ("max_request_rate", middle), ("high", least_high)):
             arrays[name][where, cell[0], cell[1]] = value
@@ -59,7 +59,7 @@ def with_searched_rates(
 
 
 def _searched_cell(point: Measurement, sizes: Sizes, slo: Slo) -> tuple[tuple[int, int] | None, str]:
-    """The cell whose maximum rate a point tells, planned at about its size for the same SLO; or why there is none."""
+    """The cell for a point's maximum rate, planned at about its size for the same SLO; or why there is none."""
     if point.slo is None or not point.slo.agrees_with(slo):
         return None, f"was found under {point.slo}, but the service asks for {slo}"
     inputs, outputs = sizes.inputs[0], sizes.outputs[0]

@@ -1,1 +1,1 @@
-"""What one replica does: step time, memory, capacity in closed form, simulation, and the balancing policy."""
+"""The behavior of one replica: step time, memory, capacity in closed form, simulation, and the balancing policy."""

@@ -10,10 +10,10 @@ from melange.workload.workload import Array
 
 
 def idle_times_s(engine: Engine, inputs: Array, outputs: Array, cached: Array) -> tuple[Array, Array]:
-    """Time to first token and latency of requests that have a replica for themselves (N,) [s].
+    """Time to first token and latency of requests that run alone on a replica (N,) [s].
 
-    What the engine's prefix cache keeps of ``cached`` tokens is not read. The rest of the prompt in full chunks and one
-    that is not, then one step for each token; sums over tokens in closed form.
+    The part of ``cached`` tokens in the engine's prefix cache needs no prefill. The rest of the prompt takes full
+    chunks and one partial chunk, then each token takes one step; sums over tokens are in closed form.
     """
     cached = np.floor(cached * engine.prefix_kept)
     cost, unread = engine.cost, inputs - cached
@@ -24,7 +24,7 @@ def idle_times_s(engine: Engine, inputs: Array, outputs: Array, cached: Array) -
     ttft = np.where(rest > 0, once, cost.request_s)
     if np.isfinite(budget):
         ttft = ttft + full * step_time_s(cost, batch=0.0, context_tokens=0.0, prefill_tokens=budget)
-    # One prompt has a rank for itself, and the others wait.
+    # A single prompt runs on one rank, while the others wait.
     factor = _correction(cost, 0.0) * max(float(cost.ranks), 1.0)
     ttft = ttft + factor * cost.position_s * (inputs**2 - cached**2) / 2
     steps = outputs - 1

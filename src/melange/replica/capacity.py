@@ -2,8 +2,8 @@
 
 Arrays have the axes (replica R, input bucket I, output bucket O). With B running requests of i prompt and o output
 tokens, every step carries ``P = B i / o`` prompt tokens; then ``step(B, B (i + o / 2), P)`` is the mean time per output
-token with interference and ``B / (o step)`` the request rate (Little's law). B is a mean over time and need not be
-whole; below 1 it is the share of time in which the replica is busy with one request.
+token with interference and ``B / (o step)`` the request rate (Little's law). B is a mean over time and need not be an
+integer; below 1 it is the share of time in which the replica is busy with one request.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from melange.replica.memory import KvLayers, token_layers
 from melange.replica.step import StepCost, computed_tokens, is_absent, mean_time_s, standing_s, step_time_s
 from melange.workload.workload import Array
 
-# A replica that cannot hold its limits when it is busy one thousandth of the time cannot hold them at all.
+# If a replica exceeds its limits when it is busy one thousandth of the time, it cannot meet them at all.
 IDLE_BATCH = 1e-3
-# Halvings of log B, which leave 2e-4 of the batch open; one more halves that and takes a sixteenth longer. They were 20
-# until the closed form was timed (bench/estimate.py).
+# Halvings of log B: they determine the batch size to 2e-4; one more halves this and takes a sixteenth longer. They were
+# 20 until the closed form was timed (bench/estimate.py).
 BISECTIONS = 16
-INTERVAL_BISECTIONS = 11  # the ends of an interval are known to no better than a percent
-# Where below the largest feasible batch the peak is looked for as well where throughput need not rise with the batch:
-# under a correction by measured points, and where ranks wait for each other. Elsewhere it does: of 36,000 cells of
-# drawn models, accelerators, eras and limits none had its peak below.
+INTERVAL_BISECTIONS = 11  # the ends of an interval are accurate to a percent at best
+# Fractions of the largest feasible batch that are also tried where throughput may not increase with the batch: under a
+# correction by measured points, and if ranks wait for each other. In all other cases it increases: of 36,000 cells of
+# random models, accelerators, eras and limits, none had its peak below the largest batch.
 _PEAK_FRACTIONS = (0.9, 0.75, 0.5, 0.25)
 
 
@@ -41,8 +41,8 @@ class Sizes:
     inputs, outputs
         Prompt and output tokens (1, I, O).
     cached
-        Prompt tokens that a prefix cache holds (1, I, O) or (R, I, O), less than the prompt: they need room and no
-        reading; a plain 0: none.
+        Prompt tokens in a prefix cache (1, I, O) or (R, I, O), fewer than the prompt: they take memory but no prefill;
+        a plain 0: none.
     """
 
     inputs: Array
@@ -50,22 +50,22 @@ class Sizes:
     cached: Array | float = 0.0
 
     def kept(self, share: float) -> Sizes:
-        """The same where a prefix cache still holds so much of the cached tokens, 0-1."""
+        """The same sizes if a prefix cache still holds this share of the cached tokens, 0-1."""
         return replace(self, cached=self.cached * share)
 
     @property
     def unread(self) -> Array:
-        """Prompt tokens that have to be read (1, I, O) or (R, I, O)."""
+        """Prompt tokens that need prefill (1, I, O) or (R, I, O)."""
         return self.inputs - self.cached
 
     @property
     def position(self) -> Array:
-        """Tokens that each of those attends to, on average (1, I, O) or (R, I, O)."""
+        """Mean number of tokens that each of these attends to (1, I, O) or (R, I, O)."""
         return (self.inputs + self.cached) / 2
 
     @property
     def residency(self) -> Array:
-        """Tokens that a running request holds on average, ``i + o / 2`` (1, I, O)."""
+        """Mean number of tokens that a running request holds, ``i + o / 2`` (1, I, O)."""
         return self.inputs + self.outputs / 2
 
     @property
@@ -76,15 +76,15 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Replicas:
-    """What the closed form needs to know of R replicas of one model.
+    """The inputs of the closed form for R replicas of one model.
 
     Parameters
     ----------
     cost
         Stacked step costs, fields of shape (R, 1, 1).
     kv_tokens
-        KV cache that one accelerator holds, in tokens of one layer (R, 1, 1), of all ranks together where a batch is
-        spread over some; 0 where the weights do not fit.
+        Capacity of the KV cache of one accelerator, in tokens of one layer (R, 1, 1), for all ranks together if a batch
+        is spread over several; 0 if the weights do not fit.
     max_sequences
         Most running requests (R, 1, 1).
     max_batched_tokens
@@ -92,15 +92,15 @@ class Replicas:
     block_tokens
         Tokens of one KV block.
     is_chunked
-        Whether prompts are read in chunks beside running requests.
+        Whether prompts are processed in chunks together with running requests.
     is_fully_reserved
-        Whether a request holds room for its full length from the start.
+        Whether a request reserves memory for its full length from the start.
     max_context
         Longest prompt plus completion [tokens].
     kv_layers
-        What a request takes of the cache on each of them; None: the same on all, by the model alone.
+        KV cache size of a request on each replica; None: the same on all, determined by the model alone.
     kv_parts
-        Caches that it consists of, of which a request must fit into one (R, 1, 1).
+        Number of separate caches; each request must fit into one of them (R, 1, 1).
     """
 
     cost: StepCost
@@ -123,15 +123,15 @@ def max_request_rate(
     *,
     bisections: int = BISECTIONS,
 ) -> Array:
-    """Highest request rate of each size on each replica (R, I, O) [1/s]; 0 where it cannot serve the size at all.
+    """Highest request rate of each size on each replica (R, I, O) [1/s]; 0 if it cannot serve the size at all.
 
-    The largest ``B / (o step)`` over the batches within memory, engine limits and the limits on the mean. Every metric
-    grows with B, so the feasible batches are an interval; its end is found by bisection, to 2e-4 of its value.
+    The largest ``B / (o step)`` over all batch sizes within memory, engine limits and the limits on the mean. Every
+    metric grows with B, so the feasible batch sizes are an interval; bisection finds its end, to 2e-4 of its value.
 
     Parameters
     ----------
     replicas, model, sizes
-        See there.
+        See the respective classes.
     limits
         By metric: ``ttft``, ``tpot``, ``ntpot``, ``latency`` [s].
     bisections
@@ -148,7 +148,7 @@ def rate_within(
     *,
     bisections: int = BISECTIONS,
 ) -> Array:
-    """:func:`max_request_rate` where the largest batch is known (R, I, O); limits may differ by size (1, I, O) [s]."""
+    """:func:`max_request_rate` if the largest batch is known (R, I, O); limits may differ by size (1, I, O) [s]."""
     slots = np.maximum(largest, IDLE_BATCH)
     idle = np.full_like(slots, IDLE_BATCH)
     is_served = (largest > 0) & (largest_limit_share(replicas, sizes, limits, idle, slots) <= 1)
@@ -162,23 +162,23 @@ def rate_within(
 
 
 def largest_batch(replicas: Replicas, model: Model, sizes: Sizes) -> Array:
-    """Most running requests that memory and engine limits allow in the mean (R, I, O); 0 where not even one fits.
+    """Most running requests that memory and engine limits allow on average (R, I, O); 0 if not even one fits.
 
-    ``min(max_num_seqs, KV / (i + o / 2), budget / (1 + i / o))``: KV cache at mean residency, with half a block of
-    waste a request, or at full length ``i + o`` where the engine reserves that; the last term only where prompts are
-    read in chunks, whose tokens share a step's budget. One request alone must fit at its full length, and that within
-    the context limit.
+    ``min(max_num_seqs, KV / (i + o / 2), budget / (1 + i / o))``. Each request uses KV cache at mean residency with
+    half a block of waste, or at full length ``i + o`` if the engine reserves that. The last term applies only if
+    prompts are processed in chunks, whose tokens share a step's budget. A single request must fit at its full length,
+    which must be within the context limit.
     """
     return batch_within(replicas, sizes, held_by(replicas, model))
 
 
 def held_by(replicas: Replicas, model: Model) -> Callable[[Array, float], Array]:
-    """The KV cache of a request on each replica, by its tokens and the waste in its last block."""
+    """The KV cache of a request on each replica, as a function of its tokens and the waste in its last block."""
     return partial(token_layers, model) if replicas.kv_layers is None else replicas.kv_layers.held
 
 
 def batch_within(replicas: Replicas, sizes: Sizes, resident: Callable[[Array, float], Array]) -> Array:
-    """:func:`largest_batch`, by the KV cache of a request: of its tokens and the waste in its last block."""
+    """:func:`largest_batch`, given the KV cache of a request as a function of its tokens and its last block's waste."""
     waste = replicas.block_tokens
     held = sizes.longest if replicas.is_fully_reserved else sizes.residency
     batch = np.minimum(replicas.max_sequences, replicas.kv_tokens / resident(held, waste / 2))
@@ -198,13 +198,13 @@ def holds_one(replicas: Replicas, model: Model, sizes: Sizes) -> npt.NDArray[np.
 
 
 def mean_step_s(replicas: Replicas, sizes: Sizes, batch: Array) -> Array:
-    """Mean time between two tokens of a running request, prompts of others included (R, I, O) [s].
+    """Mean time between two tokens of a running request, including the prompts of others (R, I, O) [s].
 
-    Chunked: of ``o / B`` steps one reads a prompt besides (as much of it as its budget leaves, and then more of them),
-    or every step where there are enough prompts for every step; a prompt hides behind the weights only in the steps
-    that carry it. Not chunked: every ``o / B`` steps one that reads a prompt (or several that wait, as many as a step
-    takes) while running requests stand still. Where a front end hands tokens on one by one, no less than it needs for
-    those of a step.
+    Chunked: one of ``o / B`` steps also processes a prompt (as much as its budget allows; longer prompts take more
+    steps), or every step does if there are enough prompts; only these steps can overlap prompt arithmetic with reading
+    the weights. Not chunked: one of every ``o / B`` steps processes a prompt (or several waiting prompts, as many as
+    fit in a step) while running requests pause. If a front end sends tokens one by one, the result is at least the time
+    that the tokens of one step take there.
     """
     step_s = _engine_step_s(replicas, sizes, batch)
     if is_absent(replicas.cost.stream_s):
@@ -240,7 +240,7 @@ def _engine_step_s(replicas: Replicas, sizes: Sizes, batch: Array) -> Array:
 
 
 def _prompt_step_s(replicas: Replicas, sizes: Sizes, prompts: Array | float) -> Array:
-    """Time of a step that only reads this many whole prompts (R, I, O) [s]."""
+    """Time of a step that only processes this number of whole prompts (R, I, O) [s]."""
     step_s = step_time_s(
         replicas.cost,
         batch=0.0,
@@ -254,10 +254,10 @@ def _prompt_step_s(replicas: Replicas, sizes: Sizes, prompts: Array | float) -> 
 
 
 def prompt_times_s(replicas: Replicas, sizes: Sizes, batch: Array) -> tuple[Array, Array]:
-    """Time from a prompt's first step to its first token, and the time it keeps other prompts waiting (R, I, O) [s].
+    """Time from a prompt's first step to its first token, and the time for which it delays other prompts (R, I, O) [s].
 
-    Chunked: ``ceil(i / (budget - B))`` steps beside B running requests; it keeps ``i / (budget - B)`` of a
-    full step from others. Not chunked: one step for both.
+    Chunked: ``ceil(i / (budget - B))`` steps together with B running requests; it delays others by ``i / (budget - B)``
+    of a full step. Not chunked: one step for both.
     """
     if not replicas.is_chunked:
         alone_s = _prompt_step_s(replicas, sizes, 1.0)
@@ -292,13 +292,14 @@ def prompt_times_s(replicas: Replicas, sizes: Sizes, batch: Array) -> tuple[Arra
 def ttft_s(replicas: Replicas, sizes: Sizes, batch: Array, slots: Array, step_s: Array) -> Array:
     """Mean time to the first token under Poisson arrivals, given the mean step (R, I, O) [s].
 
-    The rest of the step in progress, the wait for a slot, the wait for other prompts, and the own prompt::
+    The remaining time of the current step, the wait for a slot, the wait for other prompts, and the request's own
+    prompt::
 
         min(B, 1) step / 2  +  residency / 2 (B/c)^(sqrt(2 (c + 1)) - 1) / (c (1 - B/c))  +  D r / (2 (1 - r))  +  own
 
-    A slot: c of them, service times alike, mean wait by Sakasegawa's approximation (1977) halved for constant service
-    (Allen-Cunneen). Other prompts: M/D/1 with utilization ``r = rate D``, D the time for which one prompt keeps others
-    waiting.
+    Wait for a slot: c slots with equal service times; mean wait by Sakasegawa's approximation (1977), halved for
+    constant service times (Allen-Cunneen). Wait for other prompts: M/D/1 with utilization ``r = rate D``, where D is
+    the time for which one prompt delays others.
     """
     own_s, blocking_s = prompt_times_s(replicas, sizes, batch)
     rate = batch / (sizes.outputs * step_s)
@@ -315,7 +316,7 @@ def ttft_s(replicas: Replicas, sizes: Sizes, batch: Array, slots: Array, step_s:
 def metrics_s(
     replicas: Replicas, sizes: Sizes, metrics: tuple[str, ...], batch: Array, slots: Array
 ) -> dict[str, Array]:
-    """Mean of each metric at a batch (R, I, O) [s].
+    """Mean of each metric at a given batch size (R, I, O) [s].
 
     ``tpot = step`` (0 for a single token), ``latency = ttft + (o - 1) step``, ``ntpot = latency / o``.
     """

@@ -1,4 +1,4 @@
-"""The coefficients of a step's time, by a model's shape and an accelerator's facts."""
+"""The coefficients of a step's time, from a model's shape and an accelerator's facts."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from melange.replica.era import Constants
 def attention_s(
     model: Model, accelerator: Accelerator, tensor_parallel: int, constants: Constants
 ) -> tuple[float, float, float, float]:
-    """Attention of one request over one cached token, and of one prompt token to one earlier token [s].
+    """Attention time of one request per cached token, and of one prompt token per earlier token [s].
 
-    Each in all layers that look back all the way, and in those with a window: ``context_s, window_context_s,
-    position_s, window_position_s``. Over a cached token its read, or its arithmetic if longer (latent KV).
+    Each is given for all layers that attend to all tokens, and for those with a window: ``context_s, window_context_s,
+    position_s, window_position_s``. The time per cached token is the longer of its read and its arithmetic (latent KV).
     """
     flops = accelerator.flops("bf16") * constants.mfu_attention
     counts: Counter[Cache] = Counter()
@@ -47,23 +47,23 @@ def token_s(model: Model, accelerator: Accelerator, constants: Constants) -> flo
 
 
 def body_token_s(model: Model, accelerator: Accelerator, constants: Constants) -> float:
-    """The same without routed experts [s]."""
+    """The arithmetic of :func:`token_s` without routed experts [s]."""
     body_s = 0.0
     for kind in model.kinds:
         for weights in kind.body:
             rate = _linear_rate(weights.dtype, weights.multiplied, accelerator, constants)
             body_s += kind.count * weights.parameters / rate
     router_rate = _linear_rate(model.weight_dtype, model.activation_dtype, accelerator, constants)
-    # A state is decayed, written to and read from: three products of each of its numbers.
+    # A state is decayed, updated and read: three products for each of its values.
     states = sum(kind.count * kind.state_values for kind in model.kinds)
     states_s = 3 * states / (accelerator.flops("bf16") * constants.mfu_attention)
     return 2.0 * (body_s + model.router_parameters() / router_rate + states_s)
 
 
 def _linear_rate(stored: str, multiplied: str, accelerator: Accelerator, constants: Constants) -> float:
-    """Arithmetic that linear layers reach with weights of that type, in 16 bits where there are no units for it [1/s].
+    """Arithmetic rate of linear layers with weights of this type, in 16 bits if the type has no hardware units [1/s].
 
-    Weights in four bits take activations in eight where units for it are: so do the kernels of vLLM and TensorRT-LLM
+    Weights in four bits use 8-bit activations if there are units for them, as in the kernels of vLLM and TensorRT-LLM
     for MXFP4 on Blackwell (``VLLM_USE_FLASHINFER_MOE_MXFP4_MXFP8``).
     """
     known = accelerator.flops_by_dtype
@@ -76,7 +76,7 @@ def _linear_rate(stored: str, multiplied: str, accelerator: Accelerator, constan
 
 
 def host_s(model: Model, constants: Constants) -> float:
-    """What every step takes besides reading, computing and talking [s]."""
+    """Host time of every step, which reading, arithmetic and communication do not include [s]."""
     layer_s = constants.t_layer_s + (constants.t_latent_layer_s if model.kv_lora_rank else 0.0)
     return constants.t_step_s + layer_s * model.layers + constants.t_moe_layer_s * model.moe_layers
 
@@ -91,15 +91,15 @@ def expert_decay(model: Model) -> float:
 def all_reduces(
     model: Model, accelerator: Accelerator, tensor_parallel: int, is_pcie: bool, constants: Constants
 ) -> tuple[float, float, float, float]:
-    """Latency and time for one token of all layers' all-reduces, in one exchange and around a ring [s].
+    """Latency, and time for one token, of all layers' all-reduces, in one exchange and around a ring [s].
 
-    A message of n bytes among g accelerators: ``latency + (g - 1) n / rate`` in one exchange (everyone sends everything
-    to everyone), ``(g - 1) latency + 2 (g - 1) / g n / rate`` around a ring (Patarasuk and Yuan, 2009).
+    A message of n bytes among g accelerators: ``latency + (g - 1) n / rate`` in one exchange (every accelerator sends
+    all its data to all others), ``(g - 1) latency + 2 (g - 1) / g n / rate`` around a ring (Patarasuk and Yuan, 2009).
     """
     if tensor_parallel == 1:
         return 0.0, 0.0, 0.0, 0.0
     rate, latency_s = link_of(accelerator, is_pcie, constants)
-    # One after what stands for attention, one after the feed-forward.
+    # One after attention or its replacement, one after the feed-forward.
     count = sum(kind.count * (bool(kind.mixer) + bool(kind.feed_forward or kind.routed)) for kind in model.kinds)
     token_s = count * 2.0 * model.hidden_size / rate
     peers = tensor_parallel - 1
@@ -107,7 +107,7 @@ def all_reduces(
 
 
 def link_of(accelerator: Accelerator, is_pcie: bool, constants: Constants) -> tuple[float, float]:
-    """What accelerators of one machine exchange in one direction [bytes/s], and the latency of a message [s]."""
+    """Bandwidth between accelerators of one machine in one direction [bytes/s], and the latency of a message [s]."""
     if is_pcie:
         return accelerator.pcie_bandwidth_bytes_per_s * constants.pcie_efficiency, constants.pcie_latency_s
     return accelerator.link_bandwidth_bytes_per_s * constants.link_efficiency, constants.link_latency_s

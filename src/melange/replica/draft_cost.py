@@ -1,4 +1,4 @@
-"""What speculative decoding takes: the cost of drafts and of verifying them, and the memory that drafts need."""
+"""The cost of speculative decoding: drafting tokens, verifying them, and the memory for drafts."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from melange.replica.step import StepCost, step_cost
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DraftMemory:
-    """What drafts take of one accelerator's memory.
+    """Memory of one accelerator that drafts use.
 
     Parameters
     ----------
     weight_bytes
-        Weights of the draft model, or of the layer that drafts [bytes].
+        Weights of the draft model, or of the drafting layer [bytes].
     kv_share
-        KV cache that drafts keep, over that of the model itself.
+        KV cache of drafts, relative to that of the model itself.
     """
 
     weight_bytes: float = 0.0
@@ -28,7 +28,7 @@ class DraftMemory:
 
 
 def draft_memory(model: Model, speculation: Speculation | None, tensor_parallel: int) -> DraftMemory:
-    """What drafts take of the memory of one accelerator; nothing without them, and where the prompt itself is used."""
+    """Memory of one accelerator that drafts use; zero without drafts, and if drafts come from the prompt itself."""
     if speculation is None:
         return DraftMemory()
     if speculation.method == DRAFT_MODEL:
@@ -50,18 +50,18 @@ def with_speculation(
     is_pcie: bool = False,
     constants: Constants,
 ) -> StepCost:
-    """The coefficients of a step that verifies drafts: those of one of the tokens that it makes at once.
+    """The coefficients of a step that verifies drafts, divided among the tokens that it generates at once.
 
-    Each draft token takes a pass of what drafts: a draft model's whole step, a layer and the output head, or nothing
-    where drafts are looked up in the prompt. A pass of a model takes the sum of reading its weights and its arithmetic,
-    which is more than the longer of both that it takes at best.
+    Each draft token takes one pass of the drafting method: a whole step of the draft model, a layer and the output
+    head, or nothing if drafts are looked up in the prompt. A pass of a model takes the sum of the times for reading its
+    weights and for its arithmetic, which is more than the longer of the two, the best case.
 
     Parameters
     ----------
     cost, model, accelerator, tensor_parallel, is_pcie, constants
-        As of :func:`~melange.replica.step.step_cost`, and what that gives.
+        The result and the parameters of :func:`~melange.replica.step.step_cost`.
     speculation
-        None: the same coefficients.
+        None: unchanged coefficients.
     """
     if speculation is None:
         return cost
@@ -96,12 +96,12 @@ def with_speculation(
 
 
 def _layer_bytes(model: Model) -> float:
-    """Weights of one of the model's layers, the mean of all [bytes]."""
+    """Mean weights of one of the model's layers [bytes]."""
     return (model.body_bytes() + model.routed_bytes()) / model.layers
 
 
 def _draft_model(speculation: Speculation) -> Model:
-    """The draft model by its name, as that of the service is found."""
+    """The draft model by its name, found like the service's model."""
     from melange.catalog.bundled import find_model
     from melange.errors import InputError
 

@@ -1,4 +1,4 @@
-"""The engine of one replica, as far as a simulation needs to know it."""
+"""The engine of one replica, with all that a simulation needs to know."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from melange.replica.era import Era, Residuals
 from melange.replica.speculation import Speculation
 from melange.replica.step import StepCost, scaled
 
-# Largest whole numbers of an engine. The simulator counts tokens in 32 bits, and has a place in memory for each running
-# request, and for each token of a block: as many as no engine has.
+# Largest integers of an engine, larger than in any real engine. The simulator counts tokens in 32 bits, and allocates
+# memory for each running request and for each token of a block.
 _MOST = {
     "max_sequences": 65_536,
     "max_batched_tokens": 2**31 - 1,
@@ -27,55 +27,56 @@ _MOST = {
     "max_context": 2**31 - 1,
     "kv_parts": 65_536,
 }
-# Coefficients of a step that may be infinite, which is null in JSON.
+# Coefficients of a step that may be infinite, stored as null in JSON.
 _ENDLESS = ("window", "most_batch")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
-    """What one replica's engine takes for a step and holds in its KV cache, with the engine's limits.
+    """Step time and KV cache capacity of one replica's engine, with the engine's limits.
 
-    It travels with a profile and a plan, so that a plan is simulated on the very step times that it was made with.
+    It is stored in profiles and plans, so that a plan is simulated with exactly the step times that it was made with.
 
     Parameters
     ----------
     cost
         Coefficients of the step (:func:`~melange.replica.step.step_time_s`).
     kv_tokens
-        KV cache that one accelerator holds, in tokens of one layer; of all ranks together where there are some.
+        Capacity of the KV cache of one accelerator, in tokens of one layer; for all ranks together if there are
+        several.
     kv_parts
-        Caches that it consists of, of which a request must fit into one.
+        Number of separate caches; each request must fit into one of them.
     full_layers, sliding_layers
-        Layers that look back all the way, and layers with a sliding window.
+        Number of layers that attend to all tokens, and of layers with a sliding window.
     window
-        That window [tokens]; 0 where no layer has one.
+        That window [tokens]; 0 if no layer has one.
     state_units
-        KV cache that a request takes however long it is, for layers that keep a state, in tokens of one layer.
+        KV cache per request whatever its length, for layers that keep a state, in tokens of one layer.
     max_sequences, max_batched_tokens
         Most running requests, and most tokens of one step.
     block_tokens
         Tokens of one KV block.
     is_chunked
-        Whether prompts are read in chunks beside running requests; else a prompt has a step of its own.
+        Whether prompts are processed in chunks together with running requests; if not, a prompt has its own step.
     is_fully_reserved
-        Whether a request enters only with room for its full length, and is never evicted.
+        Whether a request is admitted only if its full length fits in memory; it is then never preempted.
     max_context
         Longest prompt plus completion [tokens].
     fast, slow
-        Times the step that measured steps took at their 10 % and their 90 % quantile.
+        Ratio of measured to predicted step time at its 10 % and its 90 % quantile.
     source
         Where the step times come from: ``estimated``, ``anchored``, ``measured``.
     era
         Name of the engine era whose limits it has (``vllm-1``); empty if unknown. Simulations do not use it.
     memory_utilization
-        Share of an accelerator's memory that the engine takes, as the engine counts it, 0-1; None: not known. For those
-        who start a server: what it leaves for the cache is ``kv_tokens``.
+        Share of an accelerator's memory that the engine uses, by the engine's own definition, 0-1; None: unknown. It is
+        for starting a server; the resulting cache size is ``kv_tokens``.
     is_prefix_caching
-        Whether prompts that share a prefix read it once.
+        Whether a common prefix of prompts is processed once.
     prefix_kept
-        Share of the tokens which a prompt has in common with earlier ones that the prefix cache still holds, 0-1.
+        Share of a prompt's reusable tokens that the prefix cache still holds, 0-1.
     speculation
-        Draft tokens that a step verifies besides; None: none. What they take and bring is in ``cost``.
+        Draft tokens that a step also verifies; None: none. ``cost`` includes their cost and benefit.
     """
 
     cost: StepCost
@@ -110,7 +111,7 @@ class Engine:
             raise InputError(f"engine.prefix_kept must be 0 to 1, got {self.prefix_kept:g}")
 
     def scaled(self, factor: float) -> Engine:
-        """The same engine, all of its steps ``factor`` times as long."""
+        """The same engine with all step times multiplied by ``factor``."""
         return replace(self, cost=scaled(self.cost, factor))
 
     def to_json(self) -> Json:
@@ -162,22 +163,23 @@ def engines_of(
     source: str,
     prefix_kept: Sequence[float] | None = None,
 ) -> list[Engine | None]:
-    """One engine for each of R replicas side by side; None where the model does not fit.
+    """One engine for each of R replicas; None if the model does not fit.
 
     Parameters
     ----------
     replicas
-        As the closed form has them.
+        The replicas as defined for the closed form.
     layers
-        What a request takes of the KV cache, of each (R).
+        KV cache size of a request, for each replica (R).
     residuals
-        How far measured step times were from such steps, of each (R).
+        Ratio of measured to predicted step times, for each replica (R).
     era
-        Whose engine it is.
+        The era of the engine.
     source
         Where the step times come from.
     prefix_kept
-        What each one's prefix cache still holds of what prompts have in common (R), 0-1; None: it caches no prefixes.
+        Share of the reusable prompt tokens that each replica's prefix cache still holds (R), 0-1; None: no prefix
+        caching.
     """
     names = [field.name for field in fields(StepCost)]
     count = len(layers)
@@ -217,7 +219,7 @@ def engines_of(
 
 
 def engines_to_json(engines: Sequence[Engine | None]) -> Json:
-    """Distinct engines once, and which of them each replica type has (-1: none)."""
+    """Distinct engines, each stored once, and the index of each replica type's engine (-1: none)."""
     distinct = list(dict.fromkeys(one for one in engines if one is not None))
     place = {one: number for number, one in enumerate(distinct)}
     return {
@@ -227,7 +229,7 @@ def engines_to_json(engines: Sequence[Engine | None]) -> Json:
 
 
 def engines_from_json(content: Json) -> tuple[Engine | None, ...]:
-    """From what :func:`engines_to_json` makes; empty where a file has none."""
+    """From the result of :func:`engines_to_json`; empty if a file has no engines."""
     distinct = [_engine_from(one, place) for place, one in items(content.get("engines", ()), "engines")]
     places = [whole(one, place) for place, one in items(content.get("engine", ()), "engine")]
     if bad := [place for place in places if not -1 <= place < len(distinct)]:

@@ -1,4 +1,4 @@
-"""What releases of engines ship with, where that differs from the settings of their era."""
+"""Default settings of engine releases, if they differ from the settings of their era."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from melange.replica.releases import number_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shipped:
-    """Defaults of an engine from a release on.
+    """Defaults of an engine since a given release.
 
     Parameters
     ----------
     engine
         ``vllm``, ``sglang``, ``trtllm``.
     first
-        The first release with them; empty: all.
+        The first release with these defaults; empty: all releases.
     settings
-        As of :class:`~melange.replica.engine_settings.EngineSettings`, what differs.
+        Settings that differ, as in :class:`~melange.replica.engine_settings.EngineSettings`.
     source
-        Where the engine says so, and when that was looked up.
+        The engine's documentation of these defaults, and the date of the look-up.
     """
 
     engine: str
@@ -61,10 +61,10 @@ _SHIPPED = (
 
 
 def shipped_settings(engine: str, release: str) -> dict[str, Any]:
-    """Settings that a release of an engine ships with, besides those of its era.
+    """Default settings of an engine release that differ from those of its era.
 
-    Without a release those of the measured era hold, but for prefix caching, which costs nothing where prompts share
-    nothing: it is as in the newest release.
+    Without a release, the defaults of the measured era apply, except for prefix caching, which costs nothing if prompts
+    share no prefix: it is as in the newest release.
 
     >>> shipped_settings("vllm", "0.6.4"), shipped_settings("vllm", "0.25.1")
     ({}, {'is_prefix_caching': True, 'memory_utilization': 0.92})

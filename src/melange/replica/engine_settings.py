@@ -8,53 +8,53 @@ from melange.catalog.accelerator import Accelerator
 from melange.replica.speculation import Speculation
 from melange.units import GIB
 
-# Where vLLM 1 takes its larger defaults (vllm/engine/arg_utils.py: 70 GiB and more, but for the A100).
+# Memory from which vLLM 1 uses its larger defaults (vllm/engine/arg_utils.py: 70 GiB and more, except for the A100).
 _LARGE_MEMORY_BYTES = 70 * GIB
 _SMALL_ARCHITECTURES = ("Volta", "Turing", "Ampere")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
-    """Memory rule and limits of an engine: its defaults, unless someone sets them.
+    """Memory rule and limits of an engine: its defaults, unless they are set.
 
     Parameters
     ----------
     memory_utilization
         Share of an accelerator's memory that the engine may take, 0-1 (vLLM's ``gpu_memory_utilization``).
     is_share_of_free
-        Whether that is a share of what weights and activations leave (TensorRT-LLM's
-        ``kv_cache_free_gpu_mem_fraction``), which the KV cache then takes.
+        Whether this is a share of the memory left by weights and activations (TensorRT-LLM's
+        ``kv_cache_free_gpu_mem_fraction``), which the KV cache then uses.
     reserve_bytes
-        Memory that the driver's context takes [bytes].
+        Memory of the driver's context [bytes].
     graph_bytes
         Memory of captured graphs [bytes].
     max_sequences
         Most running requests (``max_num_seqs``).
     max_batched_tokens
-        Most tokens of one step (``max_num_batched_tokens``): what an activation reserve is made for, and the budget
+        Most tokens of one step (``max_num_batched_tokens``): it determines the reserve for activations, and the budget
         of prompt chunks.
     large_max_sequences, large_max_batched_tokens
-        The same two on large accelerators (70 GiB and more, newer than Ampere), where the engine has other defaults
-        there; 0: it has none.
+        The same two on large accelerators (70 GiB and more, newer than Ampere), if the engine has other defaults there;
+        0: it has none.
     block_tokens
         Tokens of one KV block.
     is_chunked
-        Whether prompts are read in chunks beside running requests; False where a prompt has a step of its own and
-        running requests wait for it.
+        Whether prompts are processed in chunks together with running requests; False if a prompt has its own step, for
+        which running requests wait.
     is_fully_reserved
-        Whether a request enters only when the KV cache has room for it at its full length, and is never evicted
-        (TensorRT-LLM's default, ``GUARANTEED_NO_EVICT``); False where it enters with room for its prompt.
+        Whether a request is admitted only if its full length fits in the KV cache, and is then never preempted
+        (TensorRT-LLM's default, ``GUARANTEED_NO_EVICT``); False if it is admitted as soon as its prompt fits.
     max_context
-        Longest prompt plus completion, where set shorter or longer than the model's [tokens]; None: as the model says.
+        Longest prompt plus completion, if set shorter or longer than the model's [tokens]; None: the model's.
     min_kv_tokens
-        Tokens that a replica's KV cache must hold, or it is left out [tokens]; 0: as many as one request needs.
+        Least capacity of a replica's KV cache; smaller replicas are left out [tokens]; 0: enough for one request.
     kv_dtype
-        What the KV cache is stored in, if not as the model is published (``fp8``); empty: as published.
+        Data type of the KV cache, if it differs from the published one (``fp8``); empty: as published.
     is_prefix_caching
-        Whether prompts that share a prefix read it once; None: as the engine ships, where the traffic says what prompts
-        share.
+        Whether a common prefix of prompts is processed once; None: the engine's default, if the traffic's prefix reuse
+        is known.
     speculation
-        Draft tokens that a step verifies besides; None: none.
+        Draft tokens that a step also verifies; None: none.
     """
 
     memory_utilization: float = 0.9
@@ -75,7 +75,7 @@ class EngineSettings:
     speculation: Speculation | None = None
 
     def limits_on(self, accelerator: Accelerator) -> tuple[int, int]:
-        """Most running requests and most tokens of one step on that accelerator."""
+        """Most running requests and most tokens of one step on this accelerator."""
         is_large = (
             accelerator.memory_bytes >= _LARGE_MEMORY_BYTES and accelerator.architecture not in _SMALL_ARCHITECTURES
         )

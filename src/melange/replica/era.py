@@ -1,6 +1,6 @@
-"""Engine eras: the small constants of step times, engine limits, and how wrong they were where they were fitted.
+"""Engine eras: the small constants of step times, engine limits, and the errors on the data of the fit.
 
-Constants do not carry over between eras of an engine, so each has a file of its own in ``constants/``.
+Constants differ between eras of an engine, so each era has its own file in ``constants/``.
 """
 
 from __future__ import annotations
@@ -29,31 +29,30 @@ ERA_BY_ALIAS = {"vllm": "vllm-1"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constants:
-    """What an engine gets out of the hardware, and what its host adds.
+    """The share of the hardware's performance that an engine reaches, and the time that its host adds.
 
     Parameters
     ----------
     mbu, mba
-        Share of peak memory bandwidth that reading weights reaches, and reading the KV cache, 0-1.
+        Share of peak memory bandwidth reached when reading weights, and when reading the KV cache, 0-1.
     mfu, mfu_fp8, mfu_fp4, mfu_attention
-        Share of peak dense arithmetic that linear layers reach in 16 bits, in 8 and in 4, and attention over a prompt,
-        0-1.
+        Share of peak dense arithmetic reached by linear layers in 16 bits, in 8 and in 4, and by attention over a
+        prompt, 0-1.
     mfu_experts
-        Share of those that routed experts reach, whose products are smaller, 0-1.
+        Share of these that routed experts reach, whose products are smaller, 0-1.
     mba_latent
-        Share of peak memory bandwidth that reading a latent KV cache reaches, 0-1.
+        Share of peak memory bandwidth reached when reading a latent KV cache, 0-1.
     t_step_s, t_layer_s, t_sequence_s, t_request_s
-        Host work of a step, of each layer in it, of each running request in it, of each request once [s].
+        Host time per step, per layer of a step, per running request of a step, and once per request [s].
     t_stream_s
-        What the server's front end takes to hand one token on, beside the engine; 0 where none was seen to limit [s].
+        Time of the server's front end to send one token, in parallel to the engine; 0 if it was never the limit [s].
     t_moe_layer_s, t_latent_layer_s
-        What a layer takes longer if it routes tokens to experts, or projects a latent KV cache: more and smaller
+        Additional time of a layer that routes tokens to experts, or that projects a latent KV cache: more and smaller
         kernels [s].
     t_logit_s
-        What sampling takes for each entry of the vocabulary and each running request; not divided among accelerators
-        [s].
+        Sampling time per entry of the vocabulary and running request; not divided among accelerators [s].
     mfu_int4
-        Share of ``mfu`` that products reach whose weights are unpacked from 4-bit integers on the way, 0-1.
+        Share of ``mfu`` reached by products whose weights are unpacked from 4-bit integers, 0-1.
     link_latency_s, pcie_latency_s
         Latency of one all-reduce over the accelerators' own link, and over PCIe [s].
     link_efficiency, pcie_efficiency
@@ -85,16 +84,16 @@ class Constants:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnClass:
-    """What holds on a class of hardware instead of what holds in general.
+    """Values for a class of hardware that replace the general ones.
 
     Parameters
     ----------
     constants
-        Values of constants that are others there, by name.
+        Constants with other values on this class, by name.
     slowdown
-        Times that steps take what constants say.
+        Factor on step times.
     residuals
-        How wrong step times were there; of 0 points where nothing was measured; None: as in general.
+        Errors of step times on this class; of 0 points if nothing was measured; None: the general ones.
     """
 
     constants: Mapping[str, float] = field(default_factory=dict)
@@ -104,7 +103,7 @@ class OnClass:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Era:
-    """One engine in one period of its life.
+    """One engine in one period of its development.
 
     Parameters
     ----------
@@ -112,30 +111,30 @@ class Era:
         ``vllm-0.2``, ``vllm-0.5``, ``vllm-0.7``, ``vllm-1`` (0.8 and later), ``sglang``, ``trtllm`` (1.1 and later),
         ``trtllm-1.0``, ``trtllm-offline``, ``trtllm-0.10``.
     constants, settings, residuals
-        What the engine gets out of the hardware, its memory rule and limits, and how wrong predicted step times were.
+        The engine's use of the hardware, its memory rule and limits, and the errors of predicted step times.
     residuals_by_kind
-        The same for each kind of model that was fitted on.
+        These errors for each kind of model in the fit.
     residuals_elsewhere
-        What an accelerator can expect that the era was not fitted on: the same of accelerators held out in all eras,
-        each counting as much as another.
+        Errors to expect on an accelerator that was not in the fit: those of accelerators held out in all eras, each
+        with equal weight.
     releases
-        Which releases of the engine it stands for.
+        The releases of the engine that belong to the era.
     release
-        The one that was asked for; empty: none in particular.
+        The requested release; empty: none in particular.
     is_covered
-        Whether the era stands for that release, rather than being the nearest one.
+        Whether the era includes this release, or is merely the nearest one.
     on_class
-        What is otherwise on a class of hardware (:mod:`~melange.replica.hardware_class`).
+        Other values on a class of hardware (:mod:`~melange.replica.hardware_class`).
     accelerators, architectures, models
-        Names that the constants were fitted on; anything else is extrapolation.
+        Names of those in the fit of the constants; anything else is extrapolation.
     kinds
-        Kinds of models that they were fitted on: ``dense``, ``moe``, ``latent`` (multi-head latent attention).
+        Kinds of models in the fit: ``dense``, ``moe``, ``latent`` (multi-head latent attention).
     max_tokens
-        Longest prompt plus completion that they were fitted on [tokens].
+        Longest prompt plus completion in the fit [tokens].
     source, date
-        Where the measurements come from, and when the constants were fitted.
+        Source of the measurements, and date of the fit.
     notes
-        What deserves a word.
+        Remarks.
     """
 
     name: str
@@ -158,25 +157,25 @@ class Era:
     notes: str = ""
 
     def constants_on(self, accelerator: Accelerator) -> Constants:
-        """The constants on an accelerator: the general ones, but for what its class or architecture has otherwise."""
+        """The constants on an accelerator: the general ones, unless its class or architecture has other values."""
         on = self._on(accelerator)
         return replace(self.constants, **on.constants) if on and on.constants else self.constants
 
     def residuals_of(self, model: Model, accelerator: Accelerator | str) -> Residuals:
-        """How far steps of a deployment that nobody has measured may be from predicted ones: an 80 % interval.
+        """Likely ratio of actual to predicted step times of a deployment that was not measured: an 80 % interval.
 
-        What was found of such models and accelerators (:meth:`known_of`), and wider for all that is not known of this
-        deployment (:meth:`unseen`). Where nothing was measured that is alike, the interval of ignorance.
+        The errors for such models and accelerators (:meth:`known_of`), widened for everything unknown about this
+        deployment (:meth:`unseen`). If nothing similar was measured, it is the interval of ignorance.
         """
         fact = _fact_of(accelerator)
         known = self.known_of(model, fact)
         return widened(known, spread().deviation(self.unseen(model, fact))) if known.points else known
 
     def known_of(self, model: Model, accelerator: Accelerator) -> Residuals:
-        """What was found within the sources that were measured; of 0 points where nothing was.
+        """The errors within the measured sources; of 0 points if nothing was measured.
 
-        Of that kind of model, or of all where none was fitted on; on an accelerator that was not fitted on, no less
-        wide than on accelerators held out.
+        They are those of this kind of model, or of all kinds if this kind was not in the fit; for an accelerator that
+        was not in the fit, the interval is at least as wide as for held-out accelerators.
         """
         on = self._on(accelerator)
         if on and on.residuals:
@@ -194,9 +193,9 @@ class Era:
         )
 
     def unseen(self, model: Model, accelerator: Accelerator) -> tuple[str, ...]:
-        """What of a deployment is not among what was measured: levels of :class:`~melange.replica.spread.Spread`.
+        """Properties of a deployment that were not measured: levels of :class:`~melange.replica.spread.Spread`.
 
-        ``source`` always counts: every user is a new source.
+        ``source`` is always included: every user is a new source.
         """
         levels = ["source"]
         if accelerator.architecture not in self.architectures:
@@ -208,16 +207,16 @@ class Era:
         return tuple(levels)
 
     def slowdown(self, model: Model, accelerator: Accelerator) -> float:
-        """Times that steps take what the constants say.
+        """Factor on the step times that the constants give.
 
-        On a class of hardware that was not measured; and, where not all of a deployment is among what was measured,
-        what sources that were left out of fits have in common.
+        It covers classes of hardware that were not measured. If any property of the deployment was not measured, it
+        also covers the common error of sources that were left out of fits.
         """
         on = self._on(accelerator)
         return (on.slowdown if on else 1.0) * (1.0 if self.is_known(model, accelerator) else spread().slowdown)
 
     def is_known(self, model: Model, accelerator: Accelerator) -> bool:
-        """Whether all of a deployment but its owner is among what was measured."""
+        """Whether all properties of a deployment, except its owner, were measured."""
         return accelerator.name in self.accelerators and self.unseen(model, accelerator) == ("source",)
 
     def _on(self, accelerator: Accelerator) -> OnClass | None:
@@ -225,7 +224,7 @@ class Era:
 
     @property
     def ships_prefix_caching(self) -> bool:
-        """Whether the release caches prefixes unless it is told not to; of an era that has ended, its first one."""
+        """Whether the release caches prefixes by default; for an era that has ended, whether its first release does."""
         release = self.release or (self.releases.first or "0" if self.releases.before else "")
         return bool(shipped_settings(self.releases.engine, release).get("is_prefix_caching"))
 
@@ -242,9 +241,9 @@ class Era:
 
 
 def kind_of(model: Model) -> str:
-    """``dense``, ``moe``, ``latent`` or ``hybrid``: what the constants of an era are fitted for apart.
+    """``dense``, ``moe``, ``latent`` or ``hybrid``: the kinds of models for which eras are fitted separately.
 
-    No era was fitted on hybrids, whose layers keep a state, so far.
+    So far, no era was fitted on hybrids, whose layers keep a state.
     """
     if model.state_bytes():
         return "hybrid"
@@ -265,12 +264,12 @@ def eras() -> tuple[str, ...]:
 
 @cache
 def find_era(engine: str) -> Era:
-    """The era of that name, the one of a release, or the newest of an engine.
+    """The era with this name, the era of a release, or the newest era of an engine.
 
     Raises
     ------
     InputError
-        For a name that is not known, with the nearest ones; for a release that is none.
+        The name is unknown (the error gives the nearest names), or the text is not a release.
 
     Examples
     --------
@@ -289,14 +288,14 @@ def find_era(engine: str) -> Era:
         raise unknown("engine", name, sorted({releases.engine for _, releases in every}), place="engine")
     chosen, is_covered = era_of_release(release, listed)
     shipped = shipped_settings(name, release)
-    shipped.pop("is_prefix_caching", None)  # whether it is used depends on the traffic as well
+    shipped.pop("is_prefix_caching", None)  # its use depends on the traffic as well
     era = replace(_era_named(chosen), release=release, is_covered=is_covered)
     return era.with_settings(**shipped) if shipped else era
 
 
 @cache
 def _era_named(name: str) -> Era:
-    """The era of a file."""
+    """The era in a file."""
     text = (resources.files("melange.replica") / "constants" / f"{name}.toml").read_text(encoding="utf-8")
     content = tomllib.loads(text)
     fitted, found = content["fitted"], content["releases"]
@@ -328,7 +327,7 @@ def _era_named(name: str) -> Era:
 
 
 def _fact_of(accelerator: Accelerator | str) -> Accelerator:
-    """An accelerator, or the bundled one of that name."""
+    """An accelerator, or the bundled one with this name."""
     if isinstance(accelerator, Accelerator):
         return accelerator
     from melange.catalog.bundled import accelerators

@@ -1,4 +1,4 @@
-"""What decides a replica's speed, and R of them side by side for the closed form."""
+"""The hardware properties that determine a replica's speed, and the closed form's inputs for R replicas."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from melange.replica.step import StepCost, scaled, stack, step_cost
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hardware:
-    """What decides a replica's speed: offers that agree in it are computed once.
+    """The properties that determine a replica's speed: offers with equal properties are computed once.
 
     Parameters
     ----------
     accelerator
-        Its name.
+        Name of the accelerator.
     tensor_parallel
         Accelerators that split each layer.
     is_pcie
-        Whether they talk over PCIe.
+        Whether they communicate over PCIe.
     variant
         Name of the model's quantized variant; empty: as published.
     is_drafting
-        Whether its steps verify draft tokens, where the engine is set to.
+        Whether its steps verify draft tokens, if the engine is set to.
     expert_parallel, pipeline_parallel
-        As of :class:`~melange.replica.parallelism.Layout`.
+        As in :class:`~melange.replica.parallelism.Layout`.
     is_networked
         Whether stages are on different machines.
     """
@@ -54,19 +54,19 @@ class Hardware:
 
     @property
     def layout(self) -> Layout:
-        """How a replica is spread over accelerators."""
+        """The layout of a replica over accelerators."""
         return layout_of(self.tensor_parallel, self.expert_parallel, self.pipeline_parallel)
 
 
 def hardware_of(
     offer: Offer, split: Layout | int, facts_by_name: Mapping[str, Accelerator], variant: str = ""
 ) -> Hardware:
-    """The hardware of an offer, with a model spread over some of its accelerators, or those of several instances.
+    """The hardware of an offer, for a model spread over some of its accelerators, or over several instances.
 
     Raises
     ------
     InputError
-        For an accelerator that is not known, with the nearest ones.
+        The accelerator is unknown; the error gives the nearest names.
     """
     if offer.accelerator not in facts_by_name:
         raise unknown("accelerator", offer.accelerator, facts_by_name, place=f"offer {offer.name}")
@@ -90,14 +90,14 @@ def replicas_of(
     era: Era,
     cost_by_hardware: Mapping[Hardware, StepCost] | None = None,
 ) -> Replicas:
-    """One replica on each hardware, side by side (R, 1, 1).
+    """One replica on each hardware (R, 1, 1).
 
     Parameters
     ----------
     model, hardware, facts_by_name, era
-        What is served, on what, and by which engine.
+        The model, the hardware, the facts of its accelerators, and the engine.
     cost_by_hardware
-        Coefficients of the step from another source; whatever is not in it gets those of the era.
+        Coefficients of the step from another source; hardware without an entry uses those of the era.
     """
     known = cost_by_hardware or {}
     facts = [facts_by_name[one.accelerator] for one in hardware]
@@ -108,7 +108,7 @@ def replicas_of(
         for variant, one, fact in triples
     ]
     layouts = [one.layout for one in hardware]
-    # Every data-parallel rank has limits of its own, and every part of a batch a step's tokens.
+    # Every data-parallel rank has limits of its own, and every part of a batch has the tokens of a step.
     many = np.array([(layout.data_parallel, layout.ranks) for layout in layouts], float)
     limits = np.array([era.settings.limits_on(fact) for fact in facts], float) * many
     kv_tokens = [
@@ -130,7 +130,7 @@ def replicas_of(
 
 
 def era_cost(model: Model, accelerator: Accelerator, hardware: Hardware, era: Era) -> StepCost:
-    """Coefficients of the step by the era's constants on that accelerator, and by what is common to sources unseen."""
+    """Coefficients of the step from the era's constants on this accelerator and the common error of unseen sources."""
     cost = step_cost(
         model,
         accelerator,
@@ -153,12 +153,12 @@ def era_cost(model: Model, accelerator: Accelerator, hardware: Hardware, era: Er
 
 
 def settings_on(settings: EngineSettings, hardware: Hardware) -> EngineSettings:
-    """The engine's settings on that hardware: without drafts where its steps verify none."""
+    """The engine's settings on this hardware: without drafts if its steps do not verify any."""
     return settings if hardware.is_drafting or settings.speculation is None else replace(settings, speculation=None)
 
 
 def _drafting(cost: StepCost, model: Model, accelerator: Accelerator, hardware: Hardware, era: Era) -> StepCost:
-    """Coefficients with drafts, where there are any."""
+    """Coefficients with drafts, if there are any."""
     return with_speculation(
         cost,
         model,
@@ -171,9 +171,9 @@ def _drafting(cost: StepCost, model: Model, accelerator: Accelerator, hardware: 
 
 
 def kv_tokens_of(model: Model, accelerator: Accelerator, split: Layout | int, settings: EngineSettings) -> float:
-    """KV cache that the accelerators of one rank hold each, in tokens of one layer, all ranks together.
+    """Capacity of the KV cache per accelerator of one rank, in tokens of one layer, for all ranks together.
 
-    0 where the weights do not fit. Stages hold those of their own layers.
+    0 if the weights do not fit. Stages hold the cache of their own layers.
     """
     layout = as_layout(split)
     tensor_parallel = layout.tensor_parallel

@@ -1,4 +1,4 @@
-"""Classes of hardware on which engines reach other shares of peak than on the accelerators that they are made for."""
+"""Classes of hardware on which engines reach other shares of peak performance than on their main target hardware."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from functools import cache
 
 from melange.catalog.accelerator import Accelerator
 
-# In the order of what is said of them.
+# In order of precedence.
 CONSUMER, PRE_AMPERE, ROCM, OTHER, DATACENTER = "consumer", "pre-ampere", "rocm", "other", "datacenter"
 CLASSES = (CONSUMER, PRE_AMPERE, ROCM, OTHER, DATACENTER)
-# Tensor cores without bf16, and kernels of their own in every engine.
+# Architectures with tensor cores without bf16; every engine has special kernels for them.
 _PRE_AMPERE = ("Volta", "Turing")
-# GeForce cards and Titans by the names that people use: no direct access to each other's memory.
+# GeForce and Titan cards by their usual names: they have no direct access to each other's memory.
 _CONSUMER = re.compile(
     r"(geforce|rtx|gtx|titan)[ _-]*(\d{4}(?!\s*ada)|v|rtx|xp)(?![a-z]*ada)[ _-]*(ti|super|d|s)*\b", re.IGNORECASE
 )

@@ -1,11 +1,12 @@
-"""What expert and pipeline parallelism make of a step's coefficients and of an accelerator's memory.
+"""Effects of expert and pipeline parallelism on a step's coefficients and on an accelerator's memory.
 
-Nobody has measured these layouts with the constants of our eras: what follows is arithmetic on what tensor parallelism
-was measured to take, with two judgments (how uneven experts are, and how fast a network is), and wide intervals.
+These layouts were not measured with the constants of our eras: the results are calculated from measurements of tensor
+parallelism, with two values chosen by judgment (the imbalance of experts, and the speed of a network), and wide
+intervals.
 
-A batch of a replica is spread evenly over its ranks, which wait for each other in every step: a step takes as long as
-that of a rank with its part. Prompts are not spread: the longest one is read by one rank, or travels through the stages
-by itself, while the others wait (:func:`melange.replica.step.stalled_tokens`).
+The batch of a replica is spread evenly over its ranks, which wait for each other in every step: a step takes as long as
+that of a rank with its part. Prompts are not spread: the longest one is processed by one rank, or passes through the
+stages alone, while the others wait (:func:`melange.replica.step.stalled_tokens`).
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from melange.replica.era import Constants, Residuals
 from melange.replica.parallelism import Layout
 from melange.replica.step import StepCost
 
-# Tokens and weights of the fullest accelerator over those of the mean one, where experts lie whole on accelerators.
-# Engines copy or move experts that are asked for most; measured steps differ by 1.1 to 1.5. A judgment.
+# Load of the fullest accelerator relative to the mean, in tokens and weights, if accelerators hold whole experts.
+# Engines copy or move the most frequent experts; measured steps differ by 1.1 to 1.5. Chosen by judgment.
 EXPERT_IMBALANCE = 1.25
-# Between machines: 10 Gbit/s for each accelerator, as instances with one of them have (AWS g6.xlarge: up to 10; p4d has
-# 50 for each, p5 400), and the latency of a message. A judgment: stages exchange little, so that it decides little.
+# Between machines: 10 Gbit/s per accelerator, as in instances with a single one (AWS g6.xlarge: up to 10; p4d has 50
+# per accelerator, p5 400), and the latency of a message. Chosen by judgment: stages exchange little data, so that the
+# value has little effect.
 NETWORK_BYTES_PER_S, NETWORK_LATENCY_S = 1.25e9, 50e-6
-# Quantiles of step times over what is known of tensor parallelism: nothing measured these layouts. A judgment.
+# Factors on the interval of tensor parallelism, as these layouts were not measured. Chosen by judgment.
 _FASTER, _SLOWER = 0.75, 1.6
 
 
@@ -45,11 +47,12 @@ def spread_cost(
     Parameters
     ----------
     cost
-        Of ``layout.tensor_parallel`` accelerators that hold the whole model (:func:`~melange.replica.step.step_cost`).
+        Cost on ``layout.tensor_parallel`` accelerators that hold the whole model
+        (:func:`~melange.replica.step.step_cost`).
     model, accelerator, is_pcie, constants
-        As there.
+        As for that function.
     layout
-        How the replica is spread; a plain one changes nothing.
+        The layout of the replica; a plain layout changes nothing.
     is_networked
         Whether stages are on different machines.
     """
@@ -68,7 +71,7 @@ def weight_bytes_on(model: Model, layout: Layout) -> float:
         return held - routed / tp + routed / layout.expert_parallel
     if layout.pipeline_parallel == 1:
         return held
-    # The input embedding lies on the first stage, the output head on the last one.
+    # The input embedding is on the first stage, the output head on the last one.
     ends = 2.0 * model.output_parameters() / tp
     layers = held - ends * (1 if model.tied_embeddings else 2)
     return layers * stage_layers(model, layout) / model.layers + ends
@@ -80,7 +83,7 @@ def stage_layers(model: Model, layout: Layout) -> int:
 
 
 def unsplittable(model: Model, layout: Layout) -> str:
-    """Why engines cannot spread the model like that; empty if they can."""
+    """The reason why engines cannot use this layout for the model; empty if they can."""
     if layout.expert_parallel > 1:
         if not model.experts:
             return f"{model.name} has no experts to spread over {layout.expert_parallel} accelerators"
@@ -92,7 +95,7 @@ def unsplittable(model: Model, layout: Layout) -> str:
 
 
 def widened(residuals: Residuals, layout: Layout) -> Residuals:
-    """How far steps may be from their estimate: farther where nothing measured the layout."""
+    """Likely ratio of actual to estimated step times: a wider interval for layouts that were not measured."""
     if layout.is_plain:
         return residuals
     return replace(residuals, low=residuals.low * _FASTER, high=residuals.high * _SLOWER)
@@ -101,10 +104,10 @@ def widened(residuals: Residuals, layout: Layout) -> Residuals:
 def _experts(
     cost: StepCost, model: Model, accelerator: Accelerator, layout: Layout, is_pcie: bool, constants: Constants
 ) -> StepCost:
-    """Attention on each rank by itself, experts over all accelerators, and all tokens gathered there and back.
+    """Each rank runs its own attention, experts run on all accelerators, and all tokens are exchanged before and after.
 
-    The engine's default exchange: every rank gets the tokens of all (all-gather), computes those of its experts, and
-    the sums go back (reduce-scatter), each the whole batch but a rank's own part.
+    The engine's default exchange: every rank receives the tokens of all ranks (all-gather), computes those of its
+    experts, and the sums are sent back (reduce-scatter); each transfer is the whole batch without a rank's own part.
     """
     ranks, tp = layout.data_parallel, layout.tensor_parallel
     body_s = body_token_s(model, accelerator, constants) / tp
@@ -133,10 +136,10 @@ def _stages(
     is_networked: bool,
     constants: Constants,
 ) -> StepCost:
-    """A part of the batch passes all layers while the other parts are in the other stages.
+    """One part of the batch passes through all layers while the other parts are in the other stages.
 
-    So a step, in which every running request gets a token, takes what a part takes through all stages, each as long as
-    the longest one, and between two stages the part's hidden states are sent on.
+    A step, in which every running request gets a token, therefore takes as long as one part needs for all stages, each
+    as long as the longest one; between two stages, the part's hidden states are transferred.
     """
     stages, tp = layout.pipeline_parallel, layout.tensor_parallel
     longest = stage_layers(model, layout) * stages / model.layers
@@ -167,7 +170,7 @@ def _stages(
 
 
 def _of_a_rank(cost: StepCost, ranks: int) -> StepCost:
-    """What grows with a batch is of the whole batch, of which a rank has its part."""
+    """Convert coefficients that grow with the batch to the whole batch, of which a rank has its part."""
     per_rank = ("token_s", "output_s", "context_s", "window_context_s", "position_s", "window_position_s", "sequence_s")
     shared = {name: getattr(cost, name) / ranks for name in per_rank}
     return replace(cost, ranks=float(ranks) if ranks > 1 else 0.0, **shared)

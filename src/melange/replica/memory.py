@@ -1,4 +1,4 @@
-"""How much KV cache a replica holds, and what one request takes of it."""
+"""The KV cache capacity of a replica, and the KV cache size of one request."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from melange.workload.workload import Array
 def usable_bytes(accelerator: Accelerator, settings: EngineSettings) -> float:
     """Memory of one accelerator that the engine may fill: ``utilization (memory - reserve)`` [bytes].
 
-    All of it where utilization is a share of what weights leave.
+    All memory after the reserve, if utilization is a share of the memory left by weights.
     """
     share = 1.0 if settings.is_share_of_free else settings.memory_utilization
     return share * (accelerator.memory_bytes - settings.reserve_bytes)
 
 
 def _activation_bytes(model: Model, accelerator: Accelerator, tensor_parallel: int, settings: EngineSettings) -> float:
-    """What an engine keeps free for the largest step [bytes].
+    """Memory that an engine keeps free for the largest step [bytes].
 
     ``2 tokens (4 hidden + 2 intermediate / tp) + 8 sequences vocabulary / tp``: the residual stream and its copies,
     the gated feed-forward of all tokens, and logits in 32 bits with their softmax.
@@ -40,7 +40,7 @@ def _activation_bytes(model: Model, accelerator: Accelerator, tensor_parallel: i
 
 
 def needed_bytes(model: Model, accelerator: Accelerator, split: Layout | int, settings: EngineSettings) -> float:
-    """Memory of one accelerator that is taken before the first request: weights, activations, graphs [bytes]."""
+    """Memory of one accelerator in use before the first request: weights, activations, graphs [bytes]."""
     layout = as_layout(split)
     activations = _activation_bytes(model, accelerator, layout.tensor_parallel, settings)
     drafts = draft_memory(model, settings.speculation, layout.tensor_parallel).weight_bytes
@@ -48,7 +48,7 @@ def needed_bytes(model: Model, accelerator: Accelerator, split: Layout | int, se
 
 
 def kv_room_bytes(model: Model, accelerator: Accelerator, split: Layout | int, settings: EngineSettings) -> float:
-    """Memory of one accelerator that is left for KV cache; negative where the model does not fit [bytes].
+    """Memory of one accelerator that remains for the KV cache; negative if the model does not fit [bytes].
 
     ``utilization (memory - reserve) - weights / tp - activations - graphs``, or
     ``utilization (memory - reserve - weights / tp - activations - graphs)``.
@@ -60,9 +60,10 @@ def kv_room_bytes(model: Model, accelerator: Accelerator, split: Layout | int, s
 def token_layers(model: Model, context_tokens: Array, block_tokens: float, tensor_parallel: int = 1) -> Array:
     """KV cache of a request, in tokens of one layer, with the unused end of its last block.
 
-    ``full_layers (context + waste) + sliding_layers min(context, window) + ... + state``; times the bytes of one token
-    in one layer it is the KV cache on one accelerator. ``block_tokens`` of waste at most, half of it on average.
-    Where layers differ, one layer stands for their common unit (:meth:`~melange.catalog.model.Model.kv_shape`).
+    ``full_layers (context + waste) + sliding_layers min(context, window) + ... + state``. Multiplied by the bytes of
+    one token in one layer, it is the KV cache on one accelerator. The waste is at most ``block_tokens``, and half of
+    that on average. If layers differ, one layer means their common unit
+    (:meth:`~melange.catalog.model.Model.kv_shape`).
     """
     shape = model.kv_shape(tensor_parallel)
     layers = (shape.full_layers, shape.sliding_layers, shape.window)
@@ -77,9 +78,9 @@ def held_in(
     block_tokens: float,
     state_units: Array | int = 0,
 ) -> Array:
-    """:func:`token_layers` by numbers of layers: those that look back all the way, and those with a sliding window.
+    """:func:`token_layers` from numbers of layers: those that attend to all tokens, and those with a sliding window.
 
-    Numbers, or arrays that broadcast with the tokens; ``state_units`` is what a request takes however long it is.
+    Numbers, or arrays that broadcast with the tokens; ``state_units`` is the size per request whatever its length.
     """
     held = np.asarray(full_layers * (context_tokens + block_tokens))
     if np.any(sliding_layers):
@@ -89,12 +90,12 @@ def held_in(
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class KvLayers:
-    """:class:`~melange.catalog.layers.KvShape` of R replicas side by side.
+    """:class:`~melange.catalog.layers.KvShape` of R replicas.
 
     Parameters
     ----------
     full_layers, sliding_layers, window, state_units
-        As there (R, 1, 1).
+        As in that class (R, 1, 1).
     """
 
     full_layers: Array
@@ -109,6 +110,6 @@ class KvLayers:
 
 
 def kv_layers(shapes: Sequence[KvShape]) -> KvLayers:
-    """Those of several replicas."""
+    """The KV shapes of several replicas as arrays."""
     names = ("full_layers", "sliding_layers", "window", "state_units")
     return KvLayers(**{name: np.array([getattr(one, name) for one in shapes], float)[:, None, None] for name in names})

@@ -1,4 +1,4 @@
-"""How full a replica is: requests in flight at a rate, and the part of a replica that one request occupies."""
+"""Occupancy of a replica: requests in flight at a given rate, and the share of a replica that one request occupies."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from melange.replica.memory import held_in
 from melange.slo import Slo
 from melange.workload.workload import Array, Workload
 
-# Bounds of the search for how many requests run at a rate: no replica is assumed to exceed the upper one.
+# Bounds of the search for the number of running requests at a rate: no replica is assumed to exceed the upper bound.
 _LEAST_RUNNING, _MOST_RUNNING = 1e-3, 1e5
-# Halvings of log B between those bounds: the batch is then known to 2e-11 of itself.
+# Halvings of log B between these bounds: the batch size is then known to a relative precision of 2e-11.
 _BISECTIONS = 40
 
 
 def parts_of(engine: Engine | None, rate: Array, slo: Slo | None, sizes: Sizes) -> Array:
-    """Part of a replica that one request of each bucket occupies while it runs (I, O), 0-1.
+    """Share of a replica that one request of each bucket occupies while it runs (I, O), 0-1.
 
     One over the requests in flight at the maximum rate, which by Little's law are ``rate (prompt + o step)``; without
-    an engine, ``rate`` times the longest residence that the SLO allows. 1 where the replica cannot serve the bucket.
+    an engine, ``rate`` times the longest residence that the SLO allows. 1 if the replica cannot serve the bucket.
     """
     if engine is None:
         in_flight = rate * _longest_stay_s(slo, sizes)[0]
@@ -38,7 +38,7 @@ def _flat(table: Array) -> tuple[float, ...]:
     return tuple(table.ravel().tolist())
 
 
-@lru_cache(maxsize=256)  # a certificate simulates hundreds of plans of the same types
+@lru_cache(maxsize=256)  # a certificate simulates hundreds of plans with the same types
 def _in_flight(
     engine: Engine,
     rate: tuple[float, ...],
@@ -46,20 +46,20 @@ def _in_flight(
     outputs: tuple[float, ...],
     cached: tuple[float, ...],
 ) -> Array:
-    """Requests in flight at each of some rates (M,)."""
+    """Requests in flight at each of several rates (M,)."""
     sizes = Sizes(inputs=np.array([[inputs]]), outputs=np.array([[outputs]]), cached=np.array([[cached]]))
     sizes = sizes.kept(engine.prefix_kept)
     return running_at(replicas_like(engine), sizes, np.array([[rate]])).ravel()
 
 
 def _longest_stay_s(slo: Slo | None, sizes: Sizes) -> Array:
-    """The longest that a request may stay within the SLO (1, I, O) [s]; a second a token where nothing bounds it."""
+    """The longest residence of a request within the SLO (1, I, O) [s]; a second per token if no limit bounds it."""
     stay_s = None if slo is None else slo.longest_stay_s(sizes.outputs)
     return sizes.outputs if stay_s is None else stay_s
 
 
 def sizes_of(workload: Workload) -> Sizes:
-    """The sizes of a workload's buckets, with the prompt tokens that an endless prefix cache would hold (1, I, O)."""
+    """The sizes of a workload's buckets, with the prompt tokens that an unlimited prefix cache would hold (1, I, O)."""
     inputs, outputs = workload.input_tokens[None], workload.output_tokens[None]
     reuse = workload.prefix_reuse
     if reuse is None:
@@ -69,7 +69,7 @@ def sizes_of(workload: Workload) -> Sizes:
 
 
 def replicas_like(engine: Engine) -> Replicas:
-    """One engine as the closed form has it (1, 1, 1)."""
+    """One engine as input of the closed form (1, 1, 1)."""
     return Replicas(
         cost=engine.cost,
         kv_tokens=np.full((1, 1, 1), engine.kv_tokens),
@@ -84,14 +84,14 @@ def replicas_like(engine: Engine) -> Replicas:
 
 
 def largest_batch_of(engine: Engine, sizes: Sizes) -> Array:
-    """Most running requests of an engine in the mean (1, I, O), as :func:`~melange.replica.capacity.largest_batch`."""
+    """Most running requests of an engine on average (1, I, O), as :func:`~melange.replica.capacity.largest_batch`."""
     layers = (engine.full_layers, engine.sliding_layers, engine.window)
     resident = partial(held_in, *layers, state_units=engine.state_units)
     return batch_within(replicas_like(engine), sizes, resident)
 
 
 def running_at(replicas: Replicas, sizes: Sizes, rate: Array) -> Array:
-    """Requests in flight at a rate (1, I, O), their prompts included; bisection of log B in ``B = rate o step(B)``."""
+    """Requests in flight at a rate (1, I, O), prefill included; bisection on log B in ``B = rate o step(B)``."""
     low, high = np.full_like(rate, math.log(_LEAST_RUNNING)), np.full_like(rate, math.log(_MOST_RUNNING))
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2

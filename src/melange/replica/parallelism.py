@@ -1,9 +1,9 @@
-"""How one copy of a model is spread over accelerators: tensor, expert and pipeline parallelism.
+"""The layout of one copy of a model over accelerators: tensor, expert and pipeline parallelism.
 
-A replica is what takes requests by itself: one server, whatever it consists of. Under expert parallelism attention runs
-as data-parallel ranks, each with a copy of the attention weights and a KV cache of its own, and the routed experts are
-spread over all accelerators. Under pipeline parallelism the layers are cut into stages, through which as many parts of
-the batch travel at once.
+A replica is a unit that accepts requests: one server, whatever it consists of. Under expert parallelism, attention runs
+as data-parallel ranks, each with a copy of the attention weights and its own KV cache, and the routed experts are
+spread over all accelerators. Under pipeline parallelism, the layers are divided into stages, and the batch into as many
+parts, which pass through the stages at the same time.
 """
 
 from __future__ import annotations
@@ -16,22 +16,23 @@ from melange.errors import InputError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """How one replica is spread over accelerators.
+    """The layout of one replica over accelerators.
 
     Parameters
     ----------
     tensor_parallel
         Accelerators that split each layer.
     expert_parallel
-        Accelerators that share out the routed experts, whole ones each; attention then has
+        Accelerators that divide the routed experts; each holds whole experts, and attention then has
         ``expert_parallel / tensor_parallel`` data-parallel ranks. 1: experts are split like other layers.
     pipeline_parallel
-        Stages that the layers are cut into.
+        Number of stages that divide the layers.
 
     Raises
     ------
     InputError
-        Numbers below 1, experts over fewer accelerators than a layer or not a multiple of them, stages of both.
+        A number is below 1; experts use fewer accelerators than a layer or not a multiple of them; stages and experts
+        are combined.
     """
 
     tensor_parallel: int = 1
@@ -52,27 +53,27 @@ class Layout:
 
     @property
     def data_parallel(self) -> int:
-        """Ranks of attention, each with a KV cache of its own."""
+        """Number of attention ranks, each with its own KV cache."""
         return self.expert_parallel // self.tensor_parallel if self.expert_parallel > 1 else 1
 
     @property
     def ranks(self) -> int:
-        """Parts of a batch that are worked on side by side and wait for each other."""
+        """Number of parts of a batch that run in parallel and wait for each other."""
         return self.data_parallel * self.pipeline_parallel
 
     @property
     def accelerators(self) -> int:
-        """How many one replica takes."""
+        """Number of accelerators of one replica."""
         return self.tensor_parallel * self.ranks
 
     @property
     def is_plain(self) -> bool:
-        """Whether layers are split, if at all, by tensor parallelism alone."""
+        """Whether layers are split by tensor parallelism alone, or not at all."""
         return self.expert_parallel == self.pipeline_parallel == 1
 
     @property
     def suffix(self) -> str:
-        """What names of replica types end in: ``tp4 pp2``, ``tp1 ep8``.
+        """Suffix in names of replica types: ``tp4 pp2``, ``tp1 ep8``.
 
         >>> Layout(tensor_parallel=4, pipeline_parallel=2).suffix, Layout(expert_parallel=8).suffix
         ('tp4 pp2', 'tp1 ep8')
@@ -83,12 +84,12 @@ class Layout:
         return " ".join(parts)
 
 
-@lru_cache(maxsize=256)  # replica types and hardware ask for theirs thousands of times
+@lru_cache(maxsize=256)  # replica types and hardware look theirs up thousands of times
 def layout_of(tensor_parallel: int, expert_parallel: int, pipeline_parallel: int) -> Layout:
-    """The layout of those degrees."""
+    """The layout with these degrees."""
     return Layout(tensor_parallel=tensor_parallel, expert_parallel=expert_parallel, pipeline_parallel=pipeline_parallel)
 
 
 def as_layout(split: Layout | int) -> Layout:
-    """A layout, where a number is a tensor-parallel degree."""
+    """A layout; a number is taken as a tensor-parallel degree."""
     return Layout(tensor_parallel=split) if isinstance(split, int) else split

@@ -1,4 +1,4 @@
-"""Why a replica cannot serve a size, as text with figures."""
+"""Reasons why a replica cannot serve a size, as text with figures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PHRASES = {
 
 
 def obstacle(model: Model, accelerator: Accelerator, split: Layout | int, settings: EngineSettings) -> str:
-    """Why a replica cannot serve anything at all; empty if it can."""
+    """The reason why a replica cannot serve any request; empty if it can."""
     layout = as_layout(split)
     tensor_parallel = layout.tensor_parallel
     if reason := unsplittable(model, layout):
@@ -63,10 +63,10 @@ def why_zero(
     limits: Mapping[str, float | Array],
     obstacles: list[str],
 ) -> tuple[tuple[str, ...], npt.NDArray[np.int32]]:
-    """Sentences, the first of them empty, and the index of each cell's (R, I, O).
+    """Sentences, the first of them empty, and the index of each cell's sentence (R, I, O).
 
-    Looked for in this order: the context limit, which no accelerator changes, that the model does not fit, the KV
-    cache, the limits on latency.
+    Reasons are checked in this order: the context limit, which holds for all accelerators; a model that does not fit;
+    the KV cache; the limits on latency.
     """
     sentences: dict[str, int] = {"": 0}
     reason = np.zeros(rate.shape, np.int32)

@@ -1,4 +1,4 @@
-"""Releases of engines: which era a release belongs to."""
+"""Releases of engines, and the era that a release belongs to."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from dataclasses import dataclass
 
 from melange.errors import InputError
 
-# What people call engines in requirements and images.
+# Names of engines in requirements and images.
 ENGINE_BY_ALIAS = {"tensorrt-llm": "trtllm", "tensorrt_llm": "trtllm", "trt-llm": "trtllm"}
 _PINNED = re.compile(r"\s*([a-z][a-z0-9._-]*?)\s*===?\s*v?(\d+(?:\.\d+)*)(?:[.+-]?[a-z][\w.+-]*)?\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Releases:
-    """The releases of an engine that an era stands for.
+    """The releases of an engine that belong to an era.
 
     Parameters
     ----------
     engine
         ``vllm``, ``sglang``, ``trtllm``.
     first, before
-        The first one, and the first one that no longer belongs to it; empty: from the beginning, and to this day.
+        The first release of the era, and the first one after it; empty: from the beginning, and until now.
     measured
-        Oldest and newest release that was measured; empty where the measurements do not say.
+        Oldest and newest release that was measured; empty if the measurements do not say.
     """
 
     engine: str
@@ -39,7 +39,7 @@ class Releases:
         )
 
     def is_measured(self, release: str) -> bool:
-        """Whether a release lies between the oldest and the newest that were measured, in their minor versions."""
+        """Whether a release lies between the oldest and the newest measured ones, by minor version."""
         if not self.measured:
             return False
         oldest, newest = (number_of(one)[:2] for one in (self.measured[0], self.measured[-1]))
@@ -50,7 +50,7 @@ NO_RELEASES = Releases(engine="")
 
 
 def number_of(release: str) -> tuple[int, ...]:
-    """A release as numbers that compare: ``0.10`` is later than ``0.9``, and ``1.0`` the same as ``1``.
+    """A release as comparable numbers: ``0.10`` is later than ``0.9``, and ``1.0`` equals ``1``.
 
     >>> number_of("0.10") > number_of("0.9.2"), number_of("1.0") == number_of("1")
     (True, True)
@@ -62,12 +62,12 @@ def number_of(release: str) -> tuple[int, ...]:
 
 
 def pinned(engine: str) -> tuple[str, str]:
-    """Engine and release of ``vllm==0.6.4``; the name as it is, and an empty release, without one.
+    """Engine and release of ``vllm==0.6.4``; without a release, the name unchanged and an empty release.
 
     Raises
     ------
     InputError
-        For a release that is no version, or bounds of which many releases hold.
+        The release is not a version, or is a range that several releases match.
 
     >>> pinned("vllm==0.6.4.post1"), pinned("TensorRT-LLM==0.15"), pinned("sglang")
     (('vllm', '0.6.4'), ('trtllm', '0.15'), ('sglang', ''))
@@ -84,10 +84,10 @@ def pinned(engine: str) -> tuple[str, str]:
 
 
 def era_of_release(release: str, eras: Sequence[tuple[str, Releases]]) -> tuple[str, bool]:
-    """The name of the era that a release belongs to and True, or the nearest one's and False.
+    """The name of the era that includes a release and True, or the name of the nearest era and False.
 
-    Of several that hold it the one that was measured on it, else the first. Nearest is the next newer era, for engines
-    change less after a release than before it; the newest where there is none.
+    If several eras include it, the era measured on this release is used, otherwise the first. The nearest era is the
+    next newer one, since engines change less after a release than before it; the newest era if there is none.
     """
     holding = [(name, one) for name, one in eras if one.holds(release)]
     if holding:

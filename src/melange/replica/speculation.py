@@ -1,9 +1,9 @@
-"""Speculative decoding: draft tokens that a step verifies beside the next one, and what of them is kept.
+"""Speculative decoding: draft tokens that a step verifies together with the next token, and the share it accepts.
 
-With ``k`` draft tokens of which each is accepted with chance ``a`` if those before it were, a step makes
-``(1 - a^(k + 1)) / (1 - a)`` tokens of each running request (Leviathan et al., arXiv 2211.17192, equation 1) and
-computes ``k + 1`` of them. At small batches, where steps take what reading the weights takes, the additional ones are
-free; at large ones arithmetic limits, and they cost more than they bring.
+With ``k`` draft tokens, each accepted with probability ``a`` if the previous ones were, a step generates
+``(1 - a^(k + 1)) / (1 - a)`` tokens for each running request (Leviathan et al., arXiv 2211.17192, equation 1) and
+computes ``k + 1`` of them. At small batch sizes, where reading the weights limits steps, the additional tokens are
+free; at large batch sizes arithmetic limits, and they cost more than they gain.
 """
 
 from __future__ import annotations
@@ -12,33 +12,34 @@ from dataclasses import dataclass
 
 from melange.errors import InputError, unknown
 
-# How draft tokens are made, by vLLM's names (``speculative_config.method``).
+# Methods of drafting tokens, by vLLM's names (``speculative_config.method``).
 NGRAM, DRAFT_MODEL, EAGLE, MTP = "ngram", "draft_model", "eagle3", "mtp"
 METHODS = (NGRAM, DRAFT_MODEL, EAGLE, MTP)
-# Longer drafts are hardly ever accepted to their end.
+# Longer drafts are almost never accepted in full.
 _MOST_DRAFT_TOKENS = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speculation:
-    """How an engine speculates.
+    """An engine's settings for speculation.
 
     Parameters
     ----------
     draft_tokens
-        Tokens that are drafted for each running request and step, at least 1.
+        Draft tokens for each running request and step, at least 1.
     accepted_share
-        Chance that a draft token is kept if those before it were, 0-1: measured on the service's own traffic.
+        Probability that a draft token is accepted if the previous ones were, 0-1: measured on the service's own
+        traffic.
     method
-        Where drafts come from: ``ngram`` (the prompt itself, which costs nothing here), ``draft_model`` (a small
-        model), ``eagle3`` or ``mtp`` (a layer on top of the model).
+        Source of drafts: ``ngram`` (the prompt itself, which costs nothing here), ``draft_model`` (a small model),
+        ``eagle3`` or ``mtp`` (a layer on top of the model).
     model
-        Name of the draft model, or of the layer's weights; empty where the method needs none.
+        Name of the draft model, or of the layer's weights; empty if the method needs none.
 
     Raises
     ------
     InputError
-        Values out of their range, an unknown method, a method whose model is missing.
+        Values out of range, an unknown method, a method without its model.
     """
 
     draft_tokens: int
@@ -67,6 +68,6 @@ class Speculation:
 
     @property
     def step_tokens(self) -> float:
-        """Tokens that a step makes of each running request, in the mean."""
+        """Mean number of tokens that a step generates for each running request."""
         rate = self.accepted_share
         return (1.0 - rate ** (self.draft_tokens + 1)) / (1.0 - rate)

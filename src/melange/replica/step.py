@@ -1,6 +1,6 @@
-"""The time of one engine step, on which everything rests.
+"""The time of one engine step, the basis of all other results.
 
-The estimator solves it in closed form, the simulator plays it out, measurements calibrate it. With all quantities
+The estimator solves it in closed form, the simulator plays it out, and measurements calibrate it. With all quantities
 per accelerator after tensor-parallel sharding::
 
     step = max(W(T) / (bandwidth mbu), (2 N T + 2 H B) / (flops mfu))       linear layers, T = B + P
@@ -9,10 +9,10 @@ per accelerator after tensor-parallel sharding::
          + 2 layers all_reduce(T)                                           communication, two per layer
          + t_step + t_layer layers + t_sequence B + t_request admitted      host
 
-and, where measured points correct it, all of that times ``min(max(B, least_batch), most_batch) ** batch_power``
+If measured points correct it, the result is multiplied by ``min(max(B, least_batch), most_batch) ** batch_power``
 (:mod:`melange.profile.anchor`).
 
-B running requests, P prompt tokens read in this step, W(T) the weights that T tokens touch, N the weights that one
+B running requests, P prompt tokens processed in this step, W(T) the weights that T tokens touch, N the weights that one
 token is multiplied with, H the output head, k the KV bytes of one token, a the operations of one query and one key.
 """
 
@@ -32,20 +32,20 @@ from melange.workload.workload import Array
 
 Values = float | Array
 
-# Stands for a window without end where that would be multiplied by 0: longer than any context [tokens].
+# Replaces an infinite window where it would be multiplied by 0: longer than any context [tokens].
 _NO_WINDOW = 1e12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepCost:
-    """What one engine step costs on one replica, as coefficients that need no further look-up.
+    """The time of one engine step on one replica, as coefficients that need no further look-up.
 
-    Every field is a plain number; :func:`stack` makes one value out of several, whose fields are arrays.
+    Every field is a plain number; :func:`stack` combines several values into one with arrays as fields.
 
     Parameters
     ----------
     weights_s
-        Reading all weights but the routed experts, once [s].
+        Reading all weights except the routed experts, once [s].
     experts_s
         Reading all routed experts of all layers, once [s].
     expert_decay
@@ -55,41 +55,42 @@ class StepCost:
     output_s
         Arithmetic of the output head for one running request [s].
     context_s
-        Attention of one running request over one cached token, in all layers that look back all the way [s].
+        Attention of one running request per cached token, in all layers that attend to all tokens [s].
     window_context_s
         The same in all layers with a sliding window [s].
     window
-        That window; infinite where there is none [tokens].
+        That window; infinite if there is none [tokens].
     position_s
-        Arithmetic of one prompt token attending to one earlier token, in all layers that look back all the way [s].
+        Arithmetic of one prompt token attending to one earlier token, in all layers that attend to all tokens [s].
     window_position_s
         The same in all layers with a sliding window [s].
     one_shot_s, one_shot_token_s
-        All-reduce in one exchange, of all layers: its latency, and the transfer for one token [s].
+        All-reduces of all layers in one exchange each: latency, and transfer time per token [s].
     ring_s, ring_token_s
-        The same around a ring, which moves less and waits more often [s].
+        The same around a ring, which transfers less data and waits more often [s].
     host_s
-        Host work of every step, and of every layer in it [s].
+        Host time of every step, and of every layer in it [s].
     sequence_s
-        Host work for each running request of a step, and reading and writing the state that layers keep of it [s].
+        Host time per running request of a step, plus reading and writing its state in all layers [s].
     request_s
-        Host work once for each request [s].
+        Host time once per request [s].
     stream_s
-        What the server's front end takes to hand one token on; it works beside the engine, so steps take no less than
-        that of their batch in the mean (:func:`~melange.replica.capacity.mean_step_s`), and no step more [s].
+        Time of the server's front end to send one token. It works in parallel to the engine: mean step times are at
+        least the time for their batch (:func:`~melange.replica.capacity.mean_step_s`), but no single step is longer
+        [s].
     batch_power, least_batch, most_batch
-        Correction by measured points: the whole step times ``batch ** batch_power``, the batch kept within the range
-        that was measured; a power of 0 corrects nothing.
+        Correction by measured points: the whole step is multiplied by ``batch ** batch_power``, with the batch size
+        limited to the measured range; a power of 0 corrects nothing.
     draft_tokens, accepted_tokens
-        Draft tokens that a step verifies of each running request, and how many of them it keeps in the mean
-        (:mod:`melange.replica.speculation`); 0 without speculation. A step then stands for one of the
-        ``1 + accepted_tokens`` tokens that the engine makes at once: ``host_s``, ``sequence_s`` and what attention to
-        the KV cache takes are divided by that already.
+        Draft tokens that a step verifies for each running request, and the mean number that it accepts
+        (:mod:`melange.replica.speculation`); 0 without speculation. A step then means one of the
+        ``1 + accepted_tokens`` tokens that the engine generates at once: ``host_s``, ``sequence_s`` and the time of
+        attention over the KV cache are already divided by that.
     ranks
-        Parts of a batch that are worked on side by side (:class:`~melange.replica.parallelism.Layout`); 0: it is one.
-        Other coefficients are of the whole batch, spread evenly over them.
+        Parts of a batch that run in parallel (:class:`~melange.replica.parallelism.Layout`); 0: a single one. Other
+        coefficients refer to the whole batch, spread evenly over the ranks.
     stall_s
-        Arithmetic of the linear parts for a token that the other ranks wait for, see :func:`stalled_tokens` [s].
+        Arithmetic of the linear parts for a token for which the other ranks wait, see :func:`stalled_tokens` [s].
     """
 
     weights_s: Values
@@ -129,17 +130,17 @@ def step_cost(
     model
         Shape and data types.
     accelerator
-        Dense peak figures.
+        Its facts; the figures are dense peak values.
     tensor_parallel
         Accelerators that split each layer.
     is_pcie
-        Whether they talk over PCIe rather than over the accelerator's own link.
+        Whether they communicate over PCIe rather than over the accelerator's own link.
     constants
-        The engine era's.
+        The constants of the engine era.
 
     Examples
     --------
-    One request of a 7B model in bf16 on an L4 cannot get a token faster than its weights can be read:
+    One request of a 7B model in bf16 on an L4 cannot get a token in less time than reading its weights takes:
 
     >>> from melange.catalog.bundled import accelerators, find_model
     >>> from melange.replica.era import find_era
@@ -195,19 +196,19 @@ def step_time_s(
     cost
         Coefficients of one replica (plain floats), or a stack of them (arrays that broadcast with the others).
     batch
-        Running requests that get a token.
+        Running requests that generate a token.
     context_tokens
         Tokens that their KV caches hold in total; with a sliding window they count as evenly spread over the batch.
     prefill_tokens
-        Prompt tokens that this step reads besides.
+        Prompt tokens that this step also processes.
     position
-        How many tokens each of those attends to, on average: half the length of a prompt read from its start.
+        Mean number of tokens that each of these attends to: half the length of a prompt processed from its start.
     admitted
-        Requests that enter with this step.
+        Requests that are admitted with this step.
     longest
-        Most of the prompt tokens that are of one prompt; None: all. It matters where a batch is spread over ranks.
+        Most prompt tokens that belong to one prompt; None: all. It matters if a batch is spread over ranks.
     standing
-        :func:`standing_s` of that batch where it is known already [s]; None: it is computed.
+        :func:`standing_s` of that batch if it is already known [s]; None: it is computed.
     """
     computed = computed_tokens(cost, batch)
     tokens = computed + prefill_tokens
@@ -219,7 +220,7 @@ def step_time_s(
 
 
 def standing_s(cost: StepCost, batch: Values, context_tokens: Values) -> Values:
-    """What of a step does not depend on prompts that it reads besides: attention over the KV cache, host work [s]."""
+    """The part of a step that is independent of its prompt tokens: attention over the KV cache, host work [s]."""
     time = _look_back_s(cost, batch, context_tokens) + cost.host_s + cost.sequence_s * batch
     if is_absent(cost.accepted_tokens):
         return time
@@ -237,17 +238,16 @@ def mean_time_s(
     admitted: Values,
     longest: Values | None = None,
 ) -> Values:
-    """Mean time of steps of which a share reads prompt tokens besides [s].
+    """Mean time of steps of which a share also processes prompt tokens [s].
 
-    ``(1 - share) step(no prompts) + share step(prompts)`` of :func:`step_time_s`, what both have in common computed
-    once.
+    ``(1 - share) step(no prompts) + share step(prompts)`` with :func:`step_time_s`; the common part is computed once.
 
     Parameters
     ----------
     cost, batch, context_tokens, prefill_tokens, position, admitted, longest
-        As there; of the steps with prompts.
+        As for :func:`step_time_s`, for the steps with prompts.
     share
-        Steps that read prompt tokens, over all, 0-1.
+        Steps that process prompt tokens, as a share of all steps, 0-1.
     """
     computed = computed_tokens(cost, batch)
     tokens = computed + prefill_tokens
@@ -260,7 +260,7 @@ def mean_time_s(
 
 
 def stalled_tokens(cost: StepCost, prefill_tokens: Values, longest: Values | None) -> Values:
-    """Tokens that a step's prompts take besides their own, because one rank reads the longest while others wait.
+    """Additional tokens of a step's prompts, because one rank processes the longest while the others wait.
 
     Prompt tokens count as spread over the ranks; the longest prompt takes ``ranks`` times its part of that.
     """
@@ -271,18 +271,18 @@ def stalled_tokens(cost: StepCost, prefill_tokens: Values, longest: Values | Non
 
 
 def computed_tokens(cost: StepCost, batch: Values) -> Values:
-    """Tokens that a step computes for running requests: with speculation, drafts beside the next token of each."""
+    """Tokens that a step computes for running requests: with speculation, the next token of each and its drafts."""
     return batch if is_absent(cost.draft_tokens) else batch * (1.0 + cost.draft_tokens)
 
 
 def _shared_s(cost: StepCost, computed: Values) -> Values:
-    """What of a step's linear layers and communication falls to the other tokens that it makes at once [s]."""
+    """The part of a step's linear layers and communication that belongs to the other tokens generated at once [s]."""
     decode_s = _linear_s(cost, computed, computed) + _talk_s(cost, computed)
     return decode_s - _kept_s(cost, computed, decode_s)
 
 
 def _kept_s(cost: StepCost, computed: Values, decode_s: Values) -> Values:
-    """What of linear layers and communication for running requests falls to one of the tokens made at once [s]."""
+    """Linear layers and communication for running requests, per token of those generated at once [s]."""
     if is_absent(cost.accepted_tokens):
         return decode_s
     return np.where(np.asarray(computed) > 0, decode_s / (1.0 + cost.accepted_tokens), decode_s)
@@ -293,7 +293,7 @@ def _look_back_s(cost: StepCost, batch: Values, context_tokens: Values) -> Value
     time = cost.context_s * context_tokens
     if is_absent(cost.window_context_s):
         return time
-    window = np.minimum(cost.window, _NO_WINDOW)  # infinity times no running requests is not 0
+    window = np.minimum(cost.window, _NO_WINDOW)  # infinity times zero running requests is not 0
     return time + cost.window_context_s * np.minimum(context_tokens, batch * window)
 
 
@@ -318,21 +318,21 @@ def _prompt_attention_s(cost: StepCost, prefill_tokens: Values, position: Values
 
 
 def _talk_s(cost: StepCost, tokens: Values) -> Values:
-    """All-reduces of all layers, the faster way [s]."""
+    """All-reduces of all layers, by the faster method [s]."""
     if is_absent(cost.one_shot_token_s):
         return 0.0
     return np.minimum(cost.one_shot_s + cost.one_shot_token_s * tokens, cost.ring_s + cost.ring_token_s * tokens)
 
 
 def _corrected(cost: StepCost, batch: Values, time: Values) -> Values:
-    """Times ``batch ** batch_power`` where measured points say so [s]."""
+    """The time multiplied by ``batch ** batch_power`` if there are measured points [s]."""
     if is_absent(cost.batch_power):
         return time
     return time * np.clip(batch, cost.least_batch, cost.most_batch) ** cost.batch_power
 
 
 def windowed_position(position: Array, window: Values) -> Array:
-    """Tokens that one of a prompt attends to within a window, on average; without, it would be ``position``.
+    """Mean number of tokens within a window that a prompt token attends to; without a window it would be ``position``.
 
     A prompt of ``i = 2 position`` tokens and a window w: ``i / 2`` if ``i <= w``, else ``w - w^2 / (2 i)``.
     """
@@ -341,7 +341,7 @@ def windowed_position(position: Array, window: Values) -> Array:
 
 
 def stack(costs: Sequence[StepCost]) -> StepCost:
-    """Several replicas' coefficients as one value with fields of shape (R, 1, 1), or a float where all agree."""
+    """Several replicas' coefficients as one value with fields of shape (R, 1, 1), or a float if all are equal."""
     columns = {field.name: [getattr(cost, field.name) for cost in costs] for field in fields(StepCost)}
     return StepCost(
         **{
@@ -352,7 +352,7 @@ def stack(costs: Sequence[StepCost]) -> StepCost:
 
 
 def scaled(cost: StepCost, factor: Values) -> StepCost:
-    """The same replica, all of its times multiplied by ``factor``."""
+    """The same replica with all times multiplied by ``factor``."""
     times = {field.name: getattr(cost, field.name) * factor for field in fields(StepCost) if field.name.endswith("_s")}
     return replace(cost, **times)
 

@@ -1,12 +1,13 @@
-"""Draw how much slower or faster steps really are than a plan has them.
+"""Draw by what factor true step times differ from those of a plan.
 
-Errors have levels (:mod:`melange.replica.spread`). What a deployment's own host, driver and settings do is common to
-all of its replicas; the rest is an accelerator's own, whatever the instance and the degree. With z standard normal::
+Errors have levels (:mod:`melange.replica.spread`). The effect of a deployment's own host, driver and settings is common
+to all of its replicas; the rest is specific to an accelerator, whatever the instance and the degree. With z standard
+normal::
 
     factor = slow^(z / 1.2816)  where z > 0,   fast^(-z / 1.2816)  where z < 0
     z = w (common) + sqrt(1 - w^2) (of the accelerator)            w = deviation of a source / deviation of the engine
 
-Where a type's steps were measured, its errors have nothing in common with those of others: w is 0.
+If a type's steps were measured, its errors are independent of those of others: w is 0.
 """
 
 from __future__ import annotations
@@ -23,19 +24,19 @@ from melange.workload.workload import Array
 
 
 def step_factors(engines: Sequence[Engine], accelerators: Sequence[str], count: int, *, first: int = 0) -> Array:
-    """True step times over those of the engines (count, T), evenly drawn from what their intervals allow.
+    """True step times over those of the engines (count, T), drawn evenly from their intervals.
 
     Parameters
     ----------
     engines
-        With the interval of their steps (T).
+        Engines with the interval of their steps (T).
     accelerators
-        Their accelerators (T); engines on the same one are wrong together.
+        Their accelerators (T); engines on the same accelerator have the same error.
     count
-        Draws. They fill the distribution evenly (a Kronecker sequence), so that shares of them are known better than
-        those of random ones: 128 of them as well as about 1,000.
+        Number of draws. They fill the distribution evenly (a Kronecker sequence), so that estimates of shares are more
+        precise than with random draws: 128 are as good as about 1,000 random ones.
     first
-        Number of the first draw; another one gives other draws.
+        Index of the first draw; another index gives other draws.
     """
     names = list(dict.fromkeys(accelerators))
     normal = _normal(count, 1 + len(names), first)
@@ -48,20 +49,20 @@ def step_factors(engines: Sequence[Engine], accelerators: Sequence[str], count: 
 
 
 def factor_at(engine: Engine, z: Array | float) -> Array:
-    """True step time over the engine's at some standard deviations above the middle (negative: faster)."""
+    """True step time over the engine's, at this many standard deviations above the middle (negative: faster)."""
     z = np.asarray(z, float)
     ends = np.where(z > 0, math.log(engine.slow), -math.log(engine.fast))
     return np.asarray(np.exp(z / DECILE * ends))
 
 
 def common_part(engine: Engine) -> float:
-    """Correlation of an engine's error with what all types of a deployment have in common, 0-1."""
+    """Correlation of an engine's error with the common error of all types of a deployment, 0-1."""
     deviation = math.log(engine.slow / engine.fast) / (2 * DECILE)
     return min(spread().source / deviation, 1.0) if engine.source == "estimated" and deviation > 0 else 0.0
 
 
 def _normal(count: int, dimensions: int, first: int) -> Array:
-    """Normal numbers (count, dimensions) that fill their distribution evenly."""
+    """Normally distributed numbers (count, dimensions) that fill their distribution evenly."""
     # The generalized golden ratio: the root of x^(d + 1) = x + 1 (Roberts, 2018).
     ratio = 2.0
     for _ in range(40):

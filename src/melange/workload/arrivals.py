@@ -1,8 +1,8 @@
 """Individual requests: replayed from a log, or drawn from a workload.
 
-Drawn sizes preserve the frequency of each bucket and the mean size in it. Inside a bucket a size
-lies below its mean ``m`` with chance ``(b - m) / (b - a)`` and above it otherwise, evenly on either side: that spans
-the bucket from ``a`` to ``b``, and its mean is ``m``.
+Drawn sizes preserve the frequency of each bucket and its mean size. Inside a bucket from ``a`` to ``b`` with mean
+``m``, a size lies below ``m`` with probability ``(b - m) / (b - a)`` and above it otherwise, uniform on either side:
+sizes then span the bucket, and their mean is ``m``.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 Tokens = npt.NDArray[np.int32]
 
 _POISSON, _GAMMA = "poisson", "gamma"
-# Of a prompt that shares more than a first block: in the median of the Mooncake conversation trace (2026-11-26).
+# Shared part of a prompt that shares more than its first block: median of the Mooncake conversation trace (2026-11-26).
 _SHARED_PART = 0.85
 # Least and most coefficient of variation of the times between drawn arrivals. Below, arrivals are evenly spaced; above,
 # the shape of the gamma distribution is so small that drawn times underflow to 0.
 BURSTINESS = (1e-3, 1e3)
-# Requests that are drawn at most: with their simulation they take about 150 bytes each, 3 GB.
+# Most requests that are drawn: with their simulation they take about 150 bytes each, 3 GB.
 MOST_DRAWN = 20_000_000
 _AS_THEY_CAME = " as recorded"
 
@@ -47,17 +47,17 @@ class Arrivals:
     input_tokens, output_tokens
         Sizes (N,).
     cached_tokens
-        First tokens of each prompt that a prefix cache holds (N,); None: none.
+        First tokens of each prompt that a prefix cache holds (N,); None: no tokens are cached.
     max_tokens
         Longest completion that the client allows (N,); None if unknown.
     keys
-        A number in [0, 1) for each, the same for those that share a prefix (N,); None: not known.
+        A number in [0, 1) per request, equal for requests that share a prefix (N,); None: unknown.
     source
-        Where they come from, in words.
+        Where the requests come from, in words.
     is_shuffled
-        Whether sizes have no order in time, like drawn ones.
+        Whether sizes have no order in time, as for drawn requests.
     class_of
-        Place of each one's class among those of the workload's buckets (N,); None: there are no classes.
+        Index of each request's class among the classes of the workload's buckets (N,); None: there are no classes.
     """
 
     arrival_s: Array
@@ -89,11 +89,11 @@ class Arrivals:
 
     @property
     def has_pace(self) -> bool:
-        """Whether they arrive over some time, not all at once."""
+        """Whether requests arrive over some time, not all at once."""
         return len(self) > 1 and bool(self.arrival_s[-1] > self.arrival_s[0])
 
     def at_rate(self, rate: float) -> Arrivals:
-        """The same requests, time stretched so that ``rate`` of them come in a second; bursts keep their shape."""
+        """The same requests with time stretched so that ``rate`` arrive per second; bursts keep their shape."""
         if not (rate > 0 and np.isfinite(rate)):
             raise InputError(f"arrivals.rate must be > 0 and finite, got {rate:g}")
         if not self.has_pace:
@@ -102,16 +102,16 @@ class Arrivals:
         return replace(self, arrival_s=(self.arrival_s - start) * (self.rate / rate))
 
     def first(self, count: int) -> Arrivals:
-        """The first ``count`` of them."""
+        """The first ``count`` requests."""
         return self.chosen(np.arange(min(count, len(self))))
 
     def part(self, start: int, end: int) -> Arrivals:
-        """Requests ``start`` to ``end``, the first of them at the beginning of time."""
+        """Requests ``start`` to ``end``, with the first of them at time 0."""
         places = np.arange(start, min(end, len(self)))
         return self.chosen(places, self.arrival_s[places] - self.arrival_s[start])
 
     def within(self, buckets: Buckets, kept: npt.NDArray[np.bool_]) -> Arrivals:
-        """Those whose bucket is kept (I, O); sizes beyond the last edge are not."""
+        """The requests whose bucket is kept (I, O); sizes beyond the last edge are dropped."""
         i = np.searchsorted(buckets.row_edges, buckets.row_tokens(self.input_tokens, self.class_of))
         o = np.searchsorted(buckets.output_edges, self.output_tokens)
         inside = (self.input_tokens <= buckets.input_edges[-1]) & (o < buckets.shape[1])
@@ -121,7 +121,7 @@ class Arrivals:
         return self.chosen(np.flatnonzero(is_kept))
 
     def shaped(self, factor_by_share: Sequence[tuple[float, float]]) -> Arrivals:
-        """The same requests while the rate changes: times ``factor`` at each share of the time, straight between them.
+        """The same requests at a changing rate: multiplied by ``factor`` at each share of the time, linear in between.
 
         >>> steady = Arrivals(arrival_s=np.arange(101.0), input_tokens=np.ones(101), output_tokens=np.ones(101))
         >>> doubled = steady.shaped([(0.0, 1.0), (0.5, 1.0), (0.5, 2.0), (1.0, 2.0)])
@@ -134,7 +134,8 @@ class Arrivals:
         start, duration = self.arrival_s[0], self.arrival_s[-1] - self.arrival_s[0]
         if duration <= 0:  # all at once, at any rate
             return self
-        # Time runs as fast as the rate: where it is doubled, what came in a second comes in half of one.
+        # Time runs as fast as the rate: where the rate is doubled, the requests of a second arrive within half a
+        # second.
         grid = np.concatenate([np.linspace(low, high, 2001)[:-1] for low, high in itertools.pairwise(shares)] + [[1.0]])
         inside = np.interp((grid[1:] + grid[:-1]) / 2, shares, factors)
         passed = np.concatenate([[0.0], np.cumsum(np.diff(grid) * inside)])
@@ -142,7 +143,7 @@ class Arrivals:
         return replace(self, arrival_s=start + duration * np.interp((self.arrival_s - start) / duration, passed, grid))
 
     def chosen(self, places: npt.NDArray[np.intp], arrival_s: Array | None = None) -> Arrivals:
-        """The requests at some places (M,), each at a time of its own if these are given (M,) [s]."""
+        """The requests at these indices (M,), with new arrival times if given (M,) [s]."""
         return replace(
             self,
             arrival_s=self.arrival_s[places] if arrival_s is None else arrival_s,
@@ -174,15 +175,15 @@ def draw(
     seed
         The same seed draws the same requests.
     burstiness
-        Coefficient of variation of the times between arrivals: 1 is Poisson, above it gamma-distributed times that
-        come in bursts.
+        Coefficient of variation of the times between arrivals: 1 is Poisson; above 1 the times are gamma-distributed
+        and arrivals come in bursts.
     observed
-        Requests whose sizes are drawn from, each pair as often as any other, in place of the workload's buckets.
+        Requests from which pairs of sizes are drawn with equal probability, in place of the workload's buckets.
 
     Raises
     ------
     InputError
-        Ordinal buckets, no requests or more than :data:`MOST_DRAWN`, a burstiness outside :data:`BURSTINESS`.
+        Ordinal buckets; no requests or more than :data:`MOST_DRAWN`; a burstiness outside :data:`BURSTINESS`.
 
     Examples
     --------
@@ -218,7 +219,7 @@ def draw(
 
 
 def _sizes(workload: Workload, requests: int, random: np.random.Generator) -> tuple[Tokens, Tokens, Tokens | None]:
-    """Input and output tokens of ``count`` requests (N,) each, and their classes if there are several."""
+    """Input and output tokens of ``requests`` requests (N,) each, and their classes if there are several."""
     if workload.buckets.is_ordinal:
         raise InputError(
             "arrivals: the buckets are only numbered, without token counts, so no requests can be drawn",
@@ -237,10 +238,10 @@ def _sizes(workload: Workload, requests: int, random: np.random.Generator) -> tu
 
 
 def _cached(workload: Workload, inputs: Tokens, class_of: Tokens | None, random: np.random.Generator) -> Tokens | None:
-    """First tokens of each prompt that earlier ones began with as well (N,); None where nothing is known of them.
+    """First tokens of each prompt that earlier prompts also began with (N,); None if nothing is known about reuse.
 
-    Requests share nearly all of their prompt, as turns of a conversation do, or nothing, as its first one: by chance,
-    as often as the share of the bucket's tokens says.
+    A request shares nearly all of its prompt, like a later turn of a conversation, or nothing, like the first turn. The
+    choice is random; its probability follows from the reusable share of the bucket's tokens.
     """
     reuse = workload.prefix_reuse
     if reuse is None:
@@ -254,7 +255,7 @@ def _cached(workload: Workload, inputs: Tokens, class_of: Tokens | None, random:
 
 
 def _spread(low: Array, high: Array, mean: Array, random: np.random.Generator) -> Tokens:
-    """Integers from ``low`` to ``high`` with that mean (N,)."""
+    """Integers from ``low`` to ``high`` with the given mean (N,)."""
     middle = np.clip(mean, low, high)
     width = np.maximum(high - low, 1)
     is_below = random.random(len(mean)) < (high - middle) / width
@@ -265,7 +266,7 @@ def _spread(low: Array, high: Array, mean: Array, random: np.random.Generator) -
 
 
 def has_arrival_times(trace: str | Path | Any, **naming: Unpack[Naming]) -> bool:
-    """Whether a log has arrival times, or only sizes; as :func:`read_arrivals` reads it."""
+    """Whether a log has arrival times or only sizes, read as in :func:`read_arrivals`."""
     from melange.workload.layouts import find_layout
     from melange.workload.logs import opened
 
@@ -286,17 +287,17 @@ def read_arrivals(
     Parameters
     ----------
     trace, columns, trace_format, where, progress
-        As of :func:`~melange.workload.traces.read_trace`; what prompts share is read as well: block hashes,
+        As for :func:`~melange.workload.traces.read_trace`; fields about shared prefixes are also read: block hashes,
         conversations, or counts of cached tokens.
     requests
         Only the first N; None: all.
     rate
-        Requests per second to stretch the log's time to; None: its own.
+        Requests per second; the log's time is stretched to this rate. None: the log's own rate.
 
     Raises
     ------
     InputError
-        As of ``read_trace``; a log without arrival times.
+        As for ``read_trace``; or a log without arrival times.
     """
     from melange.workload.layouts import find_layout
     from melange.workload.logs import opened

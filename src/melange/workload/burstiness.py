@@ -1,4 +1,4 @@
-"""How bursty arrivals are, measured within windows: a rate that goes up and down over the day is no burst."""
+"""How bursty arrivals are, measured within windows: a rate that rises and falls over the day is not a burst."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy.typing as npt
 
 from melange.units import S_PER_H
 
-# Windows in which the rate is taken to be steady: shorter than anything a day does. A judgment.
+# Windows in which the rate counts as steady: shorter than daily changes of the rate. Chosen by judgment.
 WINDOW_S = S_PER_H
-# Gaps that a window should have to be compared: with 100, Poisson arrivals come out 1 % low. Where fewer requests come
-# in an hour, windows are longer. A judgment.
+# Gaps that a window should have: with 100, the result for Poisson arrivals is 1 % low. If fewer requests arrive in an
+# hour, windows are longer. Chosen by judgment.
 GAPS_A_WINDOW = 100
-# With fewer gaps the figure is chance, and where more than this share of them is 0 the clock is too coarse to tell.
+# With fewer gaps the result is chance; if more than this share of the gaps is 0, the clock is too coarse.
 _LEAST_GAPS = 30
 _MOST_TIES = 0.1
 
@@ -22,7 +22,7 @@ _MOST_TIES = 0.1
 def pooled_burstiness(
     gaps: npt.ArrayLike, sums_s: npt.ArrayLike, squares_s2: npt.ArrayLike, ties: npt.ArrayLike = 0
 ) -> float | None:
-    """Standard deviation of the gaps between arrivals over their mean, each gap held against its own window's mean.
+    """Standard deviation of the gaps between arrivals over their mean, each gap relative to the mean of its window.
 
     ``sqrt(sum(n_w (deviation_w / mean_w) ** 2) / sum(n_w))`` over the windows w that have two gaps or more: 1 for
     Poisson arrivals, 0 for even ones.
@@ -30,14 +30,14 @@ def pooled_burstiness(
     Parameters
     ----------
     gaps, sums_s, squares_s2
-        How many gaps each window has (W,), their sum [s] and the sum of their squares [s2].
+        Number of gaps in each window (W,), their sum [s] and the sum of their squares [s2].
     ties
-        How many of them are 0 (W,).
+        Number of gaps that are 0 (W,).
 
     Returns
     -------
     float or None
-        None where there are too few gaps, or too many of them are 0, to tell.
+        None if there are too few gaps, or if too many are 0.
 
     >>> round(pooled_burstiness([50, 50], [50.0, 500.0], [100.0, 10_000.0]), 3)
     1.0

@@ -1,4 +1,4 @@
-"""Traffic over time of several classes on one grid, and of some of them alone."""
+"""Traffic over time of several classes on one grid, or of a selection of classes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from melange.errors import InputError
 from melange.workload.demand import Demand, Indices
 from melange.workload.workload import Array, Workload
 
-# Shares of classes that are equal in all windows to within this are kept by period, and not by window.
+# If class shares are equal in all windows within this tolerance, they are stored by period, not by window.
 _ROUNDING = 1e-12
 
 
 def demand_of_classes(parts: Mapping[str, Demand]) -> Demand:
-    """The traffic of some classes (K), by name, the first class first, over the windows that all have in common.
+    """The traffic of several classes (K) by name, the first class first, over the windows that all have in common.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def demand_of_classes(parts: Mapping[str, Demand]) -> Demand:
     Raises
     ------
     InputError
-        Buckets or windows that differ, clocks of which only one has dates, or no window in common.
+        Buckets or windows differ, only some clocks have dates, or there is no common window.
 
     Examples
     --------
@@ -45,7 +45,8 @@ def demand_of_classes(parts: Mapping[str, Demand]) -> Demand:
     rates = np.stack([one.rate for one in demands])
     total = rates.sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        part = np.where(total > 0, rates / total, np.eye(len(demands))[0][:, None])  # of an empty window all is alike
+        # An empty window may have any shares.
+        part = np.where(total > 0, rates / total, np.eye(len(demands))[0][:, None])
     is_constant = all(np.array_equal(one.period, first.period) for one in demands)
     known = ~np.isnan(total) & (total > 0)
     period: Indices
@@ -125,12 +126,12 @@ def steady_demand(workload: Workload, like: Demand) -> Demand:
 
 
 def only_classes(demand: Demand, names: Collection[str]) -> Demand:
-    """The requests of some classes, on the grid of all.
+    """The requests of selected classes, on the grid of all classes.
 
     Raises
     ------
     InputError
-        They have no requests.
+        The selected classes have no requests.
     """
     rows = len(demand.buckets.input_edges)
     kept = np.repeat([name in names for name in demand.buckets.classes], rows)

@@ -18,7 +18,7 @@ Moment = float | int | str | datetime
 _SECONDS = {"ms": S_PER_MS, "s": 1.0, "m": S_PER_MIN, "min": S_PER_MIN, "h": S_PER_H, "d": S_PER_DAY, "w": S_PER_WEEK}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*(ms|min|s|m|h|d|w)?\s*")
 _STATISTIC = re.compile(r"mean|max|p(\d{1,2}(?:\.\d+)?)")
-# Most windows that a log may be cut into; each takes 8 bytes. A judgment.
+# Most windows that a log may be divided into; each takes 8 bytes. Chosen by judgment.
 _MOST_WINDOWS = 10_000_000
 
 
@@ -35,7 +35,7 @@ def parse_duration(text: str | float, *, name: str = "duration") -> float:
     Raises
     ------
     InputError
-        When it is no duration, is negative or is not finite.
+        The text is not a duration, or is negative or not finite.
 
     Examples
     --------
@@ -63,14 +63,14 @@ def _seconds(text: str | float) -> float | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """The stretch of a log that is read.
+    """The part of a log that is read.
 
     Parameters
     ----------
     start_s, end_s
-        Where it starts and ends, on the log's own clock [s].
+        Start and end, on the log's own clock [s].
     has_start, has_end
-        Whether requests before ``start_s``, or from ``end_s`` on, are left out.
+        Whether requests before ``start_s``, or from ``end_s`` on, are excluded.
     """
 
     start_s: float
@@ -80,27 +80,27 @@ class Span:
 
     @property
     def duration_s(self) -> float:
-        """Length of the stretch [s]."""
+        """Length of the part [s]."""
         return self.end_s - self.start_s
 
 
 def span(first_s: float, last_s: float, start: Moment | None, end: Moment | None, *, place: str) -> Span:
-    """The stretch between ``start`` and ``end`` of a log whose arrivals run from ``first_s`` to ``last_s`` [s].
+    """The part between ``start`` and ``end`` of a log whose arrivals run from ``first_s`` to ``last_s`` [s].
 
     Parameters
     ----------
     first_s, last_s
         First and last arrival, on the log's own clock [s].
     start, end
-        Seconds or a duration counted from the first arrival, or a point in time (ISO 8601, UTC where it names no
-        zone); None for the log's own start and end. Requests at ``end`` are left out.
+        Seconds or a duration counted from the first arrival, or a point in time (ISO 8601, UTC without a zone); None
+        for the log's own start and end. Requests at ``end`` are excluded.
     place
         The log, named in the error.
 
     Raises
     ------
     InputError
-        When the stretch holds nothing of the log.
+        The part contains nothing of the log.
     """
     from_s = first_s if start is None else _moment(start, first_s, "start")
     to_s = last_s if end is None else _moment(end, first_s, "end")
@@ -137,18 +137,18 @@ def _epoch(moment: datetime) -> float:
 
 
 def _clock_text(seconds: float) -> str:
-    if 1e8 < seconds < 1e11:  # 1973 to 5138: a date; a log that starts at 0 does not last that long
+    if 1e8 < seconds < 1e11:  # 1973 to 5138: a date; a log that starts at 0 is never that long
         return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     return f"{seconds:g} s"
 
 
 def check_statistic(rate: str, window_s: float | None) -> None:
-    """Check that ``rate`` names a statistic and that it has the windows it needs.
+    """Check that ``rate`` names a statistic and that a statistic over windows has a window length.
 
     Raises
     ------
     InputError
-        An unknown statistic, one that needs windows and has none, a window of no length.
+        An unknown statistic, a statistic that needs windows but has none, or a window of zero length.
     """
     if not _STATISTIC.fullmatch(rate):
         raise InputError(f"rate must be 'mean', 'max' or 'p50' to 'p99.9', got {rate!r}")
@@ -159,12 +159,12 @@ def check_statistic(rate: str, window_s: float | None) -> None:
 
 
 def full_windows(duration_s: float, window_s: float, *, place: str) -> int:
-    """How many whole windows of ``window_s`` fit into ``duration_s``; the rest at the end is not a window.
+    """Number of whole windows of ``window_s`` in ``duration_s``; the rest at the end is not a window.
 
     Raises
     ------
     InputError
-        None fits, or more than ten million do.
+        Not a single window fits, or more than ten million do.
     """
     windows = int(duration_s / window_s + 1e-9)
     if not 1 <= windows <= _MOST_WINDOWS:

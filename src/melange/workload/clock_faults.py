@@ -1,4 +1,4 @@
-"""Faults of a log's clock: rows in different units or of another age, and local times that run back by an hour."""
+"""Faults of a log's clock: rows in other units or of another date, and local times that jump back by an hour."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from melange.workload.logs import DAMAGED, Log
 from melange.workload.malformed import rows_at
 from melange.workload.rows import Rows, column_of, lasting
 
-# A log of requests is no longer than this: a longer one has rows in another unit (seconds and milliseconds since 1970
-# are 50 years apart), or a first or last row without a real time (0, or the year 9999). A judgment.
+# Longest plausible log: a longer one has rows in different units (seconds and milliseconds since 1970 are 50 years
+# apart), or a first or last row without a real time (0, or the year 9999). Chosen by judgment.
 _LONGEST_S = 10 * 365.25 * S_PER_DAY
-# Numbers from here on may be times since 1970 (1973 in seconds).
+# Numbers of at least this size may be times since 1970 (1973 in seconds).
 _FIRST_EPOCH = 1e8
-# Rows written when requests end are this far out of order [s]; clocks change by 30 min or an hour. Judgments.
+# Rows written when requests end are this far out of order [s]; clocks change by 30 min or an hour. Chosen by judgment.
 _OUT_OF_ORDER_S = 10 * S_PER_MIN
 _CHANGE_S = S_PER_H
-# Clocks go back once a year, and a log may be pieced together; a log with more steps back is not in order. A judgment.
+# Clocks are set back once a year, and a log may be joined from several; a log with more backward steps than this is not
+# in order. Chosen by judgment.
 _MOST_STEPS = 10
-# The look takes 8 bytes a row, and a tenth of a second for a million rows; longer logs are spared it. A judgment.
+# The check takes 8 bytes a row, and a tenth of a second per million rows; longer logs skip it. Chosen by judgment.
 _MOST_ROWS = 10_000_000
 _HAS_ZONE = re.compile(r"(Z|[+-]\d{2}(:?\d{2})?)\s*$", re.IGNORECASE)
 
@@ -40,7 +41,7 @@ def check_span(rows: Rows, first: float, last: float) -> None:
     Raises
     ------
     InputError
-        They are in different units, or more than ten years apart; with the rows of both.
+        They are in different units, or more than ten years apart; the error shows both rows.
     """
     unit_s = rows.unit_s or 1.0
     column = rows.layout.arrival or ""
@@ -64,9 +65,9 @@ def check_span(rows: Rows, first: float, last: float) -> None:
 
 
 def check_within(first: float, last: float, count: int, log: Log) -> None:
-    """Check that arrivals are in one of ``count`` windows, ``first`` to ``last`` being theirs; -1 by rounding.
+    """Check that arrivals, in windows ``first`` to ``last``, are in one of ``count`` windows; rounding may give -1.
 
-    The extents of a Parquet column come from the file's statistics, which a damaged file contradicts.
+    The extent of a Parquet column comes from the file's statistics, which a damaged file may contradict.
 
     Raises
     ------
@@ -78,7 +79,7 @@ def check_within(first: float, last: float, count: int, log: Log) -> None:
 
 
 def clock_cautions(rows: Rows) -> tuple[Caution, ...]:
-    """A caution where times without a zone run back as when local time goes back by an hour in autumn."""
+    """A caution if times without a zone jump back by an hour, as local time does in autumn."""
     log = rows.log
     if not log.files or not 1 < rows.count <= _MOST_ROWS or _has_zone(log, rows.layout):
         return ()
@@ -101,10 +102,10 @@ def clock_cautions(rows: Rows) -> tuple[Caution, ...]:
 
 
 def _has_zone(log: Log, layout: Layout) -> bool:
-    """Whether times say their zone: those of a text log by the first of them."""
+    """Whether times state their zone; for a text log the first time decides."""
     column = layout.arrival or ""
     if column not in log.columns:
-        return True  # nested or a sum: not looked at
+        return True  # a nested field or a sum is not checked
     kind = log.table[column].type()
     if kind.is_timestamp():
         return kind.timezone is not None

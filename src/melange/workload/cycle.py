@@ -1,4 +1,4 @@
-"""A demand folded into the hours of a day or of a week, as its users' clocks show them."""
+"""A demand folded into the hours of a day or of a week, in its users' local time."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from melange.workload.workload import Array, Mask
 DAY, WEEK = "day", "week"
 HOURS_BY_CYCLE = {DAY: 24, WEEK: 7 * 24}
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-# Share of the hours of a day or week that must have been seen, before the others are filled in from their like. A
-# judgment: with fewer, most of the answer would be made up.
+# Share of the hours of a day or week that must be observed before the others are filled in from similar hours. Chosen
+# by judgment: with fewer, most of the answer would be invented.
 _LEAST_SEEN = 0.5
 
 
@@ -35,13 +35,13 @@ class Cycle:
     mean_rate
         Mean arrivals per second by hour (H,) [1/s].
     windows
-        Windows that were seen of each hour (H,).
+        Number of windows observed for each hour (H,).
     is_filled
-        Hours of which nothing was seen (H,): they have the mean of the same hour of the other days.
+        Hours without observations (H,): they have the mean of the same hour on the other days.
     labels
-        What each hour is called (H): ``Mon 09:00``, or ``day 1 09:00`` where the clock has no dates.
+        Name of each hour (H): ``Mon 09:00``, or ``day 1 09:00`` if the clock has no dates.
     statistic
-        What of the windows of an hour is planned for: ``max``, ``mean`` or a percentile of their rates.
+        The statistic of the window rates within an hour that is planned for: ``max``, ``mean`` or a percentile.
     """
 
     over: str
@@ -57,7 +57,7 @@ class Cycle:
 
     @property
     def cautions(self) -> tuple[Caution, ...]:
-        """A word on hours that were filled in."""
+        """A caution about hours that were filled in."""
         count = int(self.is_filled.sum())
         if not count:
             return ()
@@ -72,10 +72,10 @@ class Cycle:
 
 
 def hours_of(demand: Demand, over: str) -> Indices:
-    """Which hour of the day or the week each window lies in, on the clock of the demand's time zone (W,).
+    """The hour of the day or week that each window lies in, on the clock of the demand's time zone (W,).
 
-    A day on which clocks are set back has one hour twice, and one on which they are set forward lacks one: windows
-    are sorted into the hours that clocks show, so the cycle keeps its 24 or 168 hours.
+    When clocks are set back, the day has one hour twice; when they are set forward, it lacks an hour. Windows are
+    sorted by the hour that clocks show, so the cycle keeps its 24 or 168 hours.
     """
     moments = demand.moments()
     if moments is None:
@@ -93,19 +93,19 @@ def fold(demand: Demand, over: str = WEEK, *, statistic: str = "max") -> Cycle:
     over
         ``day`` or ``week``.
     statistic
-        What of the rates of an hour's windows is planned for: ``max`` (the busiest one seen), ``mean``, or ``p50`` to
-        ``p99.9``. Sizes are those of the hour's requests.
+        The statistic of the rates of an hour's windows that is planned for: ``max`` (the busiest observed window),
+        ``mean``, or ``p50`` to ``p99.9``. Sizes are those of the hour's requests.
 
     Raises
     ------
     InputError
-        A demand that is shorter than the cycle, or of which less than half of the hours are known.
+        The demand is shorter than the cycle, or less than half of the hours are known.
     """
     if over not in HOURS_BY_CYCLE:
         raise InputError(f"workload.over must be day or week, got {over!r}")
     check_statistic(statistic, demand.window_s)
     length_s = S_PER_DAY if over == DAY else S_PER_WEEK
-    # The first and the last window of a log may be left out, as it covers less than half of them.
+    # The first and the last window of a log may have been dropped, as the log covers less than half of them.
     if demand.duration_s + 2 * demand.window_s < length_s:
         raise InputError(
             f"workload.over: {over} needs a log of at least a {over}, got {lasting(demand.duration_s)}",
@@ -142,7 +142,7 @@ def fold(demand: Demand, over: str = WEEK, *, statistic: str = "max") -> Cycle:
 
 
 def _fill(mean: Array, filled: Mask) -> None:
-    """Give hours of which nothing was seen the mean of the same hour of the other days, or else of all."""
+    """Give hours without observations the mean of the same hour on the other days, or else the mean of all hours."""
     hour = np.arange(len(mean)) % 24
     for place in np.flatnonzero(filled):
         alike = ~filled & (hour == hour[place])

@@ -1,7 +1,7 @@
 """Bundled histograms of public traces, by name.
 
-Each is kept on a fine grid (eight edges an octave, and the round ones), written by ``bench/histograms.py``, so that
-any edges can be asked for.
+Each is stored on a fine grid (eight edges per octave, plus the round ones), written by ``bench/histograms.py``, so
+that it can be rebinned to any edges.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from melange.workload.sizes import mean_sizes, oversized, thin_data
 from melange.workload.workload import Array, Buckets, Workload
 
 _DATA = Path(__file__).parent / "data"
-# How far the shares of a mixture may be from adding up to 1: rounding of floats, not of people.
+# How far the sum of a mixture's shares may be from 1: for rounding of floats, not for mistakes of users.
 _WHOLE = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FineHistogram:
-    """A data set on its fine grid, a row for each cell that holds requests.
+    """A data set on its fine grid, with a row for each cell that holds requests.
 
     Parameters
     ----------
     about
-        What it is and where it comes from, one sentence.
+        The data set and its source, one sentence.
     requests
         How many requests were observed.
     request_rate
@@ -57,7 +57,7 @@ class FineHistogram:
 
 
 def datasets() -> Mapping[str, str]:
-    """The bundled data sets: what each is, its source, license and date, by name.
+    """The bundled data sets by name: a description with source, license and date.
 
     Examples
     --------
@@ -75,7 +75,7 @@ def dataset(
     Parameters
     ----------
     name
-        A name that :func:`datasets` lists, or shares of requests by name, which add up to 1.
+        A name from :func:`datasets`, or shares of requests by name that add up to 1.
     buckets
         The grid of sizes; the default grid where None.
     request_rate
@@ -84,8 +84,8 @@ def dataset(
     Raises
     ------
     InputError
-        An unknown name, shares that are negative or do not add up to 1, a data set without arrival times and no
-        ``request_rate``, buckets that end below the largest request.
+        An unknown name; shares that are negative or do not add up to 1; a data set without arrival times and no
+        ``request_rate``; buckets that end below the largest request.
 
     Examples
     --------
@@ -115,7 +115,7 @@ def dataset(
 
 
 def _shares(mixture: Mapping[str, float]) -> dict[str, float]:
-    """The shares that are above 0, checked."""
+    """The shares above 0, checked."""
     for name, share in mixture.items():
         _check_name(name)
         if isinstance(share, bool) or not isinstance(share, int | float) or not (math.isfinite(share) and share >= 0):
@@ -159,7 +159,7 @@ def _one(name: str, grid: Buckets, request_rate: float | None) -> Workload:
 
 
 def _cut_cells(name: str, fine: FineHistogram, edges: tuple[tuple[int, ...], tuple[int, ...]]) -> tuple[Caution, ...]:
-    """A caution where an edge runs through cells, whose requests then all count on one side."""
+    """A caution if an edge divides cells: all requests of such a cell count on one side."""
     is_cut = np.zeros(len(fine.weight), dtype=bool)
     for axis in (0, 1):
         for edge in edges[axis]:

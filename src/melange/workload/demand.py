@@ -1,7 +1,7 @@
-"""The noun of traffic over time: request rates by window, and which sizes they have in each period.
+"""Traffic over time: request rates by window, and the distribution of sizes in each period.
 
-Windows lie one after the other on the log's own clock, in UTC where it has dates. A window of which nothing is known
-is missing, which is not the same as one without requests.
+Windows follow each other on the log's own clock, in UTC if it has dates. A window without any data is missing, which is
+not the same as a window without requests.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from melange.workload.workload import MOST_TOKENS, Array, Buckets, Mask, Workloa
 
 Indices = npt.NDArray[np.int64]
 
-# Windows of a demand: two years of five minutes. Beyond it, a table of them takes more memory than a plan is worth.
+# Most windows of a demand: two years of five minutes. A larger table takes more memory than a plan justifies.
 _MOST_WINDOWS = 250_000
-# Requests per second in one window, as of a workload.
+# Most requests per second in one window, as for a workload.
 _MOST_RATE = 1e7
-# Shares of a period add up to 1 within this: what sums of some hundred rounded shares leave.
+# How far the sum of a period's shares may be from 1: the rounding error of some hundred rounded shares.
 _ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Demand:
-    """How often requests of which size arrive, window by window.
+    """Arrival rate and sizes of requests, window by window.
 
     Parameters
     ----------
@@ -42,22 +42,22 @@ class Demand:
     window_s
         Length of a window; an hour is a whole number of them [s].
     rate
-        Arrivals per second in each window (W,); nan where nothing is known of it [1/s].
+        Arrivals per second in each window (W,); nan if unknown [1/s].
     period
-        Which of the periods each window lies in (W,).
+        Index of the period that each window lies in (W,).
     share
         Share of a period's requests that have each size (P, I, O), 0-1; sums to 1 over the sizes.
     input_tokens, output_tokens
         The size that each bucket is planned for (I, O), over all windows [tokens].
     start
-        Beginning of the first window, with its time zone; None where the log's clock has no dates: then days are
-        counted from its beginning.
+        Beginning of the first window, with its time zone; None if the log's clock has no dates: then days are counted
+        from its beginning.
     time_zone
-        Where the hours of the day are those of the service's users: ``Europe/Berlin``.
+        Time zone of the service's users, which defines the hours of the day: ``Europe/Berlin``.
     source
         Where the figures come from, in words.
     requests
-        How many were seen; None where the source does not say.
+        Number of requests observed; None if the source does not say.
     failed_requests
         Rows that were left out because they failed.
     cautions
@@ -66,7 +66,7 @@ class Demand:
     Raises
     ------
     InputError
-        Rates that are negative or all missing or 0, shares that do not add up, windows that do not divide an hour.
+        Rates that are negative, or all missing or 0; shares that do not add up; windows that do not divide an hour.
     """
 
     buckets: Buckets
@@ -128,7 +128,7 @@ class Demand:
 
     @property
     def is_missing(self) -> Mask:
-        """Windows of which nothing is known (W,)."""
+        """Windows without data (W,)."""
         return np.asarray(np.isnan(self.rate), bool)
 
     @property
@@ -143,7 +143,7 @@ class Demand:
 
     @property
     def mean_rate(self) -> float:
-        """Arrivals per second over the windows that are known [1/s]."""
+        """Mean arrivals per second over the known windows [1/s]."""
         return float(np.nanmean(self.rate))
 
     @property
@@ -178,12 +178,12 @@ class Demand:
         return moment.strftime("%a %Y-%m-%d %H:%M")
 
     def part(self, first: int, end: int) -> Demand:
-        """The windows from ``first`` up to ``end``, which is left out."""
+        """The windows from ``first`` up to, but without, ``end``."""
         start = None if self.start is None else self.start + timedelta(seconds=first * self.window_s)
         return replace(self, rate=self.rate[first:end], period=self.period[first:end], start=start, requests=None)
 
     def workload(self) -> Workload:
-        """The mean over all windows that are known, as one workload."""
+        """The mean over all known windows, as one workload."""
         known = ~self.is_missing
         weight = np.bincount(self.period[known], self.rate[known], minlength=len(self.share)) / known.sum()
         return Workload(
@@ -250,12 +250,12 @@ class Demand:
 
 
 def check_window(window_s: float) -> None:
-    """Refuse a window that an hour is no whole number of.
+    """Reject a window length that does not divide an hour.
 
     Raises
     ------
     InputError
-        With what would do.
+        The window does not divide an hour; the error suggests lengths that do.
     """
     parts = S_PER_H / window_s if np.isfinite(window_s) and window_s > 0 else 0.0
     if not (1 <= parts <= S_PER_H and abs(parts - round(parts)) < _ROUNDING):
@@ -270,7 +270,7 @@ def zone_of(name: str) -> ZoneInfo:
     Raises
     ------
     InputError
-        None has it.
+        No time zone has this name.
     """
     try:
         return ZoneInfo(name)
@@ -282,7 +282,7 @@ def zone_of(name: str) -> ZoneInfo:
 
 
 def clock_text(seconds: float) -> str:
-    """Seconds of a day as a clock shows them.
+    """Seconds since midnight as a clock time.
 
     >>> clock_text(34200)
     '09:30'
@@ -292,7 +292,7 @@ def clock_text(seconds: float) -> str:
 
 
 def constant_demand(rate: float, *, hours: int, window_s: float = S_PER_H) -> Demand:
-    """One size at one rate, for examples and tests [1/s]."""
+    """A demand with one size and one rate, for examples and tests [1/s]."""
     windows = round(hours * S_PER_H / window_s)
     return Demand(
         buckets=Buckets(input_edges=(1000,), output_edges=(250,)),

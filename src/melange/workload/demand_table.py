@@ -1,4 +1,4 @@
-"""Traffic over time from two tables: request rates by window, and how often each size comes in each period."""
+"""Traffic over time from two tables: request rates by window, and the share of each size in each period."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from melange.workload.over_time import gaps, with_cautions
 from melange.workload.rows import lasting
 from melange.workload.workload import Array, Buckets
 
-# Names of the columns: our own first, then those of published tables (ServeGen).
+# Column names: our own first, then those of published tables (ServeGen).
 _RATES = {"start": ("start", "window_start", "window_start_s"), "rate": ("rate", "request_rate", "rate_rps")}
 _SIZES = {
     "start": ("start", "period_start", "window_start_s"),
@@ -29,9 +29,9 @@ _SIZES = {
 }
 # Faulty rows that an error spells out before it counts the rest.
 _SHOWN_FAULTS = 5
-# Shares of a period that were printed with few digits may miss 1 by this much in all.
+# How far the sum of a period's shares may be from 1 if they were printed with few digits.
 _LOOSEST = 0.005
-# As of a log: seconds since 1970 from 1973 on.
+# As for a log: seconds since 1970, from 1973 on.
 _FIRST_DATE_S = 1e8
 
 
@@ -43,24 +43,25 @@ def read_demand_tables(
     Parameters
     ----------
     rates
-        ``start, rate``: when each window begins (seconds, or ISO 8601, UTC unless it says otherwise) and its requests
-        per second [1/s]. The most frequent distance between two rows is the length of a window; windows that have no
-        row, or no rate, are missing.
+        ``start, rate``: the beginning of each window (seconds, or ISO 8601, UTC without a zone) and its requests per
+        second [1/s]. The most frequent distance between two rows is the window length; windows without a row, or
+        without a rate, are missing.
     sizes
         ``start, input_tokens_upto, output_tokens_upto, share``: the upper edges of a size [tokens] and the share of
-        the requests that have it (0-1) in the period that begins at ``start`` and ends where the next one begins.
+        requests of this size (0-1) in the period that begins at ``start`` and ends where the next one begins.
     time_zone, empty_windows
-        As of :func:`~melange.workload.over_time.read_demand`. A rate of 0 between busy windows is a gap, and is said.
+        As for :func:`~melange.workload.over_time.read_demand`. A rate of 0 between busy windows is a gap, with a
+        caution.
 
     Returns
     -------
     Demand
-        Each size is planned for at its upper edges, without the sizes within it.
+        Each size is planned for at its upper edges, as the sizes within it are unknown.
 
     Raises
     ------
     InputError
-        Absent columns, rates that are negative or no numbers, windows that overlap, shares that do not add up to 1.
+        Missing columns, rates that are negative or not numbers, overlapping windows, shares that do not add up to 1.
     """
     rate_rows = _table(Path(rates), _RATES)
     window_s, origin_s, rate = _windows(rate_rows, str(rates))
@@ -101,14 +102,14 @@ def read_demand_tables(
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A row of a table: its line, and its cells as numbers."""
+    """A row of a table: its line number, and its cells as numbers."""
 
     line: int
     values: Mapping[str, float]
 
 
 def _table(path: Path, columns: Mapping[str, Sequence[str]]) -> list[_Row]:
-    """The rows of a CSV table, each cell a number; a rate that is empty is nan."""
+    """The rows of a CSV table, each cell a number; an empty rate is nan."""
     rows = table_rows(read_text(path), f"{path}")
     _, header = next(rows, (1, []))
     names = [name.strip().casefold() for name in header]
@@ -151,7 +152,7 @@ _WANTED = {
 
 
 def _value(cell: str, role: str) -> float | None:
-    """A cell as a number; None where it is none, or none that the column can hold."""
+    """A cell as a number; None if it is not a number, or if the column does not allow the value."""
     if role == "rate" and not cell:
         return math.nan
     try:
@@ -179,7 +180,7 @@ def _moment(cell: str) -> float | None:
 
 
 def _windows(rows: Sequence[_Row], place: str) -> tuple[float, float, Array]:
-    """Length of a window, beginning of the first, and the rates of all, nan where one has no row."""
+    """Window length, beginning of the first window, and the rates of all windows, nan for those without a row."""
     ordered = sorted(rows, key=lambda row: row.values["start"])
     starts = np.array([row.values["start"] for row in ordered])
     if len(starts) < 2:
@@ -209,7 +210,7 @@ def _windows(rows: Sequence[_Row], place: str) -> tuple[float, float, Array]:
 
 
 def _periods(rows: Sequence[_Row], place: str) -> tuple[Buckets, Array, Array]:
-    """The grid of all sizes, when each period begins (P,), and its shares (P, I, O)."""
+    """The grid of all sizes, the beginning of each period (P,), and its shares (P, I, O)."""
     inputs = sorted({int(row.values["input"]) for row in rows})
     outputs = sorted({int(row.values["output"]) for row in rows})
     buckets = Buckets(input_edges=tuple(inputs), output_edges=tuple(outputs))

@@ -1,4 +1,4 @@
-"""What databases call differently: points in time as seconds, and text as numbers."""
+"""Functions that differ between databases: points in time as seconds, and text as numbers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from melange.errors import InputError
 from melange.units import US_PER_S
 
 DUCKDB = "duckdb"
-# The database's own function for microseconds since 1970; of Postgres and Trino seconds. Those of Ibis are in whole
-# seconds, or differences that not every database can take.
+# Each database's own function for microseconds since 1970 (seconds for Postgres and Trino). Ibis has functions in whole
+# seconds only, or differences of times that not every database supports.
 _EPOCH = {
     "duckdb": ("epoch_us", US_PER_S),
     "postgres": ("date_part", 1),
@@ -21,20 +21,20 @@ _EPOCH = {
 }
 # Functions that take the unit as well.
 _UNIT = {"postgres": "epoch", "snowflake": "epoch_microsecond"}
-# Text that is a number; databases other than DuckDB end a query at a cast that fails.
+# Text that is a number; in databases other than DuckDB a failed cast aborts the query.
 _NUMBER = r"^[-+]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][-+]?[0-9]{1,2})?$"
 # Whole numbers that a float can hold.
 _MOST_WHOLE = 2.0**53
 
 
 def epoch_s(moment: Any, dialect: str = DUCKDB) -> Any:
-    """A point in time as seconds since 1970 UTC; one without a zone is UTC."""
+    """A point in time as seconds since 1970 UTC; a time without a zone counts as UTC."""
     import ibis
 
     if dialect not in _EPOCH:
         origin = ibis.literal("1970-01-01T00:00:00", "timestamp")
         return moment.cast("timestamp").delta(origin, unit="microsecond") / US_PER_S
-    # With a zone and microseconds: what each of the functions takes.
+    # With a zone and microseconds: the type that these functions accept.
     stored = moment.cast("timestamp('UTC', 6)") if dialect in ("clickhouse", "bigquery", "pyspark") else moment
     name, per_s = _EPOCH[dialect]
     kind = "float64" if per_s == 1 else "int64"
@@ -56,7 +56,7 @@ def epoch_s(moment: Any, dialect: str = DUCKDB) -> Any:
 
 
 def as_number(column: Any, dialect: str = DUCKDB) -> Any:
-    """A column of numbers or text as floats; null where text is no number."""
+    """A column of numbers or text as floats; null for text that is not a number."""
     import ibis
 
     if column.type().is_numeric():
@@ -68,11 +68,11 @@ def as_number(column: Any, dialect: str = DUCKDB) -> Any:
 
 
 def as_whole(number: Any, dialect: str = DUCKDB) -> Any:
-    """Floats as whole numbers; null where they are not."""
+    """Floats as integers; null for values that are not integers."""
     import ibis
 
     if dialect == DUCKDB:
-        whole = number.try_cast("int64")  # half the time of a remainder
+        whole = number.try_cast("int64")  # takes half the time of computing a remainder
         return ibis.cases((whole == number, whole), else_=ibis.null("int64"))
     inside = ibis.cases((number.between(-_MOST_WHOLE, _MOST_WHOLE), number), else_=ibis.null("float64"))
     whole = inside.cast("int64")
@@ -80,12 +80,12 @@ def as_whole(number: Any, dialect: str = DUCKDB) -> Any:
 
 
 def only_in_duckdb(dialect: str, what: str) -> None:
-    """Refuse what other databases have no common function for.
+    """Reject an operation that other databases have no common function for.
 
     Raises
     ------
     InputError
-        With what to do.
+        The database is not DuckDB; the hint says what to do.
     """
     if dialect != DUCKDB:
         raise InputError(

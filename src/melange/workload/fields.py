@@ -1,4 +1,4 @@
-"""Fields of a log beyond plain columns: nested ones, sums of several, and row filters."""
+"""Fields of a log beyond plain columns: nested fields, sums of fields, and row filters."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 from melange.workload.dialects import DUCKDB, as_number, only_in_duckdb
 
-# Objects within objects that are looked into: OpenAI's batches have three. A judgment.
+# Deepest level of nested objects that is searched: OpenAI's batches have three. Chosen by judgment.
 _DEEPEST = 5
 Choice = str | int | float | bool | None | Sequence[str | int | float | bool | None]
-# What a flag that is not set looks like, in lower case.
+# Values of a flag that is not set, in lower case.
 _UNSET = ("false", "f", "0", "no", "none", "null", "")
 
 
@@ -33,7 +33,7 @@ def nested_names(content: object, prefix: str = "", depth: int = 0) -> dict[str,
 
 
 def nested_in_cells(rows: Iterable[Mapping[str, Any]]) -> dict[str, None]:
-    """The same for cells of text that hold JSON objects."""
+    """The dotted names in cells of text that hold JSON objects."""
     names: dict[str, None] = {}
     for row in rows:
         for column, cell in row.items():
@@ -46,7 +46,7 @@ def nested_in_cells(rows: Iterable[Mapping[str, Any]]) -> dict[str, None]:
 
 
 def nested_in_schema(schema: Mapping[str, Any]) -> dict[str, None]:
-    """The same for columns that are structs."""
+    """The dotted names in columns that are structs."""
     names: dict[str, None] = {}
     for column, kind in schema.items():
         names |= _within(column, kind)
@@ -64,24 +64,24 @@ def _within(name: str, kind: Any) -> dict[str, None]:
 
 
 def parts_of(name: str) -> list[str]:
-    """The fields that a sum such as ``usage.input + usage.cached`` adds up; the name itself where it is none."""
+    """The terms of a sum such as ``usage.input + usage.cached``; for any other name, the name itself."""
     return [part.strip() for part in name.split(" + ")]
 
 
 def with_fields(
     table: Any, names: Iterable[str], where: Mapping[str, Choice] | None = None, dialect: str = DUCKDB
 ) -> Any:
-    """The table with these fields as columns of their own, and the rows that ``where`` chooses.
+    """The table with these fields as columns, and only with the rows that ``where`` selects.
 
     Parameters
     ----------
     table
         An Ibis table.
     names
-        Columns, nested fields (``usage.prompt_tokens``) or sums of either, as the table has them.
+        Columns, nested fields (``usage.prompt_tokens``) or sums of either, spelled as in the table.
     where
-        What a row must hold, by field: a value, or one of several; text without regard to case. ``false`` chooses rows
-        that are not marked true, and null selects rows without a value.
+        Required content of a row, by field: a value, or a list of allowed values; text is compared without case.
+        ``false`` selects rows that are not marked true, and null selects rows without a value.
     dialect
         The database, as Ibis calls it.
     """
@@ -108,7 +108,7 @@ def _field(table: Any, name: str, dialect: str) -> Any:
     total = terms[0].fill_null(0.0)
     for term in terms[1:]:
         total = total + term.fill_null(0.0)
-    # A request without any of them has no size, rather than one of 0.
+    # A request without any of the terms has no size, rather than a size of 0.
     return ibis.cases((ibis.or_(*(term.notnull() for term in terms)), total), else_=ibis.null("float64"))
 
 
@@ -121,7 +121,7 @@ def _nested(table: Any, name: str, dialect: str) -> Any:
     import ibis
 
     steps = name.split(".")
-    # A column may have dots in its own name: the longest that there is counts.
+    # A column's own name may contain dots: use the longest name that exists.
     length = next(n for n in range(len(steps) - 1, 0, -1) if ".".join(steps[:n]) in table.columns)
     column, inner = table[".".join(steps[:length])], steps[length:]
     while inner and column.type().is_struct():
@@ -141,14 +141,14 @@ def _nested(table: Any, name: str, dialect: str) -> Any:
 
 
 def _within_text(column: Any, path: str) -> Any:
-    """What lies at a path of a text that may be JSON."""
+    """The value at a path of a text that may be JSON."""
     import ibis
 
     return ibis.cases((_json_valid(column), _json_extract_string(column, path)), else_=ibis.null("string"))
 
 
 def json_number(column: Any) -> Any:
-    """A column of JSON as numbers; null where it holds anything else. Text may hold a number, true and false do not."""
+    """A column of JSON as numbers, null for other values. Text may hold a number; true and false do not count."""
     import ibis
 
     json_text = column.cast("string")
@@ -173,13 +173,13 @@ def _json_extract_string(column: Any, path: str) -> Any:
 
     @ibis.udf.scalar.builtin(name="json_extract_string", signature=(("string", "string"), "string"))
     def json_extract_string(text, path):  # type: ignore[no-untyped-def] # DuckDB's own; Ibis reads the signature
-        """What lies at a path of JSON, as text."""
+        """The value at a path of JSON, as text."""
 
     return json_extract_string(column, path)
 
 
 def _holds(column: Any, choice: Choice, dialect: str) -> Any:
-    """Whether a cell holds what was chosen."""
+    """Whether a cell holds one of the selected values."""
     import ibis
 
     choices = list(choice) if isinstance(choice, list | tuple | set) else [choice]
@@ -203,7 +203,7 @@ def _equals(column: Any, value: object, dialect: str) -> Any:
 
 
 def in_words(where: Mapping[str, Choice]) -> str:
-    """What was chosen.
+    """The row filter in words.
 
     >>> in_words({"model": ["a", "b"], "cache_hit": False})
     'model = a or b, cache_hit = false'
@@ -216,7 +216,7 @@ def in_words(where: Mapping[str, Choice]) -> str:
 
 
 def _word(value: object) -> str:
-    """A value as YAML has it."""
+    """A value as written in YAML."""
     if value is None:
         return "nothing"
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,4 +1,4 @@
-"""The first lines of text logs: names of columns, and what their first rows hold."""
+"""The first lines of text logs: the names of columns and the values in the first rows."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import IO, Any
 from melange.errors import InputError
 from melange.parsing import csv_rows
 
-# Longest part of a line that is inspected [characters]; a file without line ends would otherwise fill the memory.
+# Longest part of a line that is inspected [characters]; a file without line ends would otherwise fill memory.
 _MOST_LINE = 1 << 20
-# Rows that are inspected for field names. A judgment: a field in none of them is unlikely to be used.
+# Rows that are inspected for field names. Chosen by judgment: a field in none of them is unlikely to be used.
 FIRST = 100
-_FIRST_TEXT = 1 << 20  # ... of a list: as far as this many characters
+_FIRST_TEXT = 1 << 20  # the same limit for a JSON list, in characters
 
 
 def csv_header(file: Path) -> tuple[str, list[str]]:
@@ -26,7 +26,7 @@ def csv_header(file: Path) -> tuple[str, list[str]]:
     Raises
     ------
     InputError
-        When the line is no text, or names a column twice.
+        The line is not text, or names a column twice.
     """
     line = header_line(file)
     delimiter = max(",\t;|", key=line.count)
@@ -52,13 +52,13 @@ def first_rows(file: Path) -> list[dict[str, Any]]:
 
 
 def is_array(file: Path) -> bool:
-    """Whether a JSON file holds a list of requests, and not one a line."""
+    """Whether a JSON file holds a list of requests, rather than one object per line."""
     with open_text(file) as stream:
         return stream.read(1000).lstrip()[:1] == "["
 
 
 def first_objects(file: Path) -> list[dict[str, Any]]:
-    """The objects in the first lines, or of a list."""
+    """The objects in the first lines, or the first objects of a list."""
     with open_text(file) as stream:
         found = list(_of_list(stream.read(_FIRST_TEXT)) if is_array(file) else _of_lines(stream))
     objects = [one for one in found if isinstance(one, dict) and one]
@@ -70,14 +70,14 @@ def first_objects(file: Path) -> list[dict[str, Any]]:
 
 
 def _of_lines(stream: IO[str]) -> Iterator[Any]:
-    """What the first lines hold; those that are no JSON are passed over."""
+    """The values in the first lines; lines that are not JSON are skipped."""
     for line in itertools.islice(iter(lambda: stream.readline(_MOST_LINE), ""), FIRST):
         with suppress(ValueError, RecursionError):
             yield json.loads(line)
 
 
 def _of_list(text: str) -> Iterator[Any]:
-    """The first values of a list, of which this is the beginning."""
+    """The first values of a list, given the beginning of its text."""
     decoder, position = json.JSONDecoder(), text.index("[") + 1
     for _ in range(FIRST):
         position += len(text[position:]) - len(text[position:].lstrip(" \t\r\n,"))
@@ -89,14 +89,14 @@ def _of_list(text: str) -> Iterator[Any]:
 
 
 def open_text(file: Path) -> IO[str]:
-    """A text file, unpacked where it is gzipped; bytes that are no UTF-8 are replaced."""
+    """Open a text file, decompressed if it is gzipped; invalid UTF-8 bytes are replaced."""
     if file.suffix == ".gz":
         return gzip.open(file, "rt", encoding="utf-8-sig", errors="replace", newline="")
     return file.open(encoding="utf-8-sig", errors="replace", newline="")
 
 
 def numbers_of(rows: Sequence[Mapping[str, str]]) -> list[str]:
-    """Columns of a CSV file whose cells are numbers, as far as there are any."""
+    """Columns of a CSV file whose non-empty cells are all numbers."""
     names = dict.fromkeys(name for row in rows for name in row)
     return [name for name in names if all(_is_number(row[name]) for row in rows if row.get(name))]
 

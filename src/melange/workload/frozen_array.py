@@ -1,4 +1,4 @@
-"""Tables that come from files and callers as arrays that nobody changes."""
+"""Tables from files and callers as read-only arrays."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def frozen_array(values: npt.ArrayLike, name: str, shape: tuple[int, ...]) -> np
     Raises
     ------
     InputError
-        When the values are no numbers or have another shape; a transposed array is called one.
+        The values are not numbers or have another shape; a transposed array is reported as such.
     """
     try:
         found = np.asarray(values)

@@ -28,13 +28,13 @@ from melange.workload.workload import (
 __all__ = ["read_histogram", "read_metrics"]
 
 _RATES, _SHARES, _EITHER = "rates", "shares", "rates or shares"
-_ROUNDING = 1e-6  # unrounded shares miss the whole by no more than this, in whatever floats they were summed
-_LOOSEST = 0.005  # shares printed with few digits may be off by this much in all, and no more
+_ROUNDING = 1e-6  # tolerance for unrounded shares, in whatever floats they were summed
+_LOOSEST = 0.005  # largest total error of shares that were printed with few digits
 _KEYS = {"request_rate": _RATES, "share": _SHARES, "shares": _SHARES, "workload_distribution": _SHARES}
 
 
 def read_histogram(path: str | Path, *, buckets: Buckets | None = None, request_rate: float | None = None) -> Workload:
-    """The workload in a table of rates or shares by size.
+    """The workload from a table of rates or shares by size.
 
     Parameters
     ----------
@@ -42,27 +42,27 @@ def read_histogram(path: str | Path, *, buckets: Buckets | None = None, request_
         CSV: the first column holds the upper edges of the inputs, the first line those of the outputs
         (``input_tokens_upto,out_25,out_100``). JSON: ``input_edges``, ``output_edges`` and ``request_rate`` [1/s] or
         ``share`` (I, O); or a configuration of the Mélange release (``workload_distribution``,
-        ``total_request_rate``), whose sizes are only numbered.
+        ``total_request_rate``), whose sizes are numbered but not known.
     buckets
-        The grid of a file that has no edges of its own; a file that has some keeps them.
+        The grid for a file without edges; a file with edges keeps its own.
     request_rate
-        Total rate; shares need it, rates are scaled to it [1/s].
+        Total rate; required for shares, and rates are scaled to it [1/s].
 
     Returns
     -------
     Workload
-        Each bucket is planned at its upper edge, since the sizes within it are unknown.
+        Each bucket is planned for at its upper edge, since the sizes within it are unknown.
 
     Raises
     ------
     InputError
-        Cells that are no numbers or negative, a table of the wrong shape or transposed, shares that do not add up to
-        1 or 100, shares and no rate.
+        Cells that are negative or not numbers, a table that is transposed or of the wrong shape, shares that do not add
+        up to 1 or 100, shares without a rate.
 
     Notes
     -----
-    A CSV table says what it holds in its first cell (``... rate``, ``... share`` or ``... pct``). One that does not
-    holds shares if it adds up to 1 or 100 or a rate is asked for, else rates.
+    The first cell of a CSV table says what the table holds (``... rate``, ``... share`` or ``... pct``). Without this
+    word the table holds shares if it adds up to 1 or 100 or if a rate is requested, and rates otherwise.
     """
     with reading(f"{path}", "a table of rates or shares by size"):
         if Path(path).suffix.lower() == ".json":
@@ -79,7 +79,7 @@ def read_histogram(path: str | Path, *, buckets: Buckets | None = None, request_
     )
     return Workload.at_upper_edges(
         edges,
-        np.asarray(values) / max(float(np.sum(values)), 1.0),  # counts of a year are no rate
+        np.asarray(values) / max(float(np.sum(values)), 1.0),  # yearly counts are not rates per second
         source=f"{Path(path).name}: histogram of {edges.shape[0]} x {edges.shape[1]} sizes",
         cautions=() if edges.is_ordinal else (upper,),
     ).at_rate(total)
@@ -150,7 +150,7 @@ def _number(text: str, place: str) -> float:
 
 
 def _check_axes(corner: str, header: Sequence[str], inputs: list[int], outputs: list[int], place: str) -> None:
-    """Refuse a table whose labels or edges tell that outputs run down and inputs across."""
+    """Reject a table whose labels or edges show that outputs run down and inputs run across."""
     by_label = corner.casefold().startswith("out") or all(name.casefold().startswith("in") for name in header)
     down, across = tuple(inputs), tuple(outputs)
     by_edges = any(
@@ -176,7 +176,7 @@ def _check_cells(values: Array, buckets: Buckets, place: str) -> None:
 
 
 def _total_rate(values: Array, kind: str, request_rate: float | None, place: str) -> float:
-    """The total rate; checks that shares add up [1/s]."""
+    """The total rate, after checking that shares add up [1/s]."""
     total = float(values.sum())
     if kind == _RATES:
         return total if request_rate is None else request_rate
@@ -194,6 +194,6 @@ def _total_rate(values: Array, kind: str, request_rate: float | None, place: str
 
 
 def _slack(values: Array, whole: float) -> float:
-    """How far rounded shares may be from adding up: half of the last digit each, at most 0.5 % of the whole."""
+    """Allowed error in the sum of rounded shares: half of the last digit each, at most 0.5 % of the whole."""
     digits = max(len(repr(float(value)).partition(".")[2]) for value in values.ravel())
     return min(values.size * 0.5 * 10.0**-digits + _ROUNDING * whole, _LOOSEST * whole)

@@ -1,4 +1,4 @@
-"""The fields of a request log that hold the arrival and the two sizes: published layouts and user-named fields."""
+"""The fields of a request log that hold arrival and both sizes: published layouts and fields named by the user."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from melange.units import S_PER_MS, S_PER_NS, S_PER_US
 from melange.workload.fields import Choice, parts_of
 
 _FIELDS = ("arrival", "input", "output")
-# Fields that say what prompts share, which a user may name as well (:mod:`melange.workload.read_prefixes`).
+# Fields about shared prefixes, which a user may also name (:mod:`melange.workload.read_prefixes`).
 _SHARED = ("hashes", "conversation", "cached")
 
 
 class Naming(TypedDict, total=False):
-    """The user's names for a log's fields; anything missing or None is recognized.
+    """The user's names for a log's fields; missing or None: the fields are recognized automatically.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ class Naming(TypedDict, total=False):
     trace_format
         A published layout.
     where
-        What a row must hold to count, by field.
+        Required content of a row, by field.
     """
 
     columns: Mapping[str, str] | None
@@ -43,15 +43,15 @@ class Layout:
     name
         The layout, in words.
     arrival
-        Field of the arrival time; None where the log has lengths only.
+        Field of the arrival time; None if the log has only lengths.
     input, output
         Fields of the prompt length and of the generated length.
     unit_s
-        Length of one unit of a numeric arrival [s]; None where its size tells it (see :func:`time_unit`).
+        Length of one unit of a numeric arrival [s]; None: derived from the values (see :func:`time_unit`).
     where
-        What a row must hold to be a request, by field.
+        What a row must hold to count as a request, by field.
     shared
-        Fields that say what prompts share, by role: ``hashes``, ``conversation`` or ``cached``; the user's.
+        Fields about shared prefixes, by role: ``hashes``, ``conversation`` or ``cached``; named by the user.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Layout:
 
     @property
     def columns(self) -> dict[str, str]:
-        """The field of each role that there is."""
+        """The field of each role that the layout has."""
         columns = {"arrival": self.arrival, "input": self.input, "output": self.output}
         return {name: column for name, column in columns.items() if column is not None}
 
@@ -80,7 +80,7 @@ _LAYOUTS = {
     "mooncake": Layout(
         name="Mooncake trace", arrival="timestamp", input="input_length", output="output_length", unit_s=S_PER_MS
     ),
-    # Vidur and etalon: seconds, where they have arrivals.
+    # Vidur and etalon: arrivals, if there are any, in seconds.
     "vidur": Layout(
         name="Vidur trace", arrival="arrived_at", input="num_prefill_tokens", output="num_decode_tokens", unit_s=1.0
     ),
@@ -95,7 +95,7 @@ _LAYOUTS = {
         output="completion_tokens",
         where={"cache_hit": False},
     ),
-    # Langfuse's observations: spans hold no request; cached prompts and reasoning are counted beside the rest.
+    # Langfuse's observations: spans are not requests; cached prompts and reasoning are counted separately.
     "langfuse": Layout(
         name="Langfuse log",
         arrival="startTime",
@@ -103,7 +103,7 @@ _LAYOUTS = {
         output="usageDetails.output",
         where={"type": "GENERATION"},
     ),
-    # ... and its export to object storage.
+    # Langfuse's export to object storage.
     "langfuse-export": Layout(
         name="Langfuse export",
         arrival="start_time",
@@ -111,7 +111,7 @@ _LAYOUTS = {
         output="usage_details.output",
         where={"type": "GENERATION"},
     ),
-    # Spans by OpenTelemetry's conventions for generative AI; those of agents and tools add up others.
+    # Spans by OpenTelemetry's conventions for generative AI; spans of agents and tools sum up other spans.
     "opentelemetry": Layout(
         name="OpenTelemetry spans",
         arrival="startTimeUnixNano",
@@ -120,7 +120,7 @@ _LAYOUTS = {
         unit_s=S_PER_NS,
         where={"gen_ai.operation.name": ["chat", "text_completion", "generate_content"]},
     ),
-    # OpenAI's own objects, one a line, as a gateway keeps them: completions, responses, results of a batch.
+    # OpenAI's own objects, one per line, as a gateway stores them: completions, responses, batch results.
     "openai": Layout(
         name="OpenAI completions", arrival="created", input="usage.prompt_tokens", output="usage.completion_tokens"
     ),
@@ -136,7 +136,7 @@ _LAYOUTS = {
 }
 _ALIASES = {"dynamo": "mooncake", "etalon": "vidur"}
 _UNITS_S = {"_ns": S_PER_NS, "_us": S_PER_US, "_ms": S_PER_MS, "_s": 1.0}
-# What people call the arrival, where sizes are those of a layout and its own arrival is not there; the first counts.
+# Usual names of the arrival, for a log that has a layout's sizes but not its arrival; the first name found counts.
 _ARRIVALS = (
     *("arrival_s", "arrival", "arrival_time", "arrival_timestamp", "arrived_at", "arrival_ms", "request_time"),
     *("request_timestamp", "start_time", "startTime", "started_at", "timestamp", "timestamp_s", "timestamp_ms"),
@@ -150,17 +150,17 @@ def find_layout(found: Sequence[str], naming: Naming | None = None, *, place: st
     Parameters
     ----------
     found
-        Names of the columns there are, and of what is nested in them.
+        Names of the columns, and of the fields nested in them.
     naming
-        What the user says. ``columns``: with ``arrival`` alone sizes are those of the layout that is recognized; with
-        sizes alone the log has lengths only. ``where`` goes before what the layout says of the same field.
+        The user's settings. ``columns`` with ``arrival`` alone: sizes come from the recognized layout; with sizes
+        alone: the log has only lengths. ``where`` takes precedence over the layout's condition on the same field.
     place
         The log, named in the error.
 
     Raises
     ------
     InputError
-        When a field is absent, or no layout fits; with the fields there are and the nearest names.
+        A field is missing, or no layout fits; the error lists the fields and the nearest names.
     """
     said = naming or Naming()
     layout = _layout(found, said.get("columns"), said.get("trace_format"), place)
@@ -173,7 +173,7 @@ def find_layout(found: Sequence[str], naming: Naming | None = None, *, place: st
 
 
 def _layout(found: Sequence[str], columns: Mapping[str, str] | None, trace_format: str | None, place: str) -> Layout:
-    """The layout, before rows are chosen."""
+    """The layout, before the row filter is added."""
     if columns is not None:
         return _named(found, columns, trace_format, place)
     if trace_format is not None:
@@ -192,10 +192,10 @@ def _layout(found: Sequence[str], columns: Mapping[str, str] | None, trace_forma
 
 
 def _recognized(found: Sequence[str]) -> Layout | None:
-    """The layout whose sizes are there; of several the one whose arrival is there too."""
+    """The layout whose sizes the log has; among several, the layout whose arrival it has too."""
     folded = {name.casefold().strip() for name in found}
     fitting = [one for one in _LAYOUTS.values() if {one.input.casefold(), one.output.casefold()} <= folded]
-    # Layouts may name the sizes alike: the arrival says which it is. A log may also have no arrivals at all.
+    # Layouts may have the same names for sizes: then the arrival decides. A log may also have no arrivals at all.
     timed = [one for one in fitting if one.arrival and one.arrival.casefold() in folded]
     return next(iter(timed or fitting), None)
 
@@ -203,8 +203,8 @@ def _recognized(found: Sequence[str]) -> Layout | None:
 def time_unit(column: str, largest: float) -> float:
     """Length of one unit of a numeric arrival time, from the column's name or the size of its values [s].
 
-    A name that ends in ``_ns``, ``_us``, ``_ms`` or ``_s`` says it. Else values are seconds, unless they would lie
-    after the year 5138: then they are milliseconds, microseconds or nanoseconds since 1970.
+    A name that ends in ``_ns``, ``_us``, ``_ms`` or ``_s`` states the unit. Otherwise values are seconds, unless this
+    would put them after the year 5138: then they are milliseconds, microseconds or nanoseconds since 1970.
 
     >>> time_unit("arrived_ms", 12.0), time_unit("ts", 3500.0), time_unit("ts", 1.7e12)
     (0.001, 1.0, 0.001)
@@ -219,7 +219,7 @@ def time_unit(column: str, largest: float) -> float:
 
 
 def _named(found: Sequence[str], columns: Mapping[str, str], trace_format: str | None, place: str) -> Layout:
-    """The fields that a user names; where that is the arrival alone, sizes are those of the layout that is there."""
+    """The fields that a user names; if only the arrival is named, sizes come from the recognized layout."""
     for role in columns:
         if role not in (*_FIELDS, *_SHARED):
             raise unknown("field in columns", role, (*_FIELDS, *_SHARED), place=place)
@@ -244,7 +244,7 @@ def _named(found: Sequence[str], columns: Mapping[str, str], trace_format: str |
 
 
 def _matched(found: Sequence[str], layout: Layout, place: str) -> Layout:
-    """A layout with the names as this log writes them."""
+    """A layout with the field names as spelled in this log."""
     arrival, unit_s = _find(found, layout.arrival or ""), layout.unit_s
     if arrival is None:
         arrival, unit_s = _any_arrival(found), None
@@ -258,18 +258,18 @@ def _matched(found: Sequence[str], layout: Layout, place: str) -> Layout:
 
 
 def _any_arrival(found: Sequence[str]) -> str | None:
-    """The column that has a usual name of arrivals; None: there is none."""
+    """The column that has a usual name for arrivals; None if there is none."""
     return next((name for one in _ARRIVALS if (name := _find(found, one))), None)
 
 
 def _all_within(found: Sequence[str], name: str) -> str:
-    """Langfuse's usage of one kind added up: ``input`` leaves out ``input_cached_tokens``, and the like for outputs."""
+    """The sum of Langfuse's usage of one kind: ``input`` excludes ``input_cached_tokens``, and so on for outputs."""
     owner, _, kind = name.rpartition(".")
     return " + ".join([name, *(one for one in found if one.startswith(f"{owner}.") and kind in one and one != name)])
 
 
 def _resolved(found: Sequence[str], column: str) -> str:
-    """A name as this log writes it, or a sum of them."""
+    """A field name as spelled in this log, or a sum of such names."""
     direct = _find(found, column)
     if direct is not None:
         return direct
@@ -277,7 +277,7 @@ def _resolved(found: Sequence[str], column: str) -> str:
 
 
 def _is_there(found: Sequence[str], column: str) -> bool:
-    """Whether a field, or every part of a sum, is there."""
+    """Whether a field, or every term of a sum, exists."""
     return column in found or all(part in found for part in parts_of(column))
 
 

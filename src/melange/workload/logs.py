@@ -1,4 +1,4 @@
-"""Request logs as Ibis tables: Parquet, CSV and JSONL files on DuckDB, or a table that is given."""
+"""Request logs as Ibis tables: Parquet, CSV and JSONL files in DuckDB, or a table that the caller provides."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from melange.workload.packed import check_packed, check_promise
 from melange.workload.spans import KEY, read_spans
 from melange.workload.warehouse import WarehouseTable, without_secrets
 
-# DuckDB is held to this, so that a process that reads any log stays under 1 GiB.
+# DuckDB's memory limit, so that reading any log keeps the process below 1 GiB.
 _MEMORY_LIMIT = "600MB"
 _SUFFIXES = {
     ".parquet": "parquet",
@@ -35,10 +35,10 @@ _SUFFIXES = {
     ".ndjson": "jsonl",
     ".json": "jsonl",
 }
-# Where DuckDB notes lines of CSV files that it sets aside: for their shape, or, of a typed read, for a cell too.
+# Tables of CSV lines that DuckDB rejects: for their shape, or, when reading with types, also for a cell.
 REJECTS, TYPED_REJECTS = "reject_errors", "typed_rejects"
 DAMAGED = "the file looks truncated or damaged: copy or export it again"
-_TABLE = "trace"  # what errors call an Ibis table
+_TABLE = "trace"  # the name of an Ibis table in errors
 Progress = Callable[[float], None]
 
 
@@ -53,17 +53,17 @@ class Log:
     columns
         Names of its columns.
     nested
-        Dotted names of what is within columns that are structs or hold JSON: ``usage.prompt_tokens``.
+        Dotted names of fields within columns that are structs or hold JSON: ``usage.prompt_tokens``.
     place
         The log, as errors name it.
     kind
         ``parquet``, ``csv``, ``jsonl``, ``json`` (a list), ``spans`` (of OpenTelemetry) or ``table``.
     files
-        The files it consists of; none for a table.
+        The files of the log; empty for a table.
     numbers
         Columns of a text file whose first values are numbers (JSON: anything but text).
     connection
-        The DuckDB connection through Ibis; None for a table, which has its own.
+        The DuckDB connection through Ibis; None for a table, which has its own connection.
     dialect
         The database, as Ibis calls it.
     """
@@ -80,23 +80,23 @@ class Log:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """Everything that can be named: columns, and what is nested in them."""
+        """Everything that can be named: columns and the fields nested in them."""
         return (*self.columns, *self.nested)
 
     @property
     def name(self) -> str:
-        """What a source calls it: the file, or the table."""
+        """The name of the log in a source: the file, or the table."""
         return Path(self.place).name if self.files else "Ibis table" if self.place == _TABLE else self.place
 
 
 @contextmanager
 def opened(trace: object, progress: Progress | None = None) -> Iterator[Log]:
-    """A log while it is read; what cannot be read is an InputError that names it, and progress is told.
+    """Open a log while it is read, and report progress; an InputError names the log if it cannot be read.
 
     Raises
     ------
     InputError
-        As :func:`open_log`; whatever a database says, without secrets; what object storage refuses.
+        As for :func:`open_log`; a database error, without secrets; a refusal by object storage.
     """
     if (url := remote_url(trace)) is not None:
         with _copied(url, progress) as log, reported(log, progress):
@@ -110,24 +110,24 @@ def opened(trace: object, progress: Progress | None = None) -> Iterator[Log]:
     said, backend = "", None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of drivers, on versions of each other
+            warnings.simplefilter("ignore")  # drivers warn about each other's versions
             backend = trace.connect()
             yield _log_of(trace.read(backend), trace.place, trace.dialect)
     except MelangeError:
         raise
-    except Exception as error:  # drivers raise what they like
+    except Exception as error:  # drivers raise errors of any kind
         said = without_secrets(f"{error}" or type(error).__name__, trace.secrets())
     finally:
-        if backend is not None and trace.dialect != "pyspark":  # a Spark session is the process' own
+        if backend is not None and trace.dialect != "pyspark":  # a Spark session belongs to the process
             with suppress(Exception):
                 backend.disconnect()
-    if said:  # not while the other is handled: its traceback would hold the secret
+    if said:  # raised outside of the handler: the original traceback would contain the secret
         raise InputError(f"{trace.place}: cannot be read: {said}", hint="check workload.connection and workload.table")
 
 
 @contextmanager
 def _copied(url: str, progress: Progress | None) -> Iterator[Log]:
-    """A log in object storage, read from its copy; errors name its own files."""
+    """Read a log in object storage from a local copy; errors name the original files."""
     found = fetch(url, lambda file: _kind_by_suffix(file) is not None, progress)
     try:
         with readable(url):
@@ -148,7 +148,7 @@ def open_log(trace: object) -> Log:
     Raises
     ------
     InputError
-        An absent, empty or unreadable file; files that are not alike.
+        A missing, empty or unreadable file; files of different kinds.
     """
     if not isinstance(trace, str | Path):
         if not hasattr(trace, "to_pyarrow") or not hasattr(trace, "columns"):
@@ -168,12 +168,12 @@ def connect() -> Any:
 
 
 def _find_files(trace: str | Path) -> tuple[Path, ...]:
-    """The files that a path, a folder or a glob stands for, sorted.
+    """The files in a path, a folder or a glob, sorted.
 
     Raises
     ------
     InputError
-        When there is none, or one is empty.
+        There is no file, or a file is empty.
     """
     path = path_of(trace)
     if path.is_dir():
@@ -249,7 +249,7 @@ def open_files(connection: Any, files: Sequence[Path], place: str) -> Log:
 
 
 def _check_parquet(connection: Any, file: Path) -> None:
-    """Reject a file whose metadata promises far more content than its size allows for a log."""
+    """Reject a file whose metadata claims far more content than its size allows for a log."""
     name = str(file)
     rows, packed = (
         int(connection.con.execute(query, [name]).fetchone()[0] or 0)
@@ -270,18 +270,18 @@ def _nested_in_parquet(table: Any) -> dict[str, None]:
 
 
 def read_csv(connection: Any, files: Sequence[Path], kinds: Mapping[str, str] | None = None, **options: Any) -> Any:
-    """CSV files as one table of text, but for columns to which ``kinds`` gives another type of DuckDB's.
+    """CSV files as one table of text, except for columns to which ``kinds`` gives another DuckDB type.
 
     Raises
     ------
     InputError
-        Files whose first lines differ.
+        The first lines of the files differ.
     """
     delimiter, names = csv_header(files[0])
     for file in files[1:]:
         if csv_header(file) != (delimiter, names):
             raise InputError(f"{file}: columns differ from those of {files[0]}")
-    # The shape is given and not guessed; lines that do not have it are set aside with their numbers.
+    # The shape is fixed, not guessed; lines of another shape are rejected with their numbers.
     return connection.read_csv(
         [str(file) for file in files],
         columns=dict.fromkeys(names, "VARCHAR") | dict(kinds or {}),
@@ -296,8 +296,8 @@ def read_csv(connection: Any, files: Sequence[Path], kinds: Mapping[str, str] | 
 
 
 def read_json(connection: Any, files: Sequence[Path], kinds: Mapping[str, str], kind: str) -> Any:
-    """JSON files (``jsonl``, or ``json``: a list) as one table with these types of DuckDB's by field."""
-    # A line that is no JSON comes out as a row of nulls, and is reported as one.
+    """JSON files (``jsonl``, or ``json``: a list) as one table, with the given DuckDB types by field."""
+    # A line that is not JSON becomes a row of nulls, and is reported as such.
     return connection.read_json(
         [str(file) for file in files],
         columns=dict(kinds),
@@ -327,15 +327,15 @@ def _kind_by_content(file: Path) -> str:
 
 @contextmanager
 def readable(place: str) -> Iterator[None]:
-    """Turn what DuckDB and the file system cannot read into an InputError that names the log."""
+    """Turn read errors of DuckDB and the file system into an InputError that names the log."""
     import duckdb
 
     try:
         with warnings.catch_warnings():
-            # Ibis 12 calls fetch_arrow_table, which DuckDB 2 deprecates; both are theirs to settle.
+            # Ibis 12 calls fetch_arrow_table, which DuckDB 2 deprecates; we cannot fix this here.
             warnings.simplefilter("ignore", DeprecationWarning)
             yield
-    except (OSError, EOFError, zlib.error, RuntimeError, UnicodeError) as error:  # of damaged gzip, and within DuckDB
+    except (OSError, EOFError, zlib.error, RuntimeError, UnicodeError) as error:  # damaged gzip; errors within DuckDB
         raise InputError(f"{place}: cannot be read: {error}") from error
     except duckdb.Error as error:
         reason = str(error).partition("\n")[0]
@@ -345,7 +345,7 @@ def readable(place: str) -> Iterator[None]:
 
 @contextmanager
 def reported(log: Log, progress: Progress | None) -> Iterator[None]:
-    """Tell ``progress`` how much of the query in hand is done (0-1), ten times a second."""
+    """Report to ``progress`` the fraction of the current query that is done (0-1), ten times a second."""
     if progress is None or log.connection is None:
         yield
         return

@@ -16,7 +16,7 @@ from melange.workload.layouts import Layout
 from melange.workload.logs import REJECTS, TYPED_REJECTS, Log, connect, open_files
 from melange.workload.rows import parse_fields
 
-# Malformed rows listed in an error before the rest is counted: enough to see what is wrong. A judgment.
+# Malformed rows listed in an error before the rest is counted: enough to see the problem. Chosen by judgment.
 _SHOWN = 20
 _MUST_BE = {
     "arrival": "a time (seconds, or like 2023-11-16 18:15:46.68)",
@@ -26,7 +26,7 @@ _MUST_BE = {
 
 
 def malformed_rows(log: Log, layout: Layout) -> InputError:
-    """The error for a log in which rows are malformed: the first twenty of them, each with its line."""
+    """The error for a log with malformed rows: it lists the first twenty, each with its line."""
     found: list[str] = []
     count = 0
     for part in _parts(log):
@@ -42,7 +42,7 @@ def malformed_rows(log: Log, layout: Layout) -> InputError:
 
 
 def rows_at(log: Log, layout: Layout, ends: Sequence[str]) -> list[str]:
-    """Where the ``first`` and the ``last`` arrival of a log are, and what is stored there."""
+    """The places of the ``first`` and the ``last`` arrival of a log, and the stored values."""
     found: dict[str, tuple[float, str]] = {}
     for part in _parts(log):
         for end, moment, line, stored in _ends_of(part, layout):
@@ -53,7 +53,7 @@ def rows_at(log: Log, layout: Layout, ends: Sequence[str]) -> list[str]:
 
 
 def _ends_of(log: Log, layout: Layout) -> Iterator[tuple[str, float, int, str]]:
-    """The first and the last arrival of one file: which, the value, its line and what is stored."""
+    """The first and the last arrival of one file: which one, its value, its line and the stored text."""
     import ibis
 
     row = ibis.row_number() if log.files else ibis.literal(0)
@@ -71,7 +71,7 @@ def _ends_of(log: Log, layout: Layout) -> Iterator[tuple[str, float, int, str]]:
 
 
 def has_rejected(log: Log) -> bool:
-    """Whether DuckDB has set lines of a CSV file aside for their shape."""
+    """Whether DuckDB has rejected lines of a CSV file for their shape."""
     if log.connection is None or log.kind != "csv":
         return False
     raw = log.connection.con
@@ -83,18 +83,18 @@ def has_rejected(log: Log) -> bool:
 
 
 def _rejected_lines(log: Log) -> dict[int, str]:
-    """The lines of a CSV file that DuckDB has set aside, with the reason."""
+    """The lines of a CSV file that DuckDB has rejected, with the reason."""
     if not has_rejected(log):
         return {}
     query = f"SELECT DISTINCT line_byte_position, error_message FROM {REJECTS} ORDER BY 1"
     reason_by_byte = dict(log.connection.con.execute(query).fetchall())
-    # DuckDB's own line numbers pass over empty lines.
+    # DuckDB's own line numbers skip empty lines.
     lines = _lines_at(log.files[0], list(reason_by_byte))
     return {line: str(reason).partition("\n")[0] for line, reason in zip(lines, reason_by_byte.values(), strict=True)}
 
 
 def _lines_at(file: Path, positions: Sequence[int]) -> list[int]:
-    """The line of each of these bytes, ascending, of a text file."""
+    """The line of each of these byte positions of a text file, ascending."""
     line, read, lines = 1, 0, []
     with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
         for position in positions:
@@ -135,14 +135,14 @@ def _malformed_in(log: Log, layout: Layout) -> tuple[list[str], int]:
 
 
 def _malformed_table(log: Log, layout: Layout) -> Any:
-    """Number, stored values and faults of the malformed rows."""
+    """Row number, stored values and faults of the malformed rows."""
     import ibis
 
     row = ibis.row_number() if log.files else ibis.literal(0)
     table = with_fields(log.table.mutate(row=row), layout.columns.values(), layout.where, log.dialect)
     parsed = parse_fields(table, layout, log.dialect)
     stored = {f"stored_{field}": table[column].cast("string") for field, column in layout.columns.items()}
-    # As numbers: not every database has truth values.
+    # As numbers: not every database has booleans.
     faults = {f"bad_{field}": _is_bad(parsed[field], field).ifelse(1, 0) for field in layout.columns}
     rows = table.select(row=table.row, **stored, **faults)
     return rows.filter(ibis.or_(*(rows[name] == 1 for name in faults)))
@@ -157,7 +157,7 @@ def _is_bad(value: Any, field: str) -> Any:
 
 
 def _lines(log: Log, rows: Sequence[int], rejected: dict[int, str]) -> list[int]:
-    """The line at which each of these rows starts; for Parquet the row's own number."""
+    """The line at which each of these rows starts; for Parquet the row number itself."""
     if log.kind not in ("csv", "jsonl") or not rows:
         return [row + 1 for row in rows]
     wanted, found = set(rows), []
@@ -171,7 +171,7 @@ def _lines(log: Log, rows: Sequence[int], rejected: dict[int, str]) -> list[int]
 
 
 def _starts(file: Path, kind: str) -> Iterator[int]:
-    """The lines at which the rows of a text file start; empty lines hold none, quoted line ends do not end one."""
+    """The lines at which rows of a text file start; empty lines are no rows, and a quoted line end does not end one."""
     with open_text(file) as stream:
         if kind == "jsonl":
             yield from (number for number, line in enumerate(stream, start=1) if line.strip())

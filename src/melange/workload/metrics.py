@@ -22,35 +22,35 @@ def read_metrics(
     model: str | Sequence[str] | None = None,
     max_context: int | None = None,
 ) -> Workload:
-    """The workload in the text of a server's ``/metrics``: of vLLM, of vLLM on Ray, or of SGLang.
+    """The workload from the text of a server's ``/metrics``: of vLLM, of vLLM on Ray, or of SGLang.
 
     Parameters
     ----------
     path
         The saved text.
     request_rate
-        Total rate; a single text does not say in which time its requests came [1/s].
+        Total rate; a single text does not say over which time its requests arrived [1/s].
     earlier
-        A text saved before; its counts are taken off.
+        A text saved before; its counts are subtracted.
     elapsed_s
-        Time between both texts, from which the rate follows [s].
+        Time between both texts, which gives the rate [s].
     model
-        The ``model_name`` to take, where the server has several; several are added up.
+        The ``model_name`` to read, if the server has several; the counts of several names are added.
     max_context
-        Longest request of the model, prompt and completion together [tokens]: where requests above the last edge of the
-        server's histogram are planned for. None: at the next step of the edges.
+        Longest request of the model, prompt and completion together [tokens]: requests above the last edge of the
+        server's histogram are planned for at this length. None: at the next step of the edges.
 
     Returns
     -------
     Workload
-        On the server's own edges: the product of the marginal histograms of prompt and generated tokens. Within the
-        buckets sizes lie at one fraction of the way between the edges, the one that makes the total of tokens right.
+        On the server's own edges: the product of the marginal histograms of prompt and generated tokens. All buckets
+        place their size at the same fraction of the way between the edges, so that the total of tokens is right.
         Requests above the last edge are planned for at the longest size that the model and the total of tokens allow.
 
     Raises
     ------
     InputError
-        Absent or broken histograms, several models and none chosen, a counter that went back, no rate.
+        Missing or broken histograms, several models without a choice, a counter that decreased, no rate.
     """
     place = str(path)
     models = (model,) if isinstance(model, str) else tuple(model or ())
@@ -105,9 +105,9 @@ def _aborted(failed: float, requests: float, place: str) -> tuple[Caution, ...]:
 
 
 class _Marginal:
-    """One histogram: requests and mean size by bucket, empty buckets at the end left out.
+    """One histogram: requests and mean size by bucket, without empty buckets at the end.
 
-    Requests above the server's last edge are a bucket of their own, whose upper edge is the longest size there is.
+    Requests above the server's last edge are in a bucket of their own, whose upper edge is the longest size.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class _Marginal:
         width = np.asarray(self.edges, float) - low
         sizes = low.copy()
         if above:
-            # No longer than the model allows, nor than the total of tokens allows if all others were shortest.
+            # At most what the model allows, and what the total of tokens allows if all other requests were shortest.
             rest = token_sum - float((self.count[:-1] * low[:-1]).sum())
             sizes[-1] = min(max(rest / above, low[-1]), float(self.limit))
         inner = slice(0, len(self.count) - bool(above))
@@ -134,7 +134,7 @@ class _Marginal:
 
     @classmethod
     def of(cls, scrape: Scrape, name: str, max_context: int | None, place: str) -> _Marginal:
-        """The histogram of that name."""
+        """The histogram of the given name."""
         cumulative = sorted(scrape.cumulative.get(name, {}).items())
         if len(cumulative) < 2 or not math.isinf(cumulative[-1][0]):
             raise InputError(f"{place}: the histogram {name} is missing or has no +Inf bucket")
@@ -156,7 +156,7 @@ class _Marginal:
         return cls(name, edges, count, scrape.tokens.get(name, math.inf), above, max_context)
 
     def cautions(self, place: str) -> tuple[Caution, ...]:
-        """A caution on requests above the last edge."""
+        """A caution about requests above the last edge."""
         if not self.above:
             return ()
         total = float(self.count.sum())
@@ -177,9 +177,9 @@ class _Marginal:
 
 
 def _next_step(edges: Sequence[int]) -> int:
-    """An edge after the last one, for a server whose context is not known.
+    """An edge after the last one, for a server whose context length is unknown.
 
-    vLLM's edges go 1, 2, 5, 10, ... up to the context, so that the next one lies above it.
+    vLLM's edges go 1, 2, 5, 10, ... up to the context length, so the next edge lies above it.
     """
     digits = 10 ** (len(str(edges[-1])) - 1)
     leading = edges[-1] / digits
@@ -188,7 +188,7 @@ def _next_step(edges: Sequence[int]) -> int:
 
 
 def _joint_sizes(inputs: _Marginal, outputs: _Marginal) -> tuple[Array, Array]:
-    """Sizes by bucket (I, O): a prompt and its completion share the context where one of them fills it."""
+    """Sizes by bucket (I, O): if one of them fills the context, a prompt and its completion share it."""
     input_tokens, output_tokens = (axis.copy() for axis in np.meshgrid(inputs.sizes, outputs.sizes, indexing="ij"))
     if inputs.above:
         room = inputs.limit - output_tokens[-1]

@@ -1,6 +1,6 @@
-"""Request logs in object storage: files are copied into a temporary folder, once a process, and read there.
+"""Request logs in object storage: files are copied into a temporary folder once per process, and read there.
 
-Nothing of the credentials is printed or kept.
+No credential is printed or stored.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from melange.workload.object_stores import STORES, Store
 
 Progress = Callable[[float], None]
 
-# A path that a command line was given has lost one of the slashes.
+# A path on the command line has lost one of the two slashes of its URL.
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,2}(?=[^/])")
 _WILD = re.compile(r"[*?\[]")
 _AT_A_TIME = 8
@@ -40,11 +40,11 @@ class Fetched:
     Parameters
     ----------
     folder
-        Where they are; removed when the process ends.
+        The folder of the copies; removed when the process ends.
     files
         The copies, in the order of their addresses.
     address
-        What stands for the folder in messages.
+        The text that replaces the folder in messages.
     """
 
     folder: Path
@@ -52,7 +52,7 @@ class Fetched:
     address: str
 
     def named(self, message: str) -> str:
-        """A message in which files have their addresses, and not the places of their copies."""
+        """A message in which the addresses of files replace the paths of their copies."""
         return message.replace(str(self.folder), self.address)
 
 
@@ -61,7 +61,7 @@ _one_at_a_time = threading.Lock()
 
 
 def remote_url(trace: object) -> str | None:
-    """The address of a log that is not on this machine; None: it is a path, or a table.
+    """The address of a log that is not on this machine; None for a path or a table.
 
     >>> remote_url(Path("s3://bucket/logs/*.parquet")), remote_url("logs/requests.csv")
     ('s3://bucket/logs/*.parquet', None)
@@ -72,22 +72,22 @@ def remote_url(trace: object) -> str | None:
 
 
 def fetch(url: str, is_log: Callable[[Path], bool], progress: Progress | None = None) -> Fetched:
-    """The files of an address: one file, a folder, or a pattern such as ``s3://bucket/logs/2026-*/*.parquet``.
+    """Copy the files of an address: one file, a folder, or a pattern such as ``s3://bucket/logs/2026-*/*.parquet``.
 
     Parameters
     ----------
     url
         The address.
     is_log
-        Whether a name is that of a log, of those in a folder.
+        Whether a file in a folder is a log, by its name.
     progress
         Called with the fraction that is copied (0-1).
 
     Raises
     ------
     InputError
-        Another kind of storage, no such bucket or file, no access, no room for the copies; and where services of others
-        are planned.
+        Unknown kind of storage, no such bucket or file, no access, no space for the copies; or remote data are not
+        allowed because services of other people are planned.
     """
     scheme, _, rest = url.partition("://")
     if (store := STORES.get(scheme)) is None:
@@ -134,7 +134,7 @@ def _is_absent(storage: Any, bucket: str) -> bool:
 
 
 def _found(storage: Any, store: Store, url: str, path: str, is_log: Callable[[Path], bool]) -> list[Any]:
-    """The files that a path, a folder or a pattern stands for, sorted."""
+    """The files in a path, a folder or a pattern, sorted."""
     from pyarrow import fs
 
     if _WILD.search(path):
@@ -144,16 +144,16 @@ def _found(storage: Any, store: Store, url: str, path: str, is_log: Callable[[Pa
             raise InputError(f"{url}: the bucket must be named", hint=f"for example {example}")
         found = list(_matching(storage, "", parts) if store.has_folders else _matching_below(storage, parts))
     else:
-        # A bucket by itself is a folder, and a role that reads its files may not ask for it.
+        # A bucket alone is a folder; a role that may read its files may not be allowed to query the bucket.
         one = storage.get_file_info(path) if "/" in path else None
         if one is not None and one.type == fs.FileType.File:
             found = [one]
         else:
             inside = storage.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found="/" in path))
             found = [file for file in inside if is_log(Path(file.path)) and not file.base_name.startswith((".", "_"))]
-    files = {file.path: file for file in found if file.type == fs.FileType.File}  # two ** match a file more than once
+    files = {file.path: file for file in found if file.type == fs.FileType.File}  # two ** match a file repeatedly
     for name in files:
-        if not {"", ".", ".."}.isdisjoint(name.split("/")):  # no path on a disk, or one outside the folder of copies
+        if not {"", ".", ".."}.isdisjoint(name.split("/")):  # not a valid local path, or outside the copies' folder
             raise InputError(
                 f"{url}: the name {name[:200]!a} cannot be a path", hint="rename it, or name the files without it"
             )
@@ -161,7 +161,7 @@ def _found(storage: Any, store: Store, url: str, path: str, is_log: Callable[[Pa
 
 
 def _matching(storage: Any, folder: str, parts: Sequence[str]) -> Iterator[Any]:
-    """What matches a pattern, part by part, so that only folders that may match are listed; ``**`` is any depth."""
+    """Files that match a pattern, part by part: only folders that may match are listed; ``**`` matches any depth."""
     from pyarrow import fs
 
     part, rest = parts[0], parts[1:]
@@ -183,7 +183,7 @@ def _matching(storage: Any, folder: str, parts: Sequence[str]) -> Iterator[Any]:
 
 
 def _matching_below(storage: Any, parts: Sequence[str]) -> Iterator[Any]:
-    """What matches a pattern, of all files below the folder that it names before its first wildcard."""
+    """Files that match a pattern, among all files below the folder that precedes its first wildcard."""
     from pyarrow import fs
 
     folder = "/".join(itertools.takewhile(lambda part: not _WILD.search(part), parts))
@@ -193,7 +193,7 @@ def _matching_below(storage: Any, parts: Sequence[str]) -> Iterator[Any]:
 
 
 def _is_match(names: Sequence[str], parts: Sequence[str]) -> bool:
-    """Whether the parts of a path are those of a pattern.
+    """Whether the parts of a path match those of a pattern.
 
     >>> _is_match(["logs", "day=1", "a.csv"], ["logs", "**", "*.csv"]), _is_match(["logs", "a.csv"], ["logs", "*", "*"])
     (True, False)
@@ -206,7 +206,7 @@ def _is_match(names: Sequence[str], parts: Sequence[str]) -> bool:
 
 
 def _copied(storage: Any, url: str, found: Sequence[Any], progress: Progress | None) -> Fetched:
-    """The files, several at a time, in a folder of the process."""
+    """Copy the files in parallel into a folder of this process."""
     size = sum(file.size for file in found)
     folder = Path(tempfile.mkdtemp(prefix="melange-log-"))
     atexit.register(_remove, folder, os.getpid())
@@ -230,7 +230,7 @@ def _copied(storage: Any, url: str, found: Sequence[Any], progress: Progress | N
                 with lock:
                     done += len(part)
                     if progress is not None:
-                        progress(min(1.0, done / size))  # a store may unpack what it sends
+                        progress(min(1.0, done / size))  # a store may decompress files while sending
 
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
         list(pool.map(copy, zip(found, places, strict=True)))
@@ -238,6 +238,6 @@ def _copied(storage: Any, url: str, found: Sequence[Any], progress: Progress | N
 
 
 def _remove(folder: Path, process: int) -> None:
-    """Remove the copies, in the process that made them: the ones that it has started share them."""
+    """Remove the copies, but only in the process that made them: its child processes share them."""
     if os.getpid() == process:
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,6 +1,6 @@
-"""The kinds of object storage: how Arrow opens them, with whose credentials, and what their errors mean.
+"""The kinds of object storage: how Arrow opens each, where its credentials come from, and the meaning of its errors.
 
-Credentials come from where the tools of each cloud look for them: environment, profile, key file, role of the machine.
+Credentials come from the places where each cloud's own tools look: environment, profile, key file, machine role.
 """
 
 from __future__ import annotations
@@ -18,22 +18,23 @@ from urllib.parse import unquote
 from melange.errors import InputError
 from melange.workload.warehouse import without_secrets
 
-# How long Google's client repeats a request that failed for the moment [s]: longer than a server takes to restart, and
-# on a machine without credentials it says so after this. Its own 15 minutes look like a program that hangs. A judgment.
+# How long Google's client retries a request after a temporary error [s]: longer than a server takes to restart; on a
+# machine without credentials the error appears after this time. With the default of 15 minutes, the program seems to
+# hang. Chosen by judgment.
 _RETRIES_S = 20
 _SECRET_KEYS = ("private_key", "private_key_id", "client_secret", "refresh_token")
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An error that is known.
+    """A known error.
 
     Parameters
     ----------
     sign
-        What Arrow says.
+        The pattern in Arrow's message.
     what
-        What we say.
+        Our message.
     hint
         What to do.
     """
@@ -52,15 +53,15 @@ class Store:
     opened
         Arrow's client for a bucket.
     secrets
-        What no message may have.
+        The secrets that no message may contain.
     credentials
-        How they are given, in place of the address.
+        How to provide credentials, instead of in the address.
     refusals
-        Errors that are known, the first that fits.
+        Known errors; the first match counts.
     hint
         What to check in all other cases.
     has_folders
-        Whether Arrow lists the folders in a folder, where they are nothing but parts of the names of files.
+        Whether Arrow lists subfolders, in a store where folders are only parts of file names.
     """
 
     opened: Callable[[str], Any]
@@ -71,7 +72,7 @@ class Store:
     has_folders: bool
 
     def refused(self, url: str, bucket: str, said: str) -> InputError:
-        """The error for what Arrow said of an address."""
+        """The error for Arrow's message about an address."""
         for one in self.refusals:
             if one.sign.search(said):
                 what = f"{one.what}: {unquote(bucket)}" if "bucket" in one.what else one.what
@@ -79,13 +80,13 @@ class Store:
         return InputError(f"{url}: cannot be read: {self.without_secrets(said)}", hint=self.hint)
 
     def without_secrets(self, said: str) -> str:
-        """A message without the secrets, nor what Google's client wraps it in."""
+        """A message without secrets, and without the text that Google's client adds around it."""
         bare = re.search(r"with a last message of (.*?)(?: error_info=|$)", said, re.DOTALL)
         return without_secrets(bare[1] if bare else said, tuple(self.secrets()))
 
 
 def _s3(bucket: str) -> Any:
-    """Of the region and the endpoint that the environment names, or of the bucket's own region."""
+    """Open S3 in the region and at the endpoint that the environment names, or in the bucket's own region."""
     from pyarrow import fs
 
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
@@ -104,7 +105,7 @@ def _s3_secrets() -> Iterator[str]:
 
 
 def _google(_bucket: str) -> Any:
-    """With Google's default credentials; without any at the emulator that the environment names."""
+    """Open with Google's default credentials; without any, at the emulator that the environment names."""
     from pyarrow import fs
 
     limit = timedelta(seconds=_RETRIES_S)
@@ -121,7 +122,7 @@ def _google(_bucket: str) -> Any:
 
 
 def _google_secrets() -> Iterator[str]:
-    """Of the key file that the environment names, and of a person who has logged in."""
+    """Secrets in the key file that the environment names, and in the credentials of a logged-in user."""
     settings = Path(os.environ.get("CLOUDSDK_CONFIG") or Path(os.environ.get("HOME", "."), ".config", "gcloud"))
     named = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
     for place in (*([Path(named)] if named else []), settings / "application_default_credentials.json"):

@@ -1,4 +1,4 @@
-"""Traffic over time from a request log: one aggregate query by window and size, never a row in Python."""
+"""Traffic over time from a request log: one aggregate query by window and size, no rows in Python."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from melange.workload.sizes import mean_sizes, thin_data
 from melange.workload.traces import all_rows, clock_of, extents, nothing_in
 from melange.workload.workload import Array, Buckets, Mask
 
-# Length of a window where nobody says: short enough to see what a scaler would have met, long enough to hold requests
-# to count. What the published traces have.
+# Default window length: short enough to show what an autoscaler would have met, long enough to hold enough requests.
+# The published traces have this window.
 DEFAULT_WINDOW_S = 600.0
-# An empty window is a gap of the log where at least this many requests were to be expected by the windows around it:
-# Poisson arrivals leave one of a million such windows empty.
+# An empty window is a gap of the log if the windows around it let us expect at least this many requests: with Poisson
+# arrivals, one in a million such windows is empty.
 _EXPECTED = 14.0
-# The first and the last window count where the log covers at least this share of them. A judgment: the rate of less is
-# mostly chance.
+# The first and the last window count if the log covers at least this share of them. Chosen by judgment: the rate of a
+# shorter part is mostly chance.
 _COVERED = 0.5
-# Seconds since 1970 from 1973 on; a clock below it starts at the beginning of the log.
+# Seconds since 1970, from 1973 on; a clock with smaller values starts at the beginning of the log.
 _FIRST_DATE_S = 1e8
 
 
@@ -53,25 +53,26 @@ def read_demand(
     Parameters
     ----------
     trace, buckets, start, end, progress, columns, trace_format, where
-        As of :func:`~melange.workload.traces.read_trace`.
+        As for :func:`~melange.workload.traces.read_trace`.
     window_s
-        Length of a window; an hour is a whole number of them [s].
+        Length of a window; it must divide an hour [s].
     time_zone
-        Where the hours of the day are those of the service's users; None for UTC. A log whose clock has no dates has
-        no time zone.
+        Time zone of the service's users, which defines the hours of the day; None for UTC. A log whose clock has no
+        dates has no time zone.
     empty_windows
-        What a window without a request is where many were to be expected: ``missing`` (a gap of the log) or ``zero``.
+        Meaning of an empty window in which many requests were expected: ``missing`` (a gap of the log) or ``zero``.
 
     Returns
     -------
     Demand
-        Rates by window; sizes by hour. Windows lie on whole hours of UTC where the log has dates, and else are counted
-        from its beginning. A first and a last window that the log covers by less than half are left out.
+        Rates by window; sizes by hour. Windows start at whole hours of UTC if the log has dates, and at the log's
+        beginning otherwise. The first and the last window are excluded if the log covers less than half of them.
 
     Raises
     ------
     InputError
-        As of ``read_trace``; a log without arrival times, a time zone that is not known or that no date needs.
+        As for ``read_trace``; a log without arrival times, an unknown time zone, or a time zone for a log without
+        dates.
     """
     check_window(window_s)
     if time_zone is not None:
@@ -96,7 +97,7 @@ def read_demand(
 
 
 class _WindowCounts:
-    """Requests and token sums by window and bucket, and where the windows lie."""
+    """Requests and token sums by window and bucket, and the times of the windows."""
 
     def __init__(self, rows: Rows, grid: Buckets, stretch: Span, window_s: float) -> None:
         has_dates = stretch.start_s > _FIRST_DATE_S
@@ -116,7 +117,7 @@ class _WindowCounts:
         served = found[~is_failed]
         if not len(served):
             raise nothing_in(rows, self.failed)
-        # The last request may lie on the edge of a window that then holds nothing else.
+        # The last request may lie on the edge of a window that holds no other request.
         windows = max(1, math.ceil((stretch.end_s - self.origin_s) / window_s))
         check_within(served[:, 0].min(), served[:, 0].max(), windows + 1, rows.log)
         places = np.clip(served[:, 0], 0, windows - 1).astype(np.int64)
@@ -130,12 +131,12 @@ class _WindowCounts:
 
     @property
     def by_bucket(self) -> Array:
-        """Requests of all windows (I, O)."""
+        """Requests by bucket, over all windows (I, O)."""
         return np.asarray(self.requests.sum(axis=0).reshape(self.grid.shape))
 
     @property
     def covered_s(self) -> Array:
-        """How much of each window the log covers (W,) [s]."""
+        """The time of each window that the log covers (W,) [s]."""
         begin = self.origin_s + self.window_s * np.arange(len(self.requests))
         low = np.maximum(begin, self.stretch.start_s)
         return np.asarray(np.clip(np.minimum(begin + self.window_s, self.stretch.end_s) - low, 0.0, None))
@@ -190,7 +191,7 @@ def _demand(
 
 
 def with_cautions(demand: Demand, place: str, more: tuple[Caution, ...] = (), served: int = 0) -> Demand:
-    """The demand with a word on failed rows and on windows of which nothing is known."""
+    """The demand with cautions about failed rows and missing windows."""
     said = list(more)
     failed, missing = demand.failed_requests, demand.is_missing
     if failed:
@@ -214,7 +215,7 @@ def with_cautions(demand: Demand, place: str, more: tuple[Caution, ...] = (), se
 
 
 def gaps(requests: Array) -> Mask:
-    """Which windows (W,) are empty though many requests were to be expected by the busy windows around them.
+    """Windows (W,) that are empty although the busy windows around them let us expect many requests.
 
     >>> gaps(np.array([50.0, 0.0, 0.0, 40.0, 0.0, 2.0])).tolist()
     [False, True, True, False, False, False]
@@ -232,7 +233,7 @@ def gaps(requests: Array) -> Mask:
 def _by_hour(requests: Array, window_s: float) -> tuple[Indices, Array]:
     """The hour that each window (W,) lies in, and the shares of sizes in each hour (P, I x O).
 
-    An hour without a request has the sizes of all.
+    An hour without requests has the sizes of all hours together.
     """
     each = round(S_PER_H / window_s)
     period = np.arange(len(requests)) // each

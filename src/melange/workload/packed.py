@@ -7,23 +7,23 @@ from pathlib import Path
 
 from melange.errors import InputError
 
-# Times its size that a log may unpack to. Logs of requests unpack to 4 to 20 times their size, and gzip to 1,032 times
-# at most; what unpacks to less than the free amount [bytes] does no harm.
+# Most times its own size that a log may expand to. Request logs expand to 4 to 20 times their size, and gzip to 1,032
+# times at most; a log that expands to less than the free amount [bytes] is harmless.
 _MOST_TIMES, _FREE_BYTES = 200, 64 << 20
-# Bytes of a packed text that are unpacked to find out: less than a second.
+# Bytes of a compressed text that are decompressed for the check: less than a second.
 _LOOKED_AT = 256 << 20
 _PIECE = 1 << 20
-# Rows of a Parquet file to a byte of it: of repeated rows a byte holds dozens, of requests at different times none.
+# Rows of a Parquet file per byte: dozens for repeated rows, less than one for requests at different times.
 _MOST_ROWS_PER_BYTE, _FREE_ROWS = 20, 1_000_000
 
 
 def check_packed(file: Path) -> None:
-    """Refuse a gzipped text that unpacks to far more than logs do.
+    """Reject a gzipped text that expands far more than logs do.
 
     Raises
     ------
     InputError
-        It unpacks to more than 200 times its size.
+        The text expands to more than 200 times its size.
     """
     unpacked = 0
     with file.open("rb") as raw, gzip.open(raw) as stream:
@@ -41,7 +41,7 @@ def check_promise(file: Path, rows: int, unpacked_bytes: int) -> None:
     Raises
     ------
     InputError
-        More than 20 rows to a byte, or more than 200 times its size.
+        More than 20 rows per byte, or more than 200 times its size.
     """
     size = file.stat().st_size
     if rows > max(_FREE_ROWS, _MOST_ROWS_PER_BYTE * size) or unpacked_bytes > max(_FREE_BYTES, _MOST_TIMES * size):

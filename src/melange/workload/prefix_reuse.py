@@ -1,8 +1,8 @@
-"""Prompts that begin as earlier ones did: what of them a prefix cache holds, by its size.
+"""Prompts that begin like earlier prompts: how much of them a prefix cache holds, by the size of the cache.
 
-A prompt is a row of blocks. A block is found in a cache of C blocks that drops the least recently used one if fewer
-than C different ones were used since (Mattson et al., 1970), so that one look at a log answers for every size. Blocks
-of one prompt are used from its end to its start, as engines free them: what is found is then the start of a prompt.
+A prompt is a sequence of blocks. A cache of C blocks that evicts the least recently used block still holds a block if
+fewer than C different blocks were used since (Mattson et al., 1970), so one pass over a log gives the hits for every
+size. Blocks of one prompt are used from end to start, as engines free them: the blocks found are then a prefix.
 """
 
 from __future__ import annotations
@@ -21,30 +21,31 @@ from melange.records import number, text, value_of
 Array = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
 
-# Caches among which the requests of a log are spread at random; more are as the last.
+# Numbers of caches among which the requests of a log are spread at random; more caches count as the last number.
 CACHES = (1, 2, 4, 16, 64)
-# Sizes at which a cache is looked at: a tenth apart or less.
+# Number of cache sizes: neighbors differ by a tenth or less.
 _SIZES = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PrefixReuse:
-    """What prompts have in common with earlier ones, and what of it a prefix cache still holds.
+    """The part of prompts that earlier prompts share, and the part of it that a prefix cache still holds.
 
     Parameters
     ----------
     reusable_share
-        Share of the prompt tokens of each input bucket that earlier prompts began with as well (I,), 0-1: what an
-        endless cache would hold.
+        Share of the prompt tokens of each input bucket that earlier prompts also began with (I,), 0-1: the hit rate of
+        an unlimited cache.
     cache_tokens
-        Sizes of a cache, ascending (K,) [tokens]; empty where nothing is known of the times between prompts that share.
+        Sizes of a cache, ascending (K,) [tokens]; empty if the times between prompts with a common prefix are unknown.
     caches, kept
-        Caches that the requests are spread over at random (N), the first 1; and what of those tokens the one that a
-        request comes to still holds, if each is of that size (N, K), 0-1.
+        Number of caches over which requests are spread at random (N), the first 1; and the share of the reusable tokens
+        that the cache of a request still holds, if each cache has that size (N, K), 0-1.
     log_rate
-        Requests per second of the log that tells it [1/s]: at a higher rate more comes between two prompts that share.
+        Requests per second of the log [1/s]: at a higher rate, more requests arrive between two prompts with a common
+        prefix.
     source
-        Where it comes from, in words.
+        Where the figures come from, in words.
 
     Raises
     ------
@@ -71,12 +72,12 @@ class PrefixReuse:
 
     @classmethod
     def fixed(cls, share: Sequence[float] | Array, source: str) -> PrefixReuse:
-        """Hit rates by input bucket (I,) that hold whatever a cache's size is."""
+        """Hit rates by input bucket (I,) that hold for any cache size."""
         return cls(reusable_share=np.asarray(share), cache_tokens=np.empty(0), kept=np.empty((1, 0)), source=source)
 
     @property
     def depends_on_cache(self) -> bool:
-        """Whether it is known how much a cache of a given size holds; else the shares hold for all."""
+        """Whether the hits of a cache are known by its size; otherwise the shares hold for all sizes."""
         return len(self.cache_tokens) > 0
 
     def kept_share(self, cache_tokens: float, request_rate: float, caches: float = 1.0) -> float:
@@ -89,7 +90,7 @@ class PrefixReuse:
         request_rate
             Requests per second that come to the replica [1/s].
         caches
-            Replicas over which requests that share a prefix are spread at random; 1: they all come to the same one.
+            Number of replicas over which requests with a common prefix are spread at random; 1: all go to one replica.
         """
         if not self.depends_on_cache:
             return 1.0
@@ -98,9 +99,9 @@ class PrefixReuse:
         return float(np.interp(place, np.log2(self.caches), by_caches))
 
     def hit_share(self, cache_tokens: float, weight: Array | None = None) -> float:
-        """Share of prompt tokens that one cache of that size holds at the log's own rate, 0-1.
+        """Share of prompt tokens that one cache of this size holds at the log's own rate, 0-1.
 
-        ``weight`` are the prompt tokens of each input bucket (I,); None: all alike.
+        ``weight`` are the prompt tokens of each input bucket (I,); None: equal weights.
         """
         reusable = float(np.average(self.reusable_share, weights=weight))
         return reusable * self.kept_share(cache_tokens, self.log_rate or 1.0)
@@ -150,23 +151,23 @@ def reuse_of(
     duration_s: float,
     source: str = "",
 ) -> PrefixReuse:
-    """What N requests in the order of their arrival have in common.
+    """The prefixes that N requests have in common, in the order of their arrival.
 
     Parameters
     ----------
     blocks, counts
-        The blocks of all prompts, each from its start, one prompt after the other (M,), and how many each has (N,);
-        those of its completion may follow. Equal numbers mean equal blocks behind equal ones.
+        The blocks of all prompts, each prompt from its start, one after the other (M,), and the number of blocks of
+        each (N,); the blocks of its completion may follow. Equal numbers mean equal blocks after an equal prefix.
     input_tokens, input_bucket
         Prompt lengths and their buckets (N,).
     buckets
-        How many of those there are.
+        Number of input buckets.
     block_tokens
         Tokens of a block; the last one of a prompt may have fewer.
     duration_s
         From the first request to the last [s].
     source
-        Where they come from.
+        Where the requests come from.
     """
     request = np.repeat(np.arange(len(counts)), counts)
     within = np.arange(len(blocks)) - (np.cumsum(counts) - counts)[request]
@@ -197,7 +198,7 @@ def reuse_of(
 
 
 def _kept(distance: Array, tokens: Array, sizes: Array, total: float) -> Array:
-    """Share of ``total`` tokens that caches of some sizes hold (K,) [blocks]."""
+    """Share of ``total`` tokens that caches of the given sizes hold (K,) [blocks]."""
     if total <= 0:
         return np.zeros(len(sizes))
     order = np.argsort(distance)
@@ -206,9 +207,9 @@ def _kept(distance: Array, tokens: Array, sizes: Array, total: float) -> Array:
 
 
 def _distances(blocks: Places, counts: Places, cache_of: Places) -> Array:
-    """Different blocks that a cache has used since each block's last use, before its request (M,); infinite if never.
+    """Different blocks that a cache used since each block's last use, before its request (M,); infinite if new.
 
-    Requests of one cache follow each other; inside a request the last block comes first.
+    Requests of one cache follow each other; within a request, the last block comes first.
     """
     order = np.lexsort((np.arange(len(counts)), cache_of))
     starts = np.cumsum(counts) - counts
@@ -219,7 +220,8 @@ def _distances(blocks: Places, counts: Places, cache_of: Places) -> Array:
     _, names = np.unique(blocks, return_inverse=True)
     used = names[places] + np.repeat(cache_of[order], size) * (int(names.max(initial=0)) + 1)
     previous = _previous(used)
-    # j < i whose own last use is no later than that of i: all up to there, and each different block since then.
+    # Count j < i with a last use no later than that of i: all before that use, and one for each different block after
+    # it.
     between = _no_later_before(previous) - (previous + 1.0) - within
     distance = np.empty(len(blocks))
     distance[places] = np.where(previous >= 0, np.maximum(between, 0.0), np.inf)
@@ -227,7 +229,7 @@ def _distances(blocks: Places, counts: Places, cache_of: Places) -> Array:
 
 
 def _previous(used: Places) -> Places:
-    """Where each block was used before (M,); -1: never."""
+    """The previous use of each block (M,); -1: never."""
     order = np.argsort(used, kind="stable")
     previous = np.full(len(used), -1)
     is_again = used[order][1:] == used[order][:-1]
@@ -236,7 +238,7 @@ def _previous(used: Places) -> Places:
 
 
 def _no_later_before(values: Places) -> Array:
-    """For each value, how many of those before it are no larger (M,): merge sort, all pairs of a level at once."""
+    """For each value, how many earlier values are no larger (M,): merge sort, all pairs of a level at once."""
     count = len(values)
     size = 1 << max(count - 1, 1).bit_length()
     padded = np.concatenate([values, np.full(size - count, size)]).astype(np.int64)

@@ -1,4 +1,4 @@
-"""What the prompts of a log share: from block hashes, from conversations, or as a server has counted it."""
+"""The common prefixes of a log's prompts: from block hashes, from conversations, or as counted by a server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from melange.workload.prefix_reuse import PrefixReuse, reuse_of
 from melange.workload.rows import Rows
 from melange.workload.workload import Buckets
 
-# What logs call them; the first that is there counts. In lower case.
+# Names of these fields in logs, in lower case; the first that exists counts.
 _NAMES: Mapping[str, Sequence[str]] = {
     "hashes": ("hash_ids", "block_hashes", "block_hash_ids"),
     "conversation": (
@@ -37,19 +37,19 @@ _NAMES: Mapping[str, Sequence[str]] = {
     ),
 }
 ROLES = tuple(_NAMES)
-# Requests of a log that are looked at, the first ones: a judgment, a second for each hundred thousand.
+# Most requests of a log that are read, from its start. Chosen by judgment: a second per hundred thousand.
 _MOST_REQUESTS = 100_000
-# Tokens of the blocks that turns of a conversation are cut into; engines have 16, and published hashes 512.
+# Tokens of the blocks into which turns of a conversation are divided; engines use 16, and published hashes 512.
 _TURN_BLOCK = 64
 _LEAST_BLOCK, _MOST_BLOCK = 8, 4096
-# Blocks that more than this share of the prompts have are a system prompt's, not a conversation's.
+# Blocks in more than this share of the prompts belong to a system prompt, not to a conversation.
 _COMMON = 0.02
 
 
 def prefix_fields(found: Sequence[str], named: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The field of a log that says what prompts share, by its role: ``hashes``, ``conversation`` or ``cached``.
+    """The field of a log about common prefixes, by its role: ``hashes``, ``conversation`` or ``cached``.
 
-    What a user names goes first, then block hashes, conversations, and counts of cached tokens.
+    Fields named by the user come first, then block hashes, conversations, and counts of cached tokens.
     """
     if given := {role: name for role, name in (named or {}).items() if role in ROLES}:
         return given
@@ -62,21 +62,21 @@ def prefix_fields(found: Sequence[str], named: Mapping[str, str] | None = None) 
 
 
 def prefix_reuse_in(rows: Rows, grid: Buckets, duration_s: float) -> PrefixReuse | None:
-    """What prompts of selected rows share; None where the log does not say.
+    """The common prefixes of the selected rows' prompts; None if the log does not say.
 
     Parameters
     ----------
     rows
-        With the columns of :func:`prefix_fields` beside the sizes.
+        Rows that have the columns of :func:`prefix_fields` in addition to the sizes.
     grid
         The buckets, for shares by input size.
     duration_s
-        Of the rows [s].
+        Duration of the rows [s].
 
     Raises
     ------
     InputError
-        Hashes that are no lists of numbers or of text, or do not fit to the prompts' lengths.
+        Hashes are not lists of numbers or text, or do not match the lengths of the prompts.
     """
     role = next((role for role in ROLES if role in rows.table.columns), "")
     if not role:
@@ -112,17 +112,17 @@ def prefix_reuse_in(rows: Rows, grid: Buckets, duration_s: float) -> PrefixReuse
 def reusable_tokens(
     found: Any, shared: Mapping[str, str], log: str
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64] | None] | None:
-    """First tokens of each prompt that earlier ones began with as well, and its key (N,); None where nothing says so.
+    """First tokens of each prompt that earlier prompts also began with, and its key (N,); None if the log does not say.
 
-    A key is a number in [0, 1), the same for requests whose prompts begin alike beyond what very many begin with; None
-    where only counts of tokens are known.
+    A key is a number in [0, 1), equal for requests whose prompts share a prefix beyond the blocks that very many
+    prompts share; None if only token counts are known.
 
     Parameters
     ----------
     found
-        Its requests in the order of time, as an Arrow table with ``input``, ``output`` and what says it.
+        The log's requests in the order of time: an Arrow table with ``input``, ``output`` and the fields in ``shared``.
     shared, log
-        Which field that is, by its role, and the log's name.
+        The field about common prefixes by its role, and the name of the log.
     """
     if not shared:
         return None
@@ -133,7 +133,7 @@ def reusable_tokens(
     try:
         lists, block = _blocks(found, role, place)
     except InputError:
-        return None  # the workload's cautions say so
+        return None  # the workload has a caution about it
     seen: set[int] = set()
     reused = np.zeros(len(inputs), np.int64)
     for n, blocks in enumerate(lists):
@@ -143,7 +143,7 @@ def reusable_tokens(
 
 
 def _keys(lists: Sequence[Sequence[int]]) -> npt.NDArray[np.float64]:
-    """A number in [0, 1) by the first block of each prompt that not too many have (N,)."""
+    """A number in [0, 1) from the first block of each prompt that is not too frequent (N,)."""
     often = Counter(one for blocks in lists for one in blocks)
     most = max(_COMMON * len(lists), 2.0)
     firsts = [next((one for one in blocks if often[one] <= most), n) for n, blocks in enumerate(lists)]
@@ -151,7 +151,7 @@ def _keys(lists: Sequence[Sequence[int]]) -> npt.NDArray[np.float64]:
 
 
 def _blocks(found: Any, role: str, place: str) -> tuple[list[list[int]], int]:
-    """The blocks of each prompt, and how many tokens each has."""
+    """The blocks of each prompt, and the number of tokens per block."""
     values, inputs = found[role].to_pylist(), found["input"].to_numpy().astype(np.int64)
     if role == "conversation":
         return _turns(values, inputs, found["output"].to_numpy().astype(np.int64)), _TURN_BLOCK
@@ -160,7 +160,7 @@ def _blocks(found: Any, role: str, place: str) -> tuple[list[list[int]], int]:
 
 
 def _counted(column: Any, inputs: npt.NDArray[np.int64], place: str) -> npt.NDArray[np.float64]:
-    """Cached tokens as a server has counted them (N,), checked."""
+    """Cached tokens as a server has counted them (N,), after checks."""
     counted = np.nan_to_num(np.asarray(column.to_pylist(), float))
     if (counted < 0).any() or (counted > inputs).any():
         worst = float(counted[(counted < 0) | (counted > inputs)][0])
@@ -171,7 +171,7 @@ def _counted(column: Any, inputs: npt.NDArray[np.int64], place: str) -> npt.NDAr
 def _as_counted(
     counted: npt.NDArray[np.float64], inputs: npt.NDArray[np.int64], bucket: Any, buckets: int, name: str
 ) -> PrefixReuse:
-    """Hit rates that a server has counted, whatever the size of its cache was."""
+    """Hit rates as a server has counted them, independent of the size of its cache."""
     total = np.bincount(bucket, weights=inputs.astype(float), minlength=buckets)
     held = np.bincount(bucket, weights=np.minimum(counted, inputs - 1), minlength=buckets)
     share = np.divide(held, total, out=np.zeros(buckets), where=total > 0)
@@ -179,7 +179,7 @@ def _as_counted(
 
 
 def _hashes(value: Any, place: str) -> list[int]:
-    """The hashes of one prompt's blocks as whole numbers."""
+    """The hashes of one prompt's blocks as integers."""
     if isinstance(value, str):
         try:
             value = json.loads(value)
@@ -193,7 +193,7 @@ def _hashes(value: Any, place: str) -> list[int]:
 
 
 def _block_tokens(lists: Sequence[Sequence[int]], inputs: npt.NDArray[np.int64], place: str) -> int:
-    """Tokens of a block: the power of two by which most prompts have as many blocks as their length says."""
+    """Tokens per block: the power of two for which most prompts have the number of blocks that fits their length."""
     counts = np.array([len(one) for one in lists])
     known = counts > 0
     if not known.any():
@@ -212,14 +212,14 @@ def _block_tokens(lists: Sequence[Sequence[int]], inputs: npt.NDArray[np.int64],
 def _turns(
     conversations: Sequence[Any], inputs: npt.NDArray[np.int64], outputs: npt.NDArray[np.int64]
 ) -> list[list[int]]:
-    """Blocks of requests that are turns of conversations, with those of their answers.
+    """Blocks of requests that are turns of conversations, including the blocks of their answers.
 
-    A turn begins with the prompt and the answer of the one before.
+    A turn begins with the prompt and the answer of the previous turn.
     """
     held: dict[Any, list[int]] = {}
     found, fresh = [], 0
     for name, tokens, made in zip(conversations, inputs.tolist(), outputs.tolist(), strict=True):
-        # Whole blocks of the turn before are the first of this prompt, as far as it reaches.
+        # Whole blocks of the previous turn are the first blocks of this prompt, up to its length.
         before = held.get(name, []) if name is not None else []
         blocks = before[: tokens // _TURN_BLOCK]
         new = -(-(tokens + made) // _TURN_BLOCK) - len(blocks)

@@ -1,4 +1,4 @@
-"""Traffic of several classes on one grid: the sizes of each class are rows of their own."""
+"""Traffic of several classes on one grid: each class has rows of its own for its sizes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from melange.workload.workload import Workload
 
 
 def of_classes(parts: Mapping[str, Workload]) -> Workload:
-    """The traffic of some classes (K), by name, on the same buckets.
+    """The traffic of several classes (K), by name, on the same buckets.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ def of_classes(parts: Mapping[str, Workload]) -> Workload:
     Raises
     ------
     InputError
-        Buckets that differ, or that are only numbered.
+        Buckets differ, or are numbered without sizes.
 
     Examples
     --------
@@ -62,9 +62,9 @@ def of_classes(parts: Mapping[str, Workload]) -> Workload:
 
 
 def with_classes(arrivals: Arrivals, workload: Workload) -> Arrivals:
-    """Requests that do not say their class, each of one by the shares that its size has in a workload.
+    """Draw a class for requests without one, by the shares that their size has in the workload's classes.
 
-    As they are where they say it, or where the workload has none. The same requests get the same classes.
+    Requests stay unchanged if they have classes or the workload has none. The same requests get the same classes.
     """
     buckets = workload.buckets
     if not buckets.classes or arrivals.class_of is not None:
@@ -79,7 +79,7 @@ def with_classes(arrivals: Arrivals, workload: Workload) -> Arrivals:
 
 
 def _source(parts: Mapping[str, Workload]) -> str:
-    """Where the figures come from, once where all come from the same."""
+    """The source of the figures, stated once if it is the same for all classes."""
     sources = list(dict.fromkeys(one.source for one in parts.values()))
     if len(sources) == 1:
         return f"{sources[0]}; classes {', '.join(parts)}"
@@ -94,7 +94,7 @@ def rate_by_class(workload: Workload) -> dict[str, float]:
 
 
 def _reuse(workloads: list[Workload]) -> tuple[PrefixReuse | None, tuple[Caution, ...]]:
-    """What prompts of all classes have in common with earlier ones, by row."""
+    """The common prefixes of prompts of all classes, by row."""
     found = [one.prefix_reuse for one in workloads]
     first = next((one for one in found if one is not None), None)
     if first is None:

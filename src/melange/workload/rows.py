@@ -17,26 +17,26 @@ from melange.workload.layouts import Layout
 from melange.workload.logs import Log
 from melange.workload.workload import Array
 
-_LOOKUP_SIZES = 1_000_000  # DuckDB makes an array of a join's keys up to this many
-_LOOKUP_ROWS = 5_000_000  # with fewer rows the table of sizes takes longer to make than it saves
+_LOOKUP_SIZES = 1_000_000  # DuckDB uses an array for a join's keys up to this number of keys
+_LOOKUP_ROWS = 5_000_000  # with fewer rows, building the table of sizes takes longer than it saves
 
 
 @dataclass(slots=True, kw_only=True)
 class Rows:
-    """The rows of a log with the columns ``input``, ``output`` and, where there are arrivals, ``arrival``.
+    """The rows of a log with the columns ``input``, ``output`` and, if there are arrivals, ``arrival``.
 
     Parameters
     ----------
     log, layout
-        Where they come from.
+        The log and the layout that the rows come from.
     table
-        The Ibis table; what could not be parsed is null.
+        The Ibis table; values that could not be parsed are null.
     is_numeric
-        Whether arrivals are numbers; else they are points in time, or text that may hold either.
+        Whether arrivals are numbers; otherwise they are points in time, or text that may hold either.
     unit_s
-        Length of one unit of a numeric arrival [s]; None until the values have told it.
+        Length of one unit of a numeric arrival [s]; None until it has been derived from the values.
     count
-        How many there are; 0 until they have been counted.
+        Number of rows; 0 until they have been counted.
     """
 
     log: Log
@@ -56,7 +56,7 @@ class Rows:
         return epoch_s(moment, self.log.dialect) if moment.type().is_timestamp() else moment.cast("float64")
 
     def within(self, stretch: Span) -> Rows:
-        """The rows that arrive in a stretch of time."""
+        """The rows that arrive within a span of time."""
         arrival = self.seconds(self.raw)
         table, unit_s = self.table, self.unit_s or 1.0
         if stretch.has_start:
@@ -73,9 +73,9 @@ class Rows:
 
 
 def select_rows(log: Log, layout: Layout) -> Rows:
-    """The rows of ``log``, its columns named and parsed as ``layout`` says.
+    """The rows of ``log`` with columns named and parsed according to ``layout``.
 
-    With what prompts share, if the layout has it: token counts parsed, hashes and conversations as they are.
+    Fields about common prefixes are included if the layout has them: token counts parsed, hashes and conversations raw.
     """
     if log.kind in ("csv", "jsonl", "json", "spans"):
         from melange.workload.typed_text import parsed_text
@@ -94,7 +94,7 @@ def select_rows(log: Log, layout: Layout) -> Rows:
 
 
 def role_columns(table: Any, layout: Layout, dialect: str = DUCKDB) -> Any:
-    """The rows that count of a log's table, with a parsed column for each role."""
+    """The selected rows of a log's table, with a parsed column for each role."""
     table = with_fields(table, [*layout.columns.values(), *layout.shared.values()], layout.where, dialect)
     fields = parse_fields(table, layout, dialect)
     fields |= {
@@ -111,7 +111,7 @@ def parse_fields(table: Any, layout: Layout, dialect: str = DUCKDB) -> dict[str,
 
 
 def _tokens(column: Any, dialect: str) -> Any:
-    """A column as whole numbers; null where it holds anything else."""
+    """A column as integers; null for all other values."""
     if column.type().is_integer():
         return column
     if column.type().is_json():
@@ -123,7 +123,7 @@ def _tokens(column: Any, dialect: str) -> Any:
 
 
 def _moments(column: Any, dialect: str) -> Any:
-    """A column as numbers or points in time; null where it holds neither."""
+    """A column as numbers or points in time; null for all other values."""
     import ibis
 
     kind = column.type()
@@ -150,9 +150,8 @@ def _kind_of(kind: Any) -> str:
 def with_buckets(rows: Rows, field: str, upper_edges: Sequence[int], smallest: int, largest: int) -> Rows:
     """The rows with one more column, ``{field}_bucket``: the bucket of a size, -1 for zero tokens.
 
-    Sizes are known to lie within ``smallest`` and ``largest``. On DuckDB the bucket in a long log is looked up in a
-    table that has a line for every size: a join on small whole numbers is an array look-up there, and takes half the
-    time of a CASE.
+    All sizes must lie between ``smallest`` and ``largest``. For a long log, DuckDB looks buckets up in a table with a
+    row for every size: it runs a join on small integers as an array look-up, which takes half the time of a CASE.
     """
     name = f"{field}_bucket"
     if rows.log.connection is None or largest > _LOOKUP_SIZES or rows.count < _LOOKUP_ROWS:
@@ -172,9 +171,9 @@ def with_buckets(rows: Rows, field: str, upper_edges: Sequence[int], smallest: i
 
 
 def _bucket_of(size: Any, upper_edges: Sequence[int], smallest: int, largest: int) -> Any:
-    """Index of the bucket of a size, -1 for zero tokens; sizes are known to lie within ``smallest`` and ``largest``.
+    """Index of the bucket of a size, -1 for zero tokens; all sizes must lie between ``smallest`` and ``largest``.
 
-    What cannot occur is not asked for: every branch costs a nanosecond or two a row, most of the query's time.
+    Impossible cases get no branch: every branch costs a nanosecond or two per row, most of the query's time.
     """
     import ibis
 
@@ -185,7 +184,7 @@ def _bucket_of(size: Any, upper_edges: Sequence[int], smallest: int, largest: in
 
 
 def column_of(log: Log, expression: Any) -> Array:
-    """The only column of a table, fetched (N,), in the order of the file."""
+    """Fetch the only column of a table (N,), in the order of the file."""
     if log.connection is not None:
         (found,) = log.connection.raw_sql(log.connection.compile(expression)).fetchnumpy().values()
         return np.asarray(found, float)

@@ -1,4 +1,4 @@
-"""The size histograms of a server's ``/metrics``, by whatever engine wrote them: counts by name and edge."""
+"""The size histograms of a server's ``/metrics``, for all supported engines: counts by name and edge."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from melange.errors import InputError, some_of, unknown
 from melange.files import read_text
 
 _SAMPLE = re.compile(r"(?P<name>[A-Za-z_:][\w:]*)(?:\{(?P<labels>.*)\})?\s+(?P<value>\S+)(?:\s+\S+)?")
-# A name is tried at its first character only: at each of them, 200,000 characters without a value take minutes.
+# A name can match at its first character only: otherwise 200,000 characters without a value take minutes.
 _LABEL = re.compile(r'(?<!\w)(\w+)="((?:[^"\\]|\\.)*)"')
-# Requests, or tokens of them, that a server counts: those of a century at a million a second.
+# Most requests, or tokens, that a server can count: those of a century at a million per second.
 _MOST_COUNTED = 1e16
-# Labels that divide one histogram into series that are added up.
+# Labels that divide one histogram into series whose counts are added.
 _EDGE, _MODEL = "le", "model_name"
 
 
 def labels_of(text: str) -> dict[str, str]:
-    """The labels of a sample, by name, as they are written: escapes stay.
+    """The labels of a sample by name, as written: escapes are kept.
 
     >>> labels_of('le="100",model_name="a"')
     {'le': '100', 'model_name': 'a'}
@@ -31,7 +31,7 @@ def labels_of(text: str) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
-    """What an engine calls its histograms.
+    """An engine's names for its histograms.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class Dialect:
     input, output
         Names of the histograms of prompt and generated tokens.
     failed
-        Names of the counters of requests that failed, each with the labels that say so.
+        Names of the counters of failed requests, each with the labels that mark a failure.
     """
 
     engine: str
@@ -57,7 +57,7 @@ DIALECTS = (
         output="vllm:request_generation_tokens",
         failed={"vllm:request_success_total": _ABORTED},
     ),
-    # Ray puts a prefix of its own before them, and writes an underscore for the colon since 2.48.
+    # Ray adds its own prefix, and since 2.48 replaces the colon with an underscore.
     Dialect(
         engine="vLLM on Ray",
         input="ray_vllm_request_prompt_tokens",
@@ -81,20 +81,20 @@ DIALECTS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scrape:
-    """What a text counts, added up over the servers in it.
+    """The counts in a text, added up over all servers in it.
 
     Parameters
     ----------
     dialect
-        Whose names it has.
+        The engine's names that the text uses.
     models
         The models that were counted.
     cumulative
-        Requests up to each edge, by histogram (its name) and edge; the last edge is infinite.
+        Requests up to each edge, by histogram name and edge; the last edge is infinite.
     tokens
-        Sum of the tokens, by histogram; absent where the text has none.
+        Sum of the tokens, by histogram; absent if the text has no sum.
     failed
-        Requests that failed; their sizes are part of the histograms.
+        Failed requests; the histograms include their sizes.
     """
 
     dialect: Dialect
@@ -104,12 +104,12 @@ class Scrape:
     failed: float
 
     def since(self, earlier: Scrape, place: str, before: str) -> Scrape:
-        """What was counted after an earlier text.
+        """The counts that were added after an earlier text.
 
         Raises
         ------
         InputError
-            Other edges, another engine, or a counter that went back.
+            Other edges, another engine, or a counter that decreased.
         """
         if earlier.dialect != self.dialect:
             raise InputError(f"{place}: is from {self.dialect.engine}, but {before} is from {earlier.dialect.engine}")
@@ -130,19 +130,19 @@ class Scrape:
 
 
 def read_scrape(path: str | Path, models: Sequence[str] = ()) -> Scrape:
-    """The histograms of a text, of some of its models; none named: of the only one.
+    """The histograms of a text for the named models; if none is named, for its only model.
 
     Parameters
     ----------
     path
-        The saved text of ``/metrics``; those of several servers may be one after the other.
+        The saved text of ``/metrics``; texts of several servers may follow each other.
     models
         Values of ``model_name`` to add up.
 
     Raises
     ------
     InputError
-        No histogram of an engine that is known, several engines or models, a line that is no sample, a count that is no
+        No histogram of a known engine, several engines or models, a line that is not a sample, a count that is not a
         number, servers that count in different buckets.
     """
     found = _Samples(str(path))
@@ -152,7 +152,7 @@ def read_scrape(path: str | Path, models: Sequence[str] = ()) -> Scrape:
 
 
 class _Samples:
-    """The samples of a text that belong to histograms of sizes, as they come in."""
+    """The samples of a text that belong to histograms of sizes, collected line by line."""
 
     def __init__(self, place: str) -> None:
         self._place = place
@@ -162,7 +162,7 @@ class _Samples:
         self._failed: dict[tuple[int, str], float] = {}
 
     def add(self, line: str, number: int) -> None:
-        """One line; comments and other metrics are passed over."""
+        """Add one line; comments and other metrics are skipped."""
         dialect = next((index for index, one in enumerate(DIALECTS) if line.startswith(_names(one))), None)
         if dialect is None:
             return
@@ -188,7 +188,7 @@ class _Samples:
                 self._failed[dialect, model] = self._failed.get((dialect, model), 0.0) + _number(sample["value"], at)
 
     def scrape(self, models: Sequence[str]) -> Scrape:
-        """All of it, of some models."""
+        """The collected counts for the given models."""
         dialects = {dialect for dialect, *_ in self._counts}
         if not dialects:
             names = ", ".join(
@@ -248,7 +248,7 @@ class _Samples:
 
 
 def _names(dialect: Dialect) -> tuple[str, ...]:
-    """How lines of a dialect's metrics begin."""
+    """The beginnings of the lines of a dialect's metrics."""
     return (dialect.input, dialect.output, *dialect.failed)
 
 

@@ -7,21 +7,21 @@ import numpy as np
 from melange.errors import Caution, InputError
 from melange.workload.workload import Array, Buckets
 
-# The standard error of a count n is sqrt(n): 3 % of 1,000 requests in all and 18 % of 30 in a bucket. With fewer, a
-# rate is mostly chance.
+# The standard error of a count n is sqrt(n): 3 % for 1,000 requests in all and 18 % for 30 in a bucket. With fewer
+# requests, a rate is mostly chance.
 THIN_WORKLOAD = 1000
 _THIN_BUCKET = 30
 
 
 def mean_sizes(buckets: Buckets, requests: Array, input_sum: Array, output_sum: Array) -> tuple[Array, Array]:
-    """The mean size seen in each bucket, input and output tokens (I, O); the upper edge where none was seen.
+    """The mean size observed in each bucket, input and output tokens (I, O); the upper edge for an empty bucket.
 
     Parameters
     ----------
     requests
         Requests, or their weight, by bucket (I, O).
     input_sum, output_sum
-        Tokens of those requests added up (I, O) [tokens].
+        Sum of the tokens of those requests (I, O) [tokens].
     """
     seen = requests > 0
     upper_inputs, upper_outputs = buckets.upper_sizes()
@@ -31,7 +31,7 @@ def mean_sizes(buckets: Buckets, requests: Array, input_sum: Array, output_sum: 
 
 
 def thin_data(buckets: Buckets, requests: Array) -> tuple[Caution, ...]:
-    """A caution where too few requests were seen to plan on, in all or in buckets with over 1 % of the traffic.
+    """A caution if too few requests were observed to plan on, in all or in buckets with over 1 % of the traffic.
 
     >>> buckets = Buckets(input_edges=(100, 200), output_edges=(50,))
     >>> print(*thin_data(buckets, np.array([[2000.0], [25.0]])))
@@ -62,7 +62,7 @@ def oversized(buckets: Buckets, count: float, input_tokens: float, output_tokens
     Parameters
     ----------
     count
-        How many there are.
+        Number of these requests.
     input_tokens, output_tokens
         The largest sizes found [tokens].
     place

@@ -1,6 +1,6 @@
-"""Spans of OpenTelemetry (OTLP JSON, one export a line) as a table with a row for each span.
+"""Spans of OpenTelemetry (OTLP JSON, one export per line) as a table with a row for each span.
 
-Attributes are those of the semantic conventions for generative AI; their earlier names for token counts count as well.
+Attributes follow the semantic conventions for generative AI; their earlier names for token counts are accepted too.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SHAPE = '[{"key":"VARCHAR","value":{"stringValue":"VARCHAR","intValue":"VARCHAR
 
 
 def read_spans(connection: Any, files: Sequence[Path]) -> Any:
-    """The spans of files; a span of an operation without token counts, as of one that failed, has 0 tokens."""
+    """Read the spans of files; a span without token counts, such as one of a failed operation, has 0 tokens."""
     names = ", ".join(_text(str(file)) for file in files)
     by_name = {name: _first(name, *earlier) for name, earlier in (_ATTRIBUTES | _TOKENS).items()}
     has_tokens = " OR ".join(f"{by_name[name]} IS NOT NULL" for name in _TOKENS)
@@ -49,7 +49,7 @@ def read_spans(connection: Any, files: Sequence[Path]) -> Any:
 
 
 def _first(*names: str) -> str:
-    """The value of the first of these attributes that a span has, as text."""
+    """The value of the first of these attributes that exists in a span, as text."""
     found = []
     for name in names:
         value = f"list_filter(held, lambda one: one.key = {_text(name)})[1].value"

@@ -1,8 +1,8 @@
-"""Workloads from request logs: one aggregate query, never a row in Python.
+"""Workloads from request logs: one aggregate query, no rows in Python.
 
-The clock of a log (first and last arrival) and the extents of its sizes are asked first, which Parquet answers from
+The clock of a log (first and last arrival) and the extents of its sizes are queried first, which Parquet answers from
 its statistics; then one query groups the requests by bucket and adds up their sizes. The rate of the busiest windows
-is an aggregate too; for the burstiness the arrivals of shorter logs are sorted in NumPy. Text is parsed once, into a
+is another aggregate; for the burstiness, the arrivals of shorter logs are sorted in NumPy. Text is parsed once, into a
 temporary table of DuckDB.
 """
 
@@ -28,11 +28,11 @@ from melange.workload.rows import Rows, column_of, lasting, select_rows, with_bu
 from melange.workload.sizes import mean_sizes, oversized, thin_data
 from melange.workload.workload import Buckets, Workload
 
-# Burstiness takes a sort of all arrivals, which longer logs are spared. A judgment.
+# Burstiness requires sorting all arrivals; longer logs skip it. Chosen by judgment.
 _BURSTINESS_ROWS = 2_000_000
 
-# Share of rows that may be alike by chance where the clock is finer than a second; longer logs are spared the look,
-# which takes a second for a million rows. Judgments.
+# Share of rows that may be equal by chance if the clock is finer than a second. Longer logs skip this check, which
+# takes a second per million rows. Chosen by judgment.
 _COPIES = 0.05
 _COPIES_ROWS = 500_000
 
@@ -49,7 +49,7 @@ def read_trace(
     progress: Progress | None = None,
     **naming: Unpack[Naming],
 ) -> Workload:
-    """The workload in a request log.
+    """The workload from a request log.
 
     Parameters
     ----------
@@ -59,45 +59,45 @@ def read_trace(
     buckets
         The grid of sizes; the default grid where None.
     start, end
-        The stretch to read: seconds or durations from the first arrival (``"10m"``), or points in time
-        (``"2023-11-16T18:20"``, UTC unless they say otherwise). ``end`` is excluded.
+        The part to read: seconds or durations from the first arrival (``"10m"``), or points in time
+        (``"2023-11-16T18:20"``, UTC without a zone). ``end`` is excluded.
     window_s
-        Length of the windows that ``rate`` is taken over [s].
+        Length of the windows for ``rate`` [s].
     rate
-        The statistic that makes the total rate: ``mean`` over the stretch, or, over its whole windows, empty ones
-        included, ``mean``, ``max`` or ``p50`` to ``p99.9``. The mix of sizes is that of the whole stretch.
+        The statistic that gives the total rate: ``mean`` over the whole part, or, over its whole windows, empty ones
+        included, ``mean``, ``max`` or ``p50`` to ``p99.9``. The mix of sizes is that of the whole part.
     request_rate
         Total rate, instead of the log's own [1/s].
     progress
         Called with the fraction of the query that is done (0-1).
     columns
-        Field by role: ``arrival``, ``input``, ``output``; a field is a column, nested in one (``usage.prompt_tokens``)
-        or a sum (``usage.input + usage.cached``). With ``arrival`` alone sizes are those of the layout that is
-        recognized; with sizes alone the log has lengths only. None where the layout is a published one (Azure,
-        BurstGPT, Mooncake and Dynamo, Vidur and etalon), that of LiteLLM, Langfuse or OpenAI, or has the columns
-        ``input_tokens, output_tokens`` and one that is called ``arrival_s``, ``arrival``, ``timestamp`` or the like:
-        names tell which.
+        Field by role: ``arrival``, ``input``, ``output``; a field is a column, a nested field (``usage.prompt_tokens``)
+        or a sum (``usage.input + usage.cached``). With ``arrival`` alone, sizes are those of the recognized layout;
+        with sizes alone, the log has only lengths. None if the layout is a published one (Azure, BurstGPT, Mooncake and
+        Dynamo, Vidur and etalon), that of LiteLLM, Langfuse or OpenAI, or has the columns ``input_tokens,
+        output_tokens`` and a column named ``arrival_s``, ``arrival``, ``timestamp`` or similar: it is recognized by its
+        names.
     trace_format
-        The published layout, where names do not settle it: ``azure``, ``burstgpt``, ``mooncake``, ``vidur``, ...
+        The published layout, if names do not identify it: ``azure``, ``burstgpt``, ``mooncake``, ``vidur``, ...
     where
-        What a row must hold to count, by field: a value or one of several (``{"model": "llama", "cache_hit": False}``).
+        Required content of a row, by field: a value or one of several (``{"model": "llama", "cache_hit": False}``).
 
     Returns
     -------
     Workload
-        The mean rate is requests / (last - first arrival), or / length of the stretch. Each bucket is planned for at
-        the mean size seen in it, an empty one at its upper edge. ``burstiness`` is measured for logs of 30 to
-        2,000,000 requests, and None where more than one gap in ten is 0 (a clock too coarse to tell).
+        The mean rate is requests / (last - first arrival), or / length of the part. Each bucket is planned for at the
+        mean size observed in it, an empty bucket at its upper edge. ``burstiness`` is measured for logs of 30 to
+        2,000,000 requests, and is None if more than one gap in ten is 0 (the clock is too coarse).
 
     Raises
     ------
     InputError
-        An absent, empty or damaged file; absent columns; malformed rows, reported together with their lines;
+        A missing, empty or damaged file; missing columns; malformed rows, reported together with their lines;
         requests larger than the last edge; no arrivals and no ``request_rate``.
 
     Notes
     -----
-    Rows whose input or output is 0 tokens are failed requests (BurstGPT, arXiv 2401.17644): they are left out,
+    Rows whose input or output is 0 tokens are failed requests (BurstGPT, arXiv 2401.17644): they are excluded,
     counted in ``failed_requests`` and reported in a caution.
 
     Examples
@@ -188,7 +188,7 @@ def _with_clock(
 
 
 def clock_of(rows: Rows) -> tuple[float, float]:
-    """First and last arrival [s]; also settles the unit of numeric times. What cannot be one log is an InputError."""
+    """First and last arrival [s]; also sets the unit of numeric times. Arrivals that cannot be one log are an error."""
     first, last, timed, total = _first_row(
         rows.log,
         rows.table.aggregate(
@@ -210,7 +210,7 @@ def clock_of(rows: Rows) -> tuple[float, float]:
 
 
 class _Counts:
-    """Requests and token sums by bucket (I, O), and what fell outside."""
+    """Requests and token sums by bucket (I, O), and requests outside of the buckets."""
 
     def __init__(self, grid: Buckets) -> None:
         self.requests = np.zeros(grid.shape)
@@ -224,7 +224,7 @@ class _Counts:
 
     @classmethod
     def of(cls, rows: Rows, grid: Buckets) -> _Counts:
-        """The aggregate query."""
+        """Run the aggregate query."""
         counts = cls(grid)
         inputs, outputs = extents(rows, grid)
         rows = with_buckets(rows, "input", grid.input_edges, *inputs)
@@ -246,7 +246,7 @@ class _Counts:
 
 
 def extents(rows: Rows, grid: Buckets) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Smallest and largest input and output, once they are known to be sizes that have a bucket [tokens]."""
+    """Smallest and largest input and output, after checking that all are sizes within the buckets [tokens]."""
     inputs, outputs = rows.table.input, rows.table.output
     known = {"inputs": inputs.count(), "outputs": outputs.count(), "total": rows.table.count()}
     ends = {"low_i": inputs.min(), "high_i": inputs.max(), "low_o": outputs.min(), "high_o": outputs.max()}
@@ -271,7 +271,7 @@ def extents(rows: Rows, grid: Buckets) -> tuple[tuple[int, int], tuple[int, int]
 def _total_rate(
     rows: Rows, stretch: Span, served: int, window_s: float | None, rate: str
 ) -> tuple[float, float | None]:
-    """The rate that is planned for, and where the window begins whose rate is nearest to it [s]; None: no window's."""
+    """The planned rate, and the beginning of the window whose rate is nearest to it [s]; None without windows."""
     place = rows.log.place
     if not stretch.duration_s > 0:
         raise InputError(
@@ -299,11 +299,10 @@ def _total_rate(
 
 
 def _burstiness(rows: Rows, stretch: Span, served: int) -> float | None:
-    """Coefficient of variation of the gaps between arrivals within windows; None where it cannot be told.
+    """Coefficient of variation of the gaps between arrivals within windows; None if it cannot be determined.
 
-    Gaps are compared with the mean of their own window, so that a rate that changes over the day is no burst. Gaps that
-    reach from one window into the next are left out.
-    The column is fetched, for NumPy sorts what is nearly sorted in no time.
+    Gaps are divided by the mean of their own window, so that a rate that changes over the day is not a burst. Gaps that
+    span two windows are excluded. The column is fetched because NumPy sorts almost sorted values very fast.
     """
     if not 2 <= served <= _BURSTINESS_ROWS or not stretch.duration_s > 0:
         return None
@@ -324,7 +323,7 @@ def _copies(rows: Rows, served: int) -> tuple[Caution, ...]:
         return ()
     arrivals = rows.served()
     alike = arrivals.group_by("arrival_s", "input", "output").aggregate(n=arrivals.count())
-    # On a clock of whole seconds requests are alike without being copies.
+    # On a clock of whole seconds, equal requests need not be duplicates.
     fine, copied = _first_row(
         rows.log, alike.aggregate(fine=(alike.arrival_s.floor() != alike.arrival_s).sum(), copied=(alike.n - 1).sum())
     )
@@ -369,7 +368,7 @@ def _workload(
 
 
 def nothing_in(rows: Rows, failed: int = 0) -> InputError:
-    """The error for a log without a request, or with none but failed ones."""
+    """The error for a log without requests, or with failed requests only."""
     if failed:
         return InputError(f"{rows.log.place}: no requests: all {failed:,} rows have no input or no output tokens")
     if rows.layout.where:
@@ -381,8 +380,8 @@ def nothing_in(rows: Rows, failed: int = 0) -> InputError:
 
 
 def all_rows(log: Log, expression: Any) -> list[tuple[Any, ...]]:
-    """A small aggregate as tuples."""
-    if log.connection is not None:  # without pandas, which Ibis imports for a quarter of a second
+    """Fetch a small aggregate as tuples."""
+    if log.connection is not None:  # avoids pandas, whose import through Ibis takes a quarter of a second
         found: list[tuple[Any, ...]] = log.connection.raw_sql(log.connection.compile(expression)).fetchall()
         return found
     table = expression.to_pyarrow()

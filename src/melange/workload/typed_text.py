@@ -1,9 +1,10 @@
-"""Text logs read fast: numbers typed by DuckDB's own readers, and text only where a row needs it.
+"""Text logs read fast: DuckDB's own readers parse numbers, and rows are read as text only if necessary.
 
-DuckDB's CSV reader converts a number in half the time of a cast from text, and sets rows aside whose number it cannot
-read; these alone are read again as text, by the rules for text: they may be rows that do not count, or have an arrival
-of another kind. Its JSON reader makes text of every value, which for numbers takes as long as all else: they are typed
-as well, or, where it could take true and false for 1 and 0, stay JSON, a copy of the file's own characters.
+DuckDB's CSV reader converts a number in half the time of a cast from text, and rejects rows whose number it cannot
+read. Only these rows are read again as text, by the rules for text: they may be rows that do not count, or have
+arrivals of another kind. Its JSON reader turns every value into text, which for numbers takes as long as the rest of
+the work. JSON numbers are therefore typed too; where a typed read could turn true and false into 1 and 0, values stay
+JSON, a copy of the file's own characters.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from melange.workload.logs import TYPED_REJECTS, Log, read_csv, read_json
 from melange.workload.rows import role_columns
 
 _PARSED = "parsed_rows"
-# Lines that are read again; with more the whole file is. A judgment.
+# Most lines that are read again; with more, the whole file is. Chosen by judgment.
 _MOST_LINES = 100_000
 
 
 def parsed_text(log: Log, layout: Layout) -> Any:
-    """The rows of a text file that count, with a column for each role; parsed once, into a table of DuckDB."""
+    """The selected rows of a text file, with a column for each role; parsed once, into a table of DuckDB."""
     if log.kind == "spans":
         return _stored(log, role_columns(log.table, layout))
     numbers = _number_columns(log, layout)
@@ -38,12 +39,12 @@ def parsed_text(log: Log, layout: Layout) -> Any:
 
     try:
         return _typed_csv(log, layout, numbers)
-    except duckdb.Error:  # its reader gave up on rows that are set aside, as those of a line that is cut in two
+    except duckdb.Error:  # its reader gave up on rejected rows, such as those of a truncated line
         return _all_as_text(log, layout)
 
 
 def _typed_csv(log: Log, layout: Layout, numbers: Sequence[str]) -> Any:
-    """The rows of a CSV file, as text those alone of which a number could not be read."""
+    """The rows of a CSV file; only rows with an unreadable number are read as text."""
     typed = read_csv(
         log.connection,
         log.files,
@@ -55,7 +56,7 @@ def _typed_csv(log: Log, layout: Layout, numbers: Sequence[str]) -> Any:
     lines = _lines_set_aside(log)
     if not lines:
         return table
-    if layout.shared or len(lines) > _MOST_LINES:  # what prompts share depends on the order of rows
+    if layout.shared or len(lines) > _MOST_LINES:  # common prefixes depend on the order of rows
         return _all_as_text(log, layout)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "lines.csv")
@@ -70,17 +71,17 @@ def _all_as_text(log: Log, layout: Layout) -> Any:
 
 
 def _as_text(log: Log, layout: Layout, table: Any, name: str = "rows_as_text") -> Any:
-    """What a layout needs of a table of text, stored: DuckDB would else cast while it reads, and set rows aside."""
+    """Store the columns that a layout needs as text: DuckDB would otherwise cast while reading, and reject rows."""
     fields = [*layout.columns.values(), *layout.shared.values(), *layout.where]
     columns = dict.fromkeys(_column_of(log, part) for field in fields for part in parts_of(field))
     return _stored(log, table.select(*columns), name)
 
 
 def _number_columns(log: Log, layout: Layout) -> list[str]:
-    """Columns that may be read as numbers: of the roles, and none that rows are chosen by; their first values are."""
+    """Columns to read as numbers: their first values are numbers, they have a role, and no row filter uses them."""
     named = [part for field in (*layout.columns.values(), *layout.shared.values()) for part in parts_of(field)]
     chosen_by = {_column_of(log, part) for field in layout.where for part in parts_of(field)}
-    # Hashes and conversations are not numbers, though they may look like some.
+    # Hashes and conversations are not numbers, although they may look like numbers.
     kept = {_column_of(log, field) for role, field in layout.shared.items() if role != "cached"}
     columns = {_column_of(log, part): part for part in named}
     return [
@@ -93,7 +94,7 @@ def _number_columns(log: Log, layout: Layout) -> list[str]:
 
 
 def _json_kinds(log: Log, layout: Layout, numbers: Sequence[str]) -> dict[str, str]:
-    """How columns of JSON numbers are read: as such, or as JSON where they might hold true, false or objects."""
+    """Types for columns of JSON numbers: numbers, or JSON if a column might hold true, false or objects."""
     named = [part for field in (*layout.columns.values(), *layout.shared.values()) for part in parts_of(field)]
     is_plain = log.kind == "jsonl" and not any(_may_hold_flags(file) for file in log.files)
     return {
@@ -114,7 +115,7 @@ def _may_hold_flags(file: Path) -> bool:
 
 
 def _column_of(log: Log, field: str) -> str:
-    """The column that holds a field, which may lie within it; a column's own name may have dots."""
+    """The column that holds a field, which may be nested in it; a column's own name may contain dots."""
     steps = field.split(".")
     owners = (".".join(steps[:n]) for n in range(len(steps), 0, -1))
     return next((name for name in owners if name in log.columns), field)
@@ -125,7 +126,7 @@ def _stored(log: Log, table: Any, name: str = _PARSED) -> Any:
 
 
 def _lines_set_aside(log: Log) -> list[str]:
-    """The lines of which a number could not be read, one more than can be used at most."""
+    """The lines with an unreadable number; at most one more than can be used."""
     found = log.connection.con.execute(
         f"SELECT any_value(csv_line) FROM {TYPED_REJECTS} GROUP BY file_id, line_byte_position "
         f"HAVING bool_and(error_type = 'CAST') LIMIT {_MOST_LINES + 1}"

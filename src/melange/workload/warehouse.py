@@ -1,7 +1,7 @@
 """Request logs in data warehouses: a table, and a connection whose secrets come from the environment.
 
-A secret is never in the service file: a URL that holds one is an error. It is filled in when the connection is opened,
-and taken out of whatever a driver says. Nothing of it is saved.
+A secret is never in the service file: a URL that holds one is an error. Secrets are filled in when the connection is
+opened, and removed from messages of the driver. None of them is saved.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 from melange.errors import InputError, unknown
 from melange.files import check_remote
 
-# The scheme of the URL, and the database as Ibis calls it.
+# The database as named by Ibis, by the scheme of the URL.
 DIALECT_BY_SCHEME = {
     "postgres": "postgres",
     "postgresql": "postgres",
@@ -28,9 +28,9 @@ DIALECT_BY_SCHEME = {
 }
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SECRET_KEY = re.compile(r"pass|pwd|secret|token|key|credential|auth", re.IGNORECASE)
-# Variables that drivers read by themselves.
+# Variables that drivers read on their own.
 _OF_DRIVERS = ("PGPASSWORD", "CLICKHOUSE_PASSWORD", "SNOWFLAKE_PASSWORD", "TRINO_PASSWORD")
-_SHORTEST = 3  # a shorter secret is in every other word
+_SHORTEST = 3  # a shorter secret would occur in many words
 _MOST_SAID = 300
 
 
@@ -43,7 +43,7 @@ class WarehouseTable:
     table
         Its name: ``requests``, ``schema.requests`` or ``catalog.schema.requests``.
     connection
-        A URL, with ``${NAME}`` where a variable of the environment is to be filled in.
+        A URL, with ``${NAME}`` where an environment variable is to be filled in.
     """
 
     table: str
@@ -65,11 +65,11 @@ class WarehouseTable:
 
     @property
     def place(self) -> str:
-        """What errors and sources call it."""
+        """The name of the table in errors and sources."""
         return f"{self.table} ({self.dialect})"
 
     def secrets(self) -> tuple[str, ...]:
-        """What must not be shown: the values of the variables, as they are and as in a URL."""
+        """Texts that must not be shown: the values of the variables, as they are and as encoded in a URL."""
         names = [*_VARIABLE.findall(self.connection), *_OF_DRIVERS]
         values = {value for name in names if (value := os.environ.get(name))}
         forms = {
@@ -83,7 +83,7 @@ class WarehouseTable:
         Raises
         ------
         InputError
-            A variable that is not set, a driver that is not installed; and not where services of others are planned.
+            A variable is not set, a driver is not installed, or services of other people are planned.
         """
         check_remote("workload.connection", "databases")
         scheme, _, rest = _filled(self.connection).partition("://")
@@ -105,7 +105,7 @@ class WarehouseTable:
 
 
 def _refuse_secrets(connection: str) -> None:
-    """Reject a URL that holds a password or the like in the clear."""
+    """Reject a URL that holds a password or a similar secret as plain text."""
     hint = "write the name of an environment variable: postgres://reader:${PGPASSWORD}@host/logs"
     try:
         parts = urlsplit(connection)
@@ -120,7 +120,7 @@ def _refuse_secrets(connection: str) -> None:
 
 
 def _filled(connection: str) -> str:
-    """The URL with the variables of the environment in it."""
+    """The URL with the values of the environment variables."""
 
     def value(found: re.Match[str]) -> str:
         name = found[1]
@@ -134,7 +134,7 @@ def _filled(connection: str) -> str:
 
 
 def without_secrets(text: str, secrets: tuple[str, ...]) -> str:
-    """The first lines of what a driver says, without secrets.
+    """The first lines of a driver's message, without secrets.
 
     >>> without_secrets("no login with sesame at host", ("sesame",))
     'no login with *** at host'

@@ -23,19 +23,19 @@ from melange.workload.prefix_reuse import PrefixReuse
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
-# The paper's edges (its figures 3 and 4), extended by doubling to 128k input and 32k output tokens.
+# The paper's edges (Figures 3 and 4), extended by doubling to 128k input and 32k output tokens.
 PAPER_INPUT_EDGES = (25, 100, 250, 500, 1000, 2000, 4000, 8000, 12000, 16000)
 PAPER_OUTPUT_EDGES = (25, 100, 250, 500, 1000, 2000)
 DEFAULT_INPUT_EDGES = (*PAPER_INPUT_EDGES, 32000, 64000, 128000)
 DEFAULT_OUTPUT_EDGES = (*PAPER_OUTPUT_EDGES, 4000, 8000, 16000, 32000)
-# Tokens of a request: a thousand times the longest context that any model has.
+# Most tokens of a request: a thousand times the longest context of any model.
 MOST_TOKENS = 1_000_000_000
-# Buckets of a grid; the bundled one has 130. A table of them for each of a thousand replica types fits into memory.
+# Most buckets of a grid; the bundled grid has 130. A table of all buckets for a thousand replica types fits in memory.
 _MOST_BUCKETS = 20_000
-# Tokens of the prompts of all classes on one axis: a whole number of 32 bits.
+# Most prompt tokens of all classes on one axis: a 32-bit integer.
 _MOST_ROW_TOKENS = 2**31 - 1
-# Requests per second of a workload: one in thirty years, and a hundred times those of the largest service. Beyond
-# them, programs are so badly scaled that the solver does not return.
+# Requests per second of a workload: from one in thirty years to a hundred times the rate of the largest service. Beyond
+# these, programs are scaled so badly that the solver does not return.
 _LEAST_RATE, _MOST_RATE = 1e-9, 1e7
 
 
@@ -65,11 +65,11 @@ class Buckets:
     input_edges, output_edges
         Upper edges, ascending [tokens]; the first bucket starts at 1 token.
     is_ordinal
-        True where a file numbers its buckets without saying their sizes (the authors' release): the edges are
-        then 1, 2, 3, ... and stand for no token count.
+        True if a file numbers its buckets without stating their sizes (the authors' release): the edges are then 1, 2,
+        3, ... and are not token counts.
     classes
-        Names of the classes of requests (K) where each has its sizes in rows of its own: the first axis of all tables
-        then holds the input buckets of the first class, those of the second, and so on. Empty: one class.
+        Names of the classes of requests (K), if each class has its own rows of sizes: the first axis of all tables then
+        holds the input buckets of the first class, those of the second, and so on. Empty: one class.
 
     Examples
     --------
@@ -104,7 +104,7 @@ class Buckets:
 
     @classmethod
     def ordinal(cls, inputs: int, outputs: int) -> Buckets:
-        """Buckets that are numbered and not measured, ``inputs`` x ``outputs`` of them."""
+        """Buckets that are numbered without known sizes, ``inputs`` x ``outputs`` of them."""
         return cls(
             input_edges=tuple(range(1, inputs + 1)),
             output_edges=tuple(range(1, outputs + 1)),
@@ -113,12 +113,12 @@ class Buckets:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Number of buckets along both axes (I, O); with classes the first axis has those of each (K I, O)."""
+        """Number of buckets along both axes (I, O); with classes, the first axis holds those of all (K I, O)."""
         return len(self.input_edges) * max(len(self.classes), 1), len(self.output_edges)
 
     @property
     def row_edges(self) -> tuple[int, ...]:
-        """Upper edges of the rows on one axis (I,): those of a class begin at the last edge of the one before.
+        """Upper edges of the rows on one axis (I,): the rows of a class begin at the last edge of the previous class.
 
         >>> Buckets(input_edges=(25, 100), output_edges=(50,), classes=("default", "batch")).row_edges
         (25, 100, 125, 200)
@@ -128,12 +128,12 @@ class Buckets:
         return tuple(k * self.input_edges[-1] + edge for k in range(len(self.classes)) for edge in self.input_edges)
 
     def row_tokens(self, input_tokens: npt.NDArray[Any], class_of: npt.NDArray[Any] | None) -> npt.NDArray[Any]:
-        """Where requests lie among ``row_edges`` (N,), from their prompts and the places of their classes (N,).
+        """Positions of requests among ``row_edges`` (N,), from their prompts and the indices of their classes (N,).
 
         Raises
         ------
         InputError
-            The classes of the requests are needed and not known, or known and not needed.
+            The buckets have classes and the requests have none, or the reverse.
         """
         if (class_of is None) == bool(self.classes):
             needed = f"of one of the classes {', '.join(self.classes)}" if self.classes else "of no class"
@@ -146,23 +146,23 @@ class Buckets:
     def cells(
         self, input_tokens: npt.NDArray[Any], output_tokens: npt.NDArray[Any], class_of: npt.NDArray[Any] | None
     ) -> npt.NDArray[np.int64]:
-        """The bucket of each request, flattened (N,); sizes beyond the last edge count as the last one's."""
+        """The bucket of each request, flattened (N,); sizes beyond the last edge count in the last bucket."""
         i = np.minimum(np.searchsorted(self.row_edges, self.row_tokens(input_tokens, class_of)), self.shape[0] - 1)
         o = np.minimum(np.searchsorted(self.output_edges, output_tokens), self.shape[1] - 1)
         return np.asarray(i * self.shape[1] + o)
 
     @property
     def class_of_rows(self) -> npt.NDArray[np.int64] | None:
-        """The place of each row's class (I, 1); None without classes."""
+        """The index of each row's class (I, 1); None without classes."""
         return np.repeat(np.arange(len(self.classes)), len(self.input_edges))[:, None] if self.classes else None
 
     @property
     def of_one_class(self) -> Buckets:
-        """The sizes alone."""
+        """The same sizes without classes."""
         return replace(self, classes=())
 
     def upper_sizes(self) -> tuple[Array, Array]:
-        """The largest size of every bucket: input tokens (I, O) and output tokens (I, O)."""
+        """The upper edges of every bucket: input tokens (I, O) and output tokens (I, O)."""
         inputs, outputs = np.meshgrid(
             np.asarray(self.input_edges * max(len(self.classes), 1), float),
             np.asarray(self.output_edges, float),
@@ -186,7 +186,7 @@ class Buckets:
         return f"{f'{self.classes[k]} ' if self.classes else ''}{self.input_edges[place]:,}"
 
     def row_label(self, i: int) -> str:
-        """The prompts of a row, with their class if there are several."""
+        """The prompt range of a row, with its class if there are several."""
         k, place = divmod(i, len(self.input_edges))
         return f"{f'{self.classes[k]}, ' if self.classes else ''}{_range(self.input_edges, place)}"
 
@@ -222,21 +222,21 @@ class Workload:
     request_rate
         Arrivals per second by bucket (I, O) [1/s].
     input_tokens, output_tokens
-        The size each bucket is planned for (I, O) [tokens]: the mean of the requests seen in it, or its upper
-        edge where none was seen or where the paper's convention is wanted.
+        The size that each bucket is planned for (I, O) [tokens]: the mean of the requests observed in it, or its upper
+        edge if the bucket is empty or the paper's convention is used.
     source
         Where the figures come from, in words.
     requests
-        How many requests were observed; None if the histogram does not say.
+        Number of requests observed; None if the histogram does not say.
     failed_requests
-        Rows of the trace that were left out because they failed (no output), so that they are not hidden.
+        Rows of the trace that were excluded because they failed (no output); counted so that they are not hidden.
     burstiness
-        Coefficient of variation of the times between arrivals; 1 is Poisson; None where it was not observed.
+        Coefficient of variation of the times between arrivals; 1 is Poisson; None if it was not observed.
     log_part_s
-        The part of a log that the rate is of: its start and its end, counted from the log's first arrival [s]; None:
-        all of a log, or no log.
+        The part of a log that the rate was measured in: its start and end, counted from the log's first arrival [s];
+        None: all of a log, or no log.
     prefix_reuse
-        What prompts have in common with earlier ones; None: not known.
+        The part of prompts that earlier prompts share; None: unknown.
     cautions
         Warnings about these figures.
 
@@ -305,13 +305,13 @@ class Workload:
         return replace(self, request_rate=self.request_rate * (request_rate / self.total_rate))
 
     def __add__(self, other: Workload) -> Workload:
-        """Both workloads at once: rates add up, the size of a bucket is the mean over the requests of both."""
+        """Both workloads together: rates add up, and the size of a bucket is the mean over the requests of both."""
         if not isinstance(other, Workload):
             return NotImplemented
         if other.buckets != self.buckets:
             raise InputError("workloads can only be added on the same buckets", hint="use the same edges for both")
         total = self.request_rate + other.request_rate
-        # Where neither has requests both are at a size that stands for none; the first one's is kept.
+        # If neither has requests in a bucket, its size represents none; the first workload's size is kept.
         share = np.divide(other.request_rate, total, out=np.zeros_like(total), where=total > 0)
         known = self.requests is not None and other.requests is not None
         return replace(

@@ -1,1 +1,1 @@
-"""Other tools' profiles and results of load tests, read and written."""
+"""Profiles and load-test results of other tools, read and written."""

@@ -21,12 +21,12 @@ from melange.slo import Slo
 from melange.workload.workload import Array, Buckets
 
 _SLO_FIELD_BY_KEY = {"e2e": "latency_s", "ttft": "ttft_s", "tpot": "tpot_s"}
-# Objectives of AIBrix that have no counterpart here: throughputs, and time over all tokens, prompt included.
+# Objectives of AIBrix without a counterpart here: throughputs, and time over all tokens, prompt included.
 _OTHER_SLO_KEYS = ("tput", "tt", "tpat")
 
 
 def profile_from_aibrix(contents: Sequence[Json], places: Sequence[str]) -> Profile:
-    """One profile out of AIBrix's, which must agree on their sizes."""
+    """One profile from several of AIBrix's, which must have the same sizes."""
     tables, types, slos = [], [], []
     first: Buckets | None = None
     cautions: list[Caution] = []
@@ -52,10 +52,10 @@ def profile_from_aibrix(contents: Sequence[Json], places: Sequence[str]) -> Prof
 
 
 def aibrix_from(profile: Profile, created_s: float) -> list[Json]:
-    """One AIBrix profile for each replica type; an instance of several replicas is one GPU that carries their sum.
+    """One AIBrix profile for each replica type; an instance of several replicas is one GPU with their total rate.
 
-    Rates are written as floats: of whole numbers AIBrix makes an integer table of traffic, in which every share is 0,
-    and plans no GPU at all.
+    Rates are written as floats: from integers, AIBrix makes an integer table of traffic, in which every share is 0, and
+    plans no GPU at all.
     """
     if profile.buckets.classes:
         raise InputError("an AIBrix profile has no request classes", hint="profile each class as a separate service")

@@ -1,4 +1,4 @@
-"""Results of NVIDIA's aiperf, and of genai-perf before it: a mapping of statistics and a unit for every metric."""
+"""Results of NVIDIA's aiperf, and of its predecessor genai-perf: statistics and a unit for every metric."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def read_aiperf(content: Json, place: str) -> list[Measurement]:
 
 
 def _load(config: Json, place: str) -> tuple[float | None, float | None]:
-    """Rate [1/s] and concurrency that it sent with.
+    """Rate [1/s] and concurrency of the load.
 
-    aiperf 0.13 tells them by phase, of which the warm-up is none of ours, and before it under ``loadgen``; genai-perf
-    under ``perf_analyzer.stimulus``, and before 0.0.12 beside everything else.
+    aiperf 0.13 states them by phase (the warm-up is ignored), and earlier versions under ``loadgen``; genai-perf states
+    them under ``perf_analyzer.stimulus``, and before 0.0.12 at the top level.
     """
     phases, analyzer = config.get("phases"), config.get("perf_analyzer")
     if isinstance(phases, list):
@@ -62,7 +62,7 @@ def _load(config: Json, place: str) -> tuple[float | None, float | None]:
         load, where, key, tool = config, "input_config", "request_rate", "genai-perf"
     else:
         load, where, key, tool = mapping(config.get("loadgen")), "input_config.loadgen", "request_rate", "aiperf"
-    # genai-perf may list one value for each load that it went through.
+    # genai-perf may list one value for each load that it ran.
     single = {name: _only(load.get(name), f"{place}: {where}.{name}") for name in (key, "concurrency")}
     rate, concurrency = (optional(single, name, f"{place}: {where}") for name in (key, "concurrency"))
     if rate is None and concurrency is None:
@@ -74,7 +74,7 @@ def _load(config: Json, place: str) -> tuple[float | None, float | None]:
 
 
 def _only(value: Any, place: str) -> Any:
-    """The one value of a list."""
+    """The single value of a list."""
     if not isinstance(value, list):
         return value
     if len(value) > 1:
@@ -83,7 +83,7 @@ def _only(value: Any, place: str) -> Any:
 
 
 def _model(config: Json) -> str:
-    """The model's name, where the version says it."""
+    """The model's name, if this version states it."""
     names = mapping(config.get("endpoint")).get("model_names")
     items = mapping(config.get("models")).get("items")
     for found in (names, items, config.get("model_names"), config.get("model")):

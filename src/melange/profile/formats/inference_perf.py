@@ -1,4 +1,4 @@
-"""Results of inference-perf (Kubernetes): a report of one stage, in seconds."""
+"""Results of inference-perf (Kubernetes): a report for one stage, in seconds."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _KEYS = {name: (name,) for name in STATISTICS} | {"p50": ("p50", "median")}
 
 
 def read_inference_perf(content: Json, place: str) -> list[Measurement]:
-    """``stage_N_lifecycle_metrics.json``, or the summary of a run of one stage.
+    """``stage_N_lifecycle_metrics.json``, or the summary of a run with one stage.
 
-    Time per output token leaves the first token out, its normalized form counts it; both as here.
+    Time per output token excludes the first token and its normalized form includes it, as in our definitions.
     """
     load, successes = mapping(content["load_summary"]), mapping(content["successes"])
     latency, throughput = mapping(successes.get("latency")), mapping(successes.get("throughput"))
@@ -48,7 +48,7 @@ def read_inference_perf(content: Json, place: str) -> list[Measurement]:
 
 
 def _statistics(latency: Json, name: str, place: str) -> dict[str, float]:
-    """Statistics of one latency [s]; none where it is absent, as without streaming."""
+    """Statistics of one latency [s]; empty if it is absent, as without streaming."""
     values = mapping(latency.get(name))
     found = {}
     for ours, keys in _KEYS.items():

@@ -14,7 +14,7 @@ from melange.units import S_PER_MIN
 def read_llmperf(content: Json, place: str) -> list[Measurement]:
     """``..._summary.json``: a closed loop.
 
-    Completions are counted with the tokenizer of Llama, whatever the model.
+    Completions are counted with the tokenizer of Llama, whatever the model is.
     """
     per_minute = optional(content, "results_num_completed_requests_per_min", place)
     completed = count(content, "results_num_completed_requests", place)
@@ -30,7 +30,7 @@ def read_llmperf(content: Json, place: str) -> list[Measurement]:
             failed=count(content, "results_number_errors", place),
             duration_s=completed * S_PER_MIN / per_minute if completed and per_minute else None,
             ttft_s=_statistics(content, "ttft_s", place),
-            # All of a request's time over all of its tokens, whatever its name says.
+            # Despite its name, this is the total time of a request over all of its tokens.
             ntpot_s=_statistics(content, "inter_token_latency_s", place),
             latency_s=_statistics(content, "end_to_end_latency_s", place),
             source=place,
@@ -39,7 +39,7 @@ def read_llmperf(content: Json, place: str) -> list[Measurement]:
 
 
 def _tokens(content: Json, side: str, place: str) -> float:
-    """Mean length that was measured [tokens]; the one that was asked for where none was."""
+    """Mean measured length [tokens]; the requested length if none was measured."""
     for key in (f"results_number_{side}_tokens_mean", f"mean_{side}_tokens"):
         if content.get(key) is not None:
             return number(content[key], f"{place}: {key}")

@@ -1,4 +1,4 @@
-"""Results of load tests as other tools write them, converted to seconds and requests per second.
+"""Load-test results of other tools, converted to seconds and requests per second.
 
 ============================= ================================================== ====================================
 tool (versions read)          told by                                            units and meaning
@@ -74,7 +74,7 @@ def _bench_serve(content: Json, place: str) -> list[Measurement]:
             tpot_s=_milliseconds(content, "tpot", place),
             itl_s=_milliseconds(content, "itl", place),
             latency_s=_milliseconds(content, latency, place),
-            # vLLM and SGLang write them where the server speculates; SGLang also writes a null, or 0.
+            # vLLM and SGLang write it if the server speculates; SGLang also writes a null, or 0.
             tokens_per_step=optional(content, "spec_decode_acceptance_length", place)
             or optional(content, "accept_length", place)
             or None,
@@ -87,7 +87,7 @@ def _bench_serve(content: Json, place: str) -> list[Measurement]:
 
 
 def _milliseconds(content: Json, metric: str, place: str) -> dict[str, float]:
-    """Statistics of one metric, ``mean_tpot_ms`` and the like [s]."""
+    """Statistics of one metric, from keys such as ``mean_tpot_ms`` [s]."""
     keys = {name: f"{name}_{metric}_ms" for name in STATISTICS} | {"p50": f"median_{metric}_ms"}
     return {
         name: number(content[key], f"{place}: {key}") / MS_PER_S
@@ -97,7 +97,7 @@ def _milliseconds(content: Json, metric: str, place: str) -> dict[str, float]:
 
 
 def _guidellm(content: Json, place: str) -> list[Measurement]:
-    """A report of guidellm: a load point a benchmark, statistics of successful requests."""
+    """A report of guidellm: one load point per benchmark, with statistics of successful requests."""
     points = []
     for index, benchmark in enumerate(content["benchmarks"]):
         where = f"{place}: benchmarks[{index}]"
@@ -128,7 +128,7 @@ def _guidellm(content: Json, place: str) -> list[Measurement]:
 
 
 def _guidellm_model(content: Json, benchmark: Json) -> str:
-    """The model's name, where the report's version says it."""
+    """The model's name, if this version of the report states it."""
     for owner, keys in ((content, ("args", "model")), (benchmark, ("config", "backend", "model"))):
         value: Any = owner
         for key in keys:
@@ -139,7 +139,7 @@ def _guidellm_model(content: Json, benchmark: Json) -> str:
 
 
 def _distribution(metrics: Json, name: str, place: str, factor: float) -> dict[str, float]:
-    """Statistics of successful requests in our unit; empty where the metric is absent."""
+    """Statistics of successful requests in our unit; empty if the metric is absent."""
     metric = metrics.get(name)
     successful = metric.get("successful") if isinstance(metric, dict) else None
     if not isinstance(successful, dict):
@@ -161,7 +161,7 @@ def _mean(metrics: Json, name: str, place: str) -> float:
 
 
 def _aibrix(objects: Sequence[Json], path: str) -> list[Measurement]:
-    """AIBrix's benchmark: lines that agree in everything but the metric are one load point."""
+    """AIBrix's benchmark: lines that differ only in their metric are one load point."""
     lines_by_point: dict[tuple[Any, ...], list[tuple[int, Json]]] = {}
     for line, one in enumerate(objects, 1):
         keys = ("input_tokens", "output_tokens", "request_rate", "seed", "model", "samples", "temperature")
@@ -176,7 +176,7 @@ def _aibrix_point(lines: Sequence[tuple[int, Json]], path: str) -> Measurement:
     for line, one in lines:
         keys = {"mean": "mean", "p50": "P50", "p90": "P90", "p99": "P99"}
         metric = str(one.get("metric"))
-        # Percentiles of a rate are those of no metric at all.
+        # Percentiles of a rate do not correspond to any of our metrics.
         kept = {"mean": "mean"} if metric in ("TPUT", "TT") else keys
         by_metric[metric] = {
             ours: number(one[key], f"{path}:{line}: {key}") for ours, key in kept.items() if one.get(key) is not None

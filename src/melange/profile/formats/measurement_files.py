@@ -14,14 +14,14 @@ from melange.profile.formats.tables import read_objects
 from melange.profile.measurement import JOURNAL, LATENCIES, TEXTS, Measurement
 from melange.records import reading
 
-# Names of results among the files of a folder, and the names under which tools write theirs beside other files.
+# Suffixes of result files in a folder, and the names of result files of tools that write other files next to them.
 _SUFFIXES = (".json", ".jsonl", ".csv")
 _EXPORTS = ("profile_export_aiperf.json", "profile_export_genai_perf.json")
 _LATENCY_COLUMN = re.compile(r"(?P<metric>ttft|tpot|ntpot|itl|latency)_(?P<statistic>p\d{1,2}(\.\d+)?)_s")
 
 
 def read_measurements(*paths: str | Path) -> tuple[Measurement, ...]:
-    """Read load points from files of any known format, recognized by their content.
+    """Read load points from files in any known format, recognized by their content.
 
     Our own JSON and CSV, aiperf's ``profile_export_aiperf.json``, genai-perf's ``profile_export_genai_perf.json``,
     guidellm's ``benchmarks.json``, inference-perf's ``stage_0_lifecycle_metrics.json``, LLMPerf's summaries, results of
@@ -30,15 +30,15 @@ def read_measurements(*paths: str | Path) -> tuple[Measurement, ...]:
     Parameters
     ----------
     paths
-        Files, patterns such as ``results/*.json``, or folders such as ``results``. ``NAME=PATH`` says which replica was
-        measured, for files that do not: a replica type's name, an accelerator (one of it), or an accelerator and a
-        degree, ``"A10G tp2=PATH"``. Of a folder, its files are named by the folders above them
-        (``results/aws/us-east-1/g6.xlarge/vllm.json``), or, right in the folder, by their own name (``L4.json``).
+        Files, patterns such as ``results/*.json``, or folders such as ``results``. ``NAME=PATH`` names the measured
+        replica for files that do not: the name of a replica type, an accelerator (one of it), or an accelerator and a
+        degree, ``"A10G tp2=PATH"``. Files within a folder are named by their subfolders
+        (``results/aws/us-east-1/g6.xlarge/vllm.json``), and files directly in it by their own name (``L4.json``).
 
     Raises
     ------
     InputError
-        No such file, a format that is not known, fields that are absent or no numbers: with file and field.
+        No such file, an unknown format, fields that are missing or not numbers; the error names file and field.
     """
     found: list[Measurement] = []
     for one in paths:
@@ -54,12 +54,12 @@ def read_measurements(*paths: str | Path) -> tuple[Measurement, ...]:
 
 
 def save_measurements(path: str | Path, measurements: tuple[Measurement, ...]) -> Path:
-    """Write load points in our own form."""
+    """Write load points in our own format."""
     return write_document(path, "measurements", _document(measurements))
 
 
 def dump_measurements(measurements: tuple[Measurement, ...]) -> str:
-    """The text of such a file."""
+    """The text of a file in our own format."""
     return dump_document("measurements", _document(measurements))
 
 
@@ -74,9 +74,10 @@ def _named(text: str) -> tuple[str, str]:
 
 
 def _in_folder(folder: str) -> list[str]:
-    """Results in a folder and those below it.
+    """Result files in a folder and its subfolders.
 
-    A tool that leaves many files beside its results (aiperf, genai-perf) is known by the name of these.
+    For a tool that writes many other files next to its results (aiperf, genai-perf), only files with the results' name
+    count.
     """
     root = path_of(folder)
     every = sorted(file for file in root.rglob("*") if file.is_file() and file.suffix.casefold() in _SUFFIXES)
@@ -90,7 +91,7 @@ def _in_folder(folder: str) -> list[str]:
 
 
 def _named_by_place(point: Measurement, folder: str, file: str) -> Measurement:
-    """A point that does not say what was measured, named by where its file is."""
+    """A point; if it does not state what was measured, it is named by the place of its file."""
     if point.replica_type or point.accelerator:
         return point
     place = Path(file).relative_to(path_of(folder))
@@ -108,7 +109,7 @@ def _files(pattern: str) -> list[str]:
 
 
 def _attributed(point: Measurement, name: str) -> Measurement:
-    """The point as one of the replica ``name``; anchoring tells whether that is a replica type or an accelerator."""
+    """The point for the replica ``name``; anchoring determines whether this is a replica type or an accelerator."""
     if point.replica_type or point.accelerator:
         said = point.replica_type or point.accelerator
         if said != name:
@@ -146,7 +147,7 @@ def _read(path: str) -> list[Measurement]:
 
 
 def _read_journal(lines: list[Json], path: str) -> list[Measurement]:
-    """The load points that a server kept up with, and the rates that were found."""
+    """The load points at which the server kept up, and the maximum rates found."""
     points = []
     for place, line in enumerate(lines, 2):
         point = line.get("point")
@@ -162,7 +163,7 @@ def _read_journal(lines: list[Json], path: str) -> list[Measurement]:
 
 
 def _read_table(path: str) -> list[Measurement]:
-    """Our own CSV: a column a field, empty cells unknown."""
+    """Our own CSV: one column per field, empty cells are unknown."""
     points = []
     rows = table_rows(read_text(path), path)
     _, columns = next(rows, (1, []))

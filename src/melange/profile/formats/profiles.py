@@ -1,4 +1,4 @@
-"""Profile files: our own, the Mélange release's and AIBrix's; and combining measured with estimated cells."""
+"""Profile files: our own, the Mélange release's and AIBrix's; and how to combine measured with estimated cells."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def read_profile(path: str | Path, *more: str | Path) -> Profile:
     Parameters
     ----------
     path
-        The file. An AIBrix file may hold several profiles, as a list or one a line.
+        The file. An AIBrix file may hold several profiles, as a list or one per line.
     more
-        More of our own, or of AIBrix's, with other replica types.
+        More files of our own, or of AIBrix's, with other replica types.
 
     Raises
     ------
     InputError
-        Another sort of file; rates that are negative or no numbers, tables of the wrong shape or transposed; files
-        that do not go together: with file and field.
+        A file of another kind; rates that are negative or not numbers; tables that are transposed or of the wrong
+        shape; files that do not match. The error names file and field.
     """
     paths = [path, *more]
     found = [(f"{one}", content) for one in paths for content in read_objects(one)]
@@ -56,7 +56,7 @@ def read_profile(path: str | Path, *more: str | Path) -> Profile:
 
 
 def read_melange_config(path: str | Path) -> tuple[Workload, Profile, dict[str, Any]]:
-    """Read a whole configuration of the Mélange release, with the release's own meaning.
+    """Read a whole configuration of the Mélange release, as the release interprets it.
 
     Returns
     -------
@@ -66,7 +66,8 @@ def read_melange_config(path: str | Path) -> tuple[Workload, Profile, dict[str, 
     Raises
     ------
     InputError
-        Absent keys, shares that do not add up to 1, rates that are negative or no numbers, tables of different shapes.
+        Missing keys, shares that do not add up to 1, rates that are negative or not numbers, tables of different
+        shapes.
     """
     objects = read_objects(path)
     if len(objects) != 1:
@@ -80,22 +81,22 @@ def write_melange_config(path: str | Path, workload: Workload, profile: Profile,
 
 
 def write_aibrix_profile(path: str | Path, profile: Profile, *, created_s: float = 0.0) -> Path:
-    """Write AIBrix profiles, one for each replica type; several go one a line.
+    """Write AIBrix profiles, one for each replica type; several are written one per line.
 
     Parameters
     ----------
     created_s
-        When the profile was made, since 1970 [s].
+        Time when the profile was made, since 1970 [s].
     """
     return _write(path, aibrix_from(profile, created_s))
 
 
 def combine(measured: Profile, estimated: Profile) -> Profile:
-    """Combine two profiles over the same buckets; measured (and anchored) cells win.
+    """Combine two profiles over the same buckets; measured (and anchored) cells take precedence.
 
-    A replica type of ``measured`` replaces the estimated ones of its name, and where none has it, of its accelerator,
-    degree, variant and (if it says one) engine; offers stay the estimate's, for they know more of the price. A
-    measured type that has no estimated counterpart is added as it is.
+    A replica type of ``measured`` replaces the estimated types of its name, or, if there is none, those with its
+    accelerator, degree, variant and (if it states one) engine. Offers are those of the estimate, which has more details
+    of the price. A measured type without an estimated counterpart is added unchanged.
     """
     if measured.buckets.is_ordinal != estimated.buckets.is_ordinal:
         raise InputError(
@@ -136,7 +137,7 @@ def combine(measured: Profile, estimated: Profile) -> Profile:
 def _engines(
     measured: Profile, estimated: Profile, matches: Sequence[Sequence[int]], extra: Sequence[int]
 ) -> tuple[Engine | None, ...]:
-    """Engines of all types of both: the measured profile's where it knows them."""
+    """Engines of all types of both profiles: the measured profile's engines if it has them."""
     engines = list(estimated.engines) or [None] * len(estimated.replica_types)
     known = measured.engines or (None,) * len(measured.replica_types)
     for engine, places in zip(known, matches, strict=True):

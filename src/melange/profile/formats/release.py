@@ -19,7 +19,7 @@ from melange.profile.profile import MEASURED, Profile, ReplicaType
 from melange.records import number
 from melange.workload.workload import Array, Buckets, Workload
 
-# How far the shares of a workload may be from adding up to 1: float rounding only.
+# How far the shares of a workload may be from adding up to 1: only by float rounding.
 _SUM_TOLERANCE = 1e-6
 _ZERO = "the file gives it a rate of 0"
 
@@ -42,7 +42,7 @@ def profile_from_release(content: Json, place: str) -> Profile:
     return measured_profile(types, Buckets.ordinal(*shapes[first]), np.stack(list(tables.values())), source=place)
 
 
-# What a file of another stage is for, by the kind it names.
+# Files of other stages: what each is for, by its kind.
 _USE_OF = {
     "plan": "melange plan service.yaml --incumbent plan.json plans near it, melange validate plan.json tests it",
     "profile": "melange plan service.yaml --profile profile.json",
@@ -51,7 +51,7 @@ _USE_OF = {
 
 
 def config_from_release(content: Json, place: str) -> tuple[Workload, Profile, dict[str, Any]]:
-    """Traffic, capacities and the settings that the release plans with."""
+    """Traffic, capacities and the settings with which the release plans."""
     if stage := str(content.get("melange", "")).partition("/")[0]:
         raise InputError(
             f"{place}: is a {stage} file; a service.yaml is needed, or a configuration of the release",
@@ -92,7 +92,7 @@ def config_from_release(content: Json, place: str) -> tuple[Workload, Profile, d
 def release_from(workload: Workload, profile: Profile, slice_factor: int) -> Json:
     """A configuration of the release.
 
-    The release knows no instances of several replicas: each is written as one GPU that carries what all of its carry.
+    The release has no instances of several replicas: each is written as one GPU with the total rate of its replicas.
     """
     if workload.buckets != profile.buckets:
         raise InputError("release configuration: workload and profile must have the same buckets")
@@ -108,7 +108,7 @@ def release_from(workload: Workload, profile: Profile, slice_factor: int) -> Jso
 
 
 def named_type(name: str, cost_per_h: float, place: str) -> ReplicaType:
-    """A replica type that a file knows by name and price alone."""
+    """A replica type for which a file has only name and price."""
     try:
         offer = Offer(
             provider="", region="", instance_type=name, accelerator=name, accelerators=1, cost_per_h=cost_per_h
@@ -119,7 +119,7 @@ def named_type(name: str, cost_per_h: float, place: str) -> ReplicaType:
 
 
 def measured_profile(types: tuple[ReplicaType, ...], buckets: Buckets, rate: Array, **details: Any) -> Profile:
-    """A profile all of whose cells a file says were measured."""
+    """A profile with all cells marked as measured, as the file states."""
     return Profile(
         replica_types=types,
         buckets=buckets,

@@ -14,27 +14,27 @@ from melange.files import Json, read_text
 from melange.parsing import is_json, parse_json
 from melange.workload.workload import Array
 
-# Statistics of a latency that are kept, by our names for them.
+# Statistics of a latency that are used, by our names for them.
 STATISTICS = ("mean", "p50", "p90", "p95", "p99")
 
 
 def read_objects(path: str | Path, *, infinity: bool = False) -> list[Json]:
-    """The JSON objects of a file: one, a list of them, or one a line (JSONL).
+    """The JSON objects of a file: a single one, a list of them, or one per line (JSONL).
 
     Parameters
     ----------
     infinity
-        Read ``Infinity`` and ``NaN``, which JSON does not have: load tests write one for a rate without bound, and the
-        other for a figure that they do not have. Where it is asked for, :func:`number` names it.
+        Read ``Infinity`` and ``NaN``, which are not JSON: load tests write the first for an unlimited rate, and the
+        second for a missing figure. If such a figure is needed, :func:`number` reports it.
 
     Raises
     ------
     InputError
-        Not JSON, anything but objects, or NaN and infinities, which JSON does not have.
+        The file is not JSON, holds anything but objects, or, unless ``infinity`` is set, holds NaN or infinities.
     """
     text = read_text(path)
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    # Several lines of which the first is a document of its own are one document a line.
+    # If the first of several lines is a complete document, each line is a document.
     if len(lines) > 1 and is_json(lines[0][1]):
         content = [parse_json(line, f"{path}:{number}", infinity=infinity) for number, line in lines]
     else:
@@ -57,7 +57,7 @@ def number(value: object, place: str) -> float:
 
 
 def rates(table: object, place: str) -> Array:
-    """A table of numbers that are not negative; rows of one length."""
+    """A table of numbers >= 0, with rows of equal length."""
     if not isinstance(table, list) or not table or not all(isinstance(row, list) and row for row in table):
         raise InputError(f"{place} must be a table: a list of rows, each a list of numbers")
     widths = sorted({len(row) for row in table})
@@ -83,21 +83,21 @@ def positive(content: Json, key: str, place: str) -> float:
 
 
 def optional(content: Json, key: str, place: str) -> float | None:
-    """A number under a key; None where there is none."""
+    """A number under a key; None if it is absent."""
     return None if content.get(key) is None else number(content[key], f"{place}: {key}")
 
 
 def count(content: Json, key: str, place: str) -> int | None:
-    """A whole number under a key; None where there is none."""
+    """An integer under a key; None if it is absent."""
     value = optional(content, key, place)
     return None if value is None else int(value)
 
 
 def mapping(value: Any) -> Json:
-    """An object as it is, and anything else as an empty one."""
+    """An object unchanged; any other value becomes an empty object."""
     return value if isinstance(value, dict) else {}
 
 
 def text(value: Any) -> str:
-    """Text as it is, and anything else as none."""
+    """Text unchanged; any other value becomes an empty text."""
     return value if isinstance(value, str) else ""

@@ -1,4 +1,4 @@
-"""Replicas behind a balancer: requests arrive, are sent somewhere, and end."""
+"""Replicas behind a balancer: requests arrive, are sent to a replica, and end."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from melange.replica.simulated.kernel import run
 from melange.replica.simulated.outcome import BINS, SERVED, Outcome
 from melange.workload.workload import Array
 
-# Requests between two looks at the keyboard and the clock.
+# Requests between two checks for interrupts and progress.
 _SLICE = 200_000
-# Moments at which queues are written down, for pictures of a run: more are finer, and larger. A judgment.
+# Times at which queue lengths are recorded for plots of a run: more are finer, and larger. Chosen by judgment.
 _SAMPLES = 256
-# What is longer than any request: a window that nothing leaves.
+# Longer than any request: a window that is never left.
 _NO_WINDOW = 2**31 - 1
-# Later than all that happens [s].
+# Later than all events [s].
 _FOREVER = 1e300
 
 Integers = npt.NDArray[np.integer]
@@ -32,19 +32,19 @@ Integers = npt.NDArray[np.integer]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """A replica that goes or comes.
+    """A replica that is lost, drained or added.
 
     Parameters
     ----------
     at_s
-        When [s].
+        Time of the event [s].
     replica
-        Which (0 to n - 1).
+        Index of the replica (0 to n - 1).
     is_up
-        True: it takes requests from then on (it was started earlier); False: it is lost with all it holds.
+        True: it takes requests from then on (it was started earlier); False: it is lost with all its requests.
     is_drained
-        With ``is_up`` False: it takes no more requests, and ends those that it holds. It goes with the first request
-        that arrives from ``at_s`` on.
+        With ``is_up`` False: it takes no more requests, and finishes those that it has. The drain starts with the first
+        request that arrives from ``at_s`` on.
     """
 
     at_s: float
@@ -70,14 +70,14 @@ def play(
     seed: int = 0,
     progress: Callable[[float], None] | None = None,
 ) -> Outcome:
-    """Play requests out on replicas, every one and every step.
+    """Simulate all requests on all replicas, step by step.
 
     Parameters
     ----------
     engines
-        One for each replica (n).
+        One engine for each replica (n).
     fleet
-        What the balancer knows, as arrays; it is changed. Replicas that are not up wait for their event.
+        The balancer's knowledge, as arrays; it is changed. Replicas that are not up wait for their event.
     policy
         Index into :data:`melange.replica.policy.POLICIES`.
     arrival_s
@@ -85,32 +85,33 @@ def play(
     input_tokens, output_tokens
         Sizes (N,), at least 1.
     cached_tokens
-        First tokens of each prompt that earlier prompts began with as well (N,), less than the prompt; of those a
-        replica's prefix cache holds its engine's ``prefix_kept``, and they need not be read; None: none.
+        First tokens of each prompt that earlier prompts also began with (N,), fewer than the prompt. A replica's prefix
+        cache holds the share ``prefix_kept`` of its engine, which needs no prefill; None: none.
     max_tokens
-        The longest completion that the client allows (N,), 0 where it does not say; None: nobody says.
+        The longest completion that the client allows (N,), 0 if it does not say; None: no client says.
     looked_up
-        Tokens by which the balancer looks up the bucket of each (N,), where its class decides as well; None: those of
-        its prompt.
+        Tokens by which the balancer looks up each request's bucket (N,), if its class matters too; None: those of its
+        prompt.
     levels
-        Rank of each one's priority (N,), 0 first, below :data:`~melange.replica.simulated.columns.LEVELS`; None: alike.
+        Rank of each request's priority (N,), 0 first, below :data:`~melange.replica.simulated.columns.LEVELS`; None:
+        all equal.
     keys
-        Of ``prefix-affinity``: a number in [0, 1) for each request, the same for those that share a prefix (N,). What
-        its prefix cache holds counts on the replica of the key alone. None: each has a key of its own.
+        For ``prefix-affinity``: a number in [0, 1) for each request, equal for requests that share a prefix (N,).
+        Cached tokens count only on the replica of the key. None: each request has its own key.
     events
-        Replicas that go and come. What a lost replica held is sent elsewhere once, its clock running on; one that is
-        drained ends what it holds, and does not come back.
+        Replicas that are lost, drained or added. Requests of a lost replica are sent to another one once, with their
+        clock running on; a drained replica finishes its requests, and does not come back.
     seed
-        Of the policies that choose at random.
+        Random seed of the policies that choose at random.
     progress
-        Told the share of requests that have arrived, 0-1.
+        Called with the share of requests that have arrived, 0-1.
 
     Raises
     ------
     InputError
-        Arrays of different lengths, arrivals that do not ascend, sizes below 1.
+        Arrays of different lengths, arrivals that are not ascending, sizes below 1.
     """
-    # Compiled code takes arrays that can be written to for a type of their own; those from a Ray object store cannot.
+    # For compiled code, writable arrays are a type of their own; arrays from a Ray object store are not writable.
     arrival_s = np.require(arrival_s, float, ["C_CONTIGUOUS", "WRITEABLE"])
     requests, moments = requests_of(arrival_s, input_tokens, output_tokens, cached_tokens, max_tokens)
     if len(engines) != len(fleet.type_of):
@@ -147,7 +148,7 @@ def play(
 
 
 def _slices(arrival_s: Array, drains: Sequence[Event]) -> list[tuple[int, int]]:
-    """Stretches of requests that are run at once: they end where a replica is drained."""
+    """Ranges of requests that are run at once: a range ends when a replica is drained."""
     ends = {len(arrival_s), *range(_SLICE, len(arrival_s), _SLICE)}
     ends |= set(np.searchsorted(arrival_s, [one.at_s for one in drains]).tolist())
     ordered = sorted(end for end in ends if 0 < end <= len(arrival_s))
@@ -184,7 +185,7 @@ def requests_of(
 
 
 def world_of(engines: Sequence[Engine], requests: at.Small, moments: Array) -> at.World:
-    """All replicas idle."""
+    """The initial state: all replicas idle."""
     n = len(engines)
     whole = np.zeros((n, at.WHOLE), np.int64)
     for r, engine in enumerate(engines):
@@ -223,7 +224,7 @@ def world_of(engines: Sequence[Engine], requests: at.Small, moments: Array) -> a
 
 
 def script_of(events: Sequence[Event], until_s: float, replicas: int) -> at.Script:
-    """Events in the order of time, and samples over the time in which requests arrive."""
+    """Events in order of time, and sample times over the time in which requests arrive."""
     ordered = sorted(events, key=lambda one: one.at_s)
     return at.Script(
         when=np.array([*(one.at_s for one in ordered), math.inf]),
@@ -237,7 +238,7 @@ def script_of(events: Sequence[Event], until_s: float, replicas: int) -> at.Scri
 
 
 def _outcome(world: at.World, script: at.Script, arrival_s: Array) -> Outcome:
-    """What was seen, as views of the tables."""
+    """The results, as views of the tables."""
     whole, real, requests, moments = world.whole, world.real, world.requests, world.moments
     ended = moments[:, at.FINISH]
     is_served = requests[:, at.STATUS] == SERVED

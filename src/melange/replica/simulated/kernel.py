@@ -1,11 +1,11 @@
-"""The compiled simulation that ships with the package, so that the first one need not wait for a compiler.
+"""The compiled simulation that ships with the package, so that the first run need not wait for a compiler.
 
-Numba takes ten seconds to make machine code of ``compiled_loop.run``, nearly all of them on the way to LLVM's optimized
-intermediate code. That code is kept in ``kernel.bin``, stripped and compressed. LLVM makes machine code of it in a
-quarter of a second, once a process and without Numba. What it computes is the same to the bit.
+Numba takes ten seconds to compile ``compiled_loop.run`` to machine code, nearly all of them to produce LLVM's optimized
+intermediate code. That code is stored in ``kernel.bin``, stripped and compressed. LLVM compiles it to machine code in a
+quarter of a second, once per process and without Numba. Its results are identical to the bit.
 
-A shipped kernel is used only where it is known to fit: the sources are those that it was made from, LLVM is not older
-than the one that made it, and the arrays have the types that it was made for. Everywhere else Numba compiles, as it
+A shipped kernel is used only if it is known to fit: the sources are those that it was made from, LLVM is not older
+than the version that made it, and the arrays have the types that it was made for. Otherwise Numba compiles, as it
 does after a change of the sources; ``make kernel`` writes the file (:mod:`melange.replica.simulated.make_kernel`).
 """
 
@@ -33,7 +33,7 @@ from melange.replica.step import StepCost
 
 _HERE = Path(__file__).parent
 FILE = _HERE / "kernel.bin"
-# All whose text decides what the kernel does: functions, constants, and how they are compiled.
+# All files whose text determines the kernel: functions, constants, and how they are compiled.
 SOURCES = (
     "../policy.py",
     "../policy_state.py",
@@ -47,7 +47,7 @@ SOURCES = (
     "gaps.py",
     "heaps.py",
 )
-# What those take from modules that are not compiled: the columns of the costs of steps, and constants.
+# Values that these files import from modules that are not compiled: the columns of step costs, and constants.
 GIVEN = {
     "StepCost": [field.name for field in fields(StepCost)],
     "SERVED": SERVED,
@@ -57,12 +57,12 @@ GIVEN = {
     "GROWTH": GROWTH,
     "BINS": BINS,
 }
-# What the kernel calls: of the C library, and through LLVM what may become a call of it.
+# Functions that the kernel calls: those of the C library, and those that LLVM may turn into a call of it.
 EXTERNALS = ("ceil", "expm1", "log", "memcpy", "memmove", "memset", "pow", "sqrt")
-# The kernel's own entry: one address of words of 8 bytes (see :func:`words_of`).
+# The kernel's entry point: it takes the address of 8-byte words (see :func:`words_of`).
 ENTRY = "run"
 _NUMBERS = {"int": int, "float": float}
-# Set to 1, Numba compiles here whatever is shipped.
+# If set to 1, Numba compiles here even if a kernel is shipped.
 _COMPILE = "MELANGE_COMPILE"
 
 
@@ -71,7 +71,7 @@ Kind = tuple[str, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kernel:
-    """What ``kernel.bin`` holds.
+    """The content of ``kernel.bin``.
 
     Parameters
     ----------
@@ -80,9 +80,9 @@ class Kernel:
     llvm
         Version of the LLVM that made it.
     arguments
-        The kinds of its arguments, as :func:`kinds` gives them.
+        The kinds of its arguments, as from :func:`kinds`.
     bitcode
-        LLVM's own, for any 64-bit little-endian processor.
+        LLVM's bitcode, for any 64-bit little-endian processor.
     """
 
     sources: str
@@ -91,13 +91,13 @@ class Kernel:
     bitcode: bytes
 
     def to_bytes(self) -> bytes:
-        """As it is stored: a line of JSON and the bitcode, compressed."""
+        """The stored form: a line of JSON and the bitcode, compressed."""
         head = {"sources": self.sources, "llvm": self.llvm, "arguments": self.arguments}
         return zlib.compress(json.dumps(head).encode() + b"\n" + self.bitcode, 9)
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Kernel:
-        """What :meth:`to_bytes` has stored."""
+        """From the result of :meth:`to_bytes`."""
         line, _, bitcode = zlib.decompress(content).partition(b"\n")
         head = json.loads(line)
         return cls(
@@ -109,14 +109,14 @@ class Kernel:
 
 
 def sources_digest() -> str:
-    """Digest of the sources as they are now, whichever ends of lines they were checked out with."""
+    """Digest of the current sources, independent of the line ends of the checkout."""
     texts = [(_HERE / name).read_bytes().replace(b"\r\n", b"\n") for name in SOURCES]
     texts.append(json.dumps(GIVEN).encode())
     return hashlib.sha256(b"\0".join(texts)).hexdigest()
 
 
 def run(*arguments: Any) -> None:
-    """``compiled_loop.run``: the shipped kernel where it fits these arguments, else as Numba compiles it."""
+    """``compiled_loop.run``: the shipped kernel if it fits these arguments, otherwise compiled by Numba."""
     loaded = shipped()
     words = words_of(loaded.arguments, arguments) if loaded is not None else None
     if loaded is not None and words is not None:
@@ -131,7 +131,7 @@ def run(*arguments: Any) -> None:
 
 @contextlib.contextmanager
 def compilation_told(tell: Callable[[str], None]) -> Iterator[None]:
-    """Say how many functions Numba has compiled, while it does; nothing where all had been compiled before."""
+    """Report the number of functions compiled while Numba compiles; nothing if all were compiled before."""
     if shipped() is not None:
         yield
         return
@@ -142,7 +142,7 @@ def compilation_told(tell: Callable[[str], None]) -> Iterator[None]:
 
 
 def kinds(arguments: Sequence[Any]) -> tuple[Kind, ...]:
-    """Type and axes of each array (``("<f8", 2)``) and each number (``("float", 0)``), those of tuples one by one."""
+    """Type and axes of each array (``("<f8", 2)``) and each number (``("float", 0)``); tuples are flattened."""
     return tuple(
         (one.dtype.str, one.ndim) if isinstance(one, np.ndarray) else (type(one).__name__, 0)
         for one in _flat(arguments)
@@ -160,7 +160,7 @@ def _flat(arguments: Sequence[Any]) -> Iterator[Any]:
 def words_of(expected: Sequence[tuple[Any, int]], arguments: Sequence[Any]) -> npt.NDArray[np.int64] | None:
     """Arguments in the order and form of Numba's own calls: an array is seven words or more, a number one.
 
-    None where they are not what the kernel takes: it is given addresses, and would write past what is not.
+    None if they are not what the kernel expects: it works on raw addresses, and would write out of bounds.
     """
     words: list[int] = []
     given = tuple(_flat(arguments))
@@ -190,32 +190,32 @@ class _Loaded:
 
 @cache
 def shipped() -> _Loaded | None:
-    """The shipped kernel; None where it is not to be used."""
+    """The shipped kernel; None if it must not be used."""
     if os.environ.get(_COMPILE) == "1" or sys.byteorder != "little" or sys.maxsize != 2**63 - 1:
         return None
     try:
         kernel = Kernel.from_bytes(FILE.read_bytes())
         return _load(kernel) if kernel.sources == sources_digest() else None
     except (ImportError, AttributeError, OSError, RuntimeError, KeyError, TypeError, ValueError, zlib.error):
-        return None  # Numba says what is wrong, if it is wrong for it too
+        return None  # Numba reports the error, if it fails too
 
 
 def _load(kernel: Kernel) -> _Loaded:
-    """Machine code of a kernel for this processor; ``RuntimeError`` where LLVM cannot make it."""
+    """Machine code of a kernel for this processor; raises ``RuntimeError`` if LLVM cannot compile it."""
     import llvmlite.binding as llvm
 
     if llvm.llvm_version_info < kernel.llvm:
         raise RuntimeError("LLVM reads what older ones wrote, and not what newer ones did")
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    # LLVM ends the process where it cannot find a function, so each is found for it.
+    # LLVM ends the process if it cannot find a function, so each function is resolved for it.
     library = ctypes.CDLL("ucrtbase" if os.name == "nt" else None)
     for name in EXTERNALS:
         llvm.add_symbol(name, ctypes.cast(getattr(library, name), ctypes.c_void_p).value)
     target = llvm.Target.from_default_triple()
-    machine = target.create_target_machine(  # of no processor in particular: as fast, and alike everywhere
+    machine = target.create_target_machine(  # for a generic processor: as fast, and identical everywhere
         opt=3,
-        reloc="static" if target.name.startswith("x86") else "default",  # as Numba has it
+        reloc="static" if target.name.startswith("x86") else "default",  # as in Numba
         codemodel="jitdefault",
         jit=True,
     )

@@ -3,8 +3,9 @@
     python -m melange.replica.simulated.make_kernel            # half a minute
     python -m melange.replica.simulated.make_kernel --check
 
-Numba compiles ``compiled_loop.run`` for no processor in particular: without vector instructions, which some lack, and
-without a memory manager or exceptions, which would need Numba at hand. What it calls is checked.
+Numba compiles ``compiled_loop.run`` for a generic processor: without vector instructions, which some processors lack,
+and without a memory manager or exceptions, which would require Numba at run time. The functions that it calls are
+checked.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from melange.replica.simulated.cluster import requests_of, script_of, world_of
 from melange.replica.simulated.kernel import ENTRY, EXTERNALS, FILE, Kernel, kinds, sources_digest
 from melange.replica.step import StepCost
 
-# What LLVM turns into instructions, as it does others (``llvm.pow.f64``) into calls of EXTERNALS.
+# Functions that LLVM turns into instructions; others (``llvm.pow.f64``) become calls of EXTERNALS.
 _INSTRUCTIONS = ("smax", "smin", "umax", "umin", "abs", "fabs", "lifetime", "assume")
 
 
 def made() -> Kernel:
-    """The kernel of the sources as they are."""
+    """The kernel from the current sources."""
     with tempfile.TemporaryDirectory() as folder:
         config.CACHE_DIR = folder
         config.CPU_NAME, config.CPU_FEATURES = "generic", ""
@@ -46,7 +47,7 @@ def made() -> Kernel:
 
 
 def _any_arguments() -> tuple[Any, ...]:
-    """What ``play`` hands over, of one request on one replica: their types are what the kernel is made for."""
+    """Arguments as ``play`` passes them, for one request on one replica: the kernel is compiled for their types."""
     cost = StepCost(**dict.fromkeys(StepCost.__dataclass_fields__, 1.0))
     one = np.ones(1, np.int64)
     world = world_of(
@@ -59,8 +60,8 @@ def _any_arguments() -> tuple[Any, ...]:
 
 
 def _stripped(assembly: str, function: str) -> tuple[bytes, tuple[int, ...]]:
-    """A function's bitcode with all that it calls inside and nothing else, and LLVM's version."""
-    unnamed = re.sub(r'!"_ZN[^"]*"', '!"scope"', assembly)  # names of arguments' scopes are longer than all the rest
+    """A function's bitcode with all functions that it calls and nothing else, and LLVM's version."""
+    unnamed = re.sub(r'!"_ZN[^"]*"', '!"scope"', assembly)  # scope names of arguments are longer than the rest together
     module = llvm.parse_assembly(unnamed + _entry(assembly, function))
     for one in [*module.functions, *module.global_variables]:
         if not one.is_declaration and one.name != ENTRY:
@@ -82,9 +83,9 @@ def _stripped(assembly: str, function: str) -> tuple[bytes, tuple[int, ...]]:
 
 
 def _entry(assembly: str, function: str) -> str:
-    """A function that reads another's arguments from words of 8 bytes in a row.
+    """A wrapper that reads a function's arguments from consecutive 8-byte words.
 
-    Numba's first two are where results and exceptions go, of which there are none.
+    Numba's first two arguments are the addresses of results and exceptions, which are not used.
     """
     (called,) = (one for one in llvm.parse_assembly(assembly).functions if one.name == function)
     types = [str(one.type) for one in called.arguments]
@@ -102,7 +103,7 @@ def _entry(assembly: str, function: str) -> str:
 
 
 def main() -> None:
-    """Write the file, or say that it is out of date."""
+    """Write the file, or report that it is out of date."""
     if "--check" in sys.argv[1:]:
         if not FILE.exists() or Kernel.from_bytes(FILE.read_bytes()).sources != sources_digest():
             sys.exit(f"{FILE.name} is out of date: run make kernel")

@@ -1,4 +1,4 @@
-"""What a simulation has seen: every request's moments, and every replica's work."""
+"""The results of a simulation: the times of every request, and the work of every replica."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LEAST_GAP_S, GROWTH, BINS = 1e-4, 1.01, 1400
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Outcome:
-    """What became of N requests on n replicas.
+    """The results of N requests on n replicas.
 
     Parameters
     ----------
@@ -30,38 +30,39 @@ class Outcome:
     input_tokens, output_tokens
         Sizes (N,).
     replica
-        Where a request ended (N,); -1 where no replica took it.
+        The replica on which a request ended (N,); -1 if no replica took it.
     status
         ``SERVED``; ``REFUSED``: longer than the replica's context limit or KV cache; ``FAILED``: lost with its replica
         twice, or no replica was up (N,).
     admitted_s, first_token_s, finish_s
-        When it first entered a running batch, when its first token came, and its last (N,) [s]; nan where none came.
+        Times at which it first entered a running batch, and of its first and its last token (N,) [s]; nan if there is
+        none.
     preemptions
-        How often its KV cache was taken away and made again (N,).
+        How often its KV cache was evicted and computed again (N,).
     retries
         How often it was sent to another replica because its own was lost (N,), 0 or 1.
     prefill_wait_s
-        By how much prompts of others lengthened its steps between its first token and its last (N,) [s].
+        Time that prompts of others added to its steps between its first and its last token (N,) [s].
     until_s
-        When the last request ended [s].
+        Time at which the last request ended [s].
     busy_s
         Time in which a replica ran steps (n,) [s].
     steps
-        Steps that it ran (n,).
+        Number of steps that it ran (n,).
     made_tokens, wasted_tokens
-        Tokens that it made, and those of them that were lost with it (n,).
+        Tokens that it generated, and those of them that were lost with it (n,).
     prompt_tokens, recomputed_tokens
-        Prompt tokens that it read, and those of them that it had read or made before a preemption (n,).
+        Prompt tokens that it processed, and those of them that it had computed before a preemption (n,).
     kv_share_s
-        Share of its KV cache that was held, summed over time (n,) [s].
+        Used share of its KV cache, integrated over time (n,) [s].
     peak_kv_share
-        The most that was held (n,), 0-1.
+        Largest used share of its KV cache (n,), 0-1.
     sample_s, waiting, running
-        Moments (S,) [s], and how many requests waited and ran on each replica then (S, n).
+        Sample times (S,) [s], and the numbers of waiting and running requests on each replica then (S, n).
     gaps
         Times between a request's tokens, counted in bins (n, BINS); see ``LEAST_GAP_S``.
     class_of
-        Place of each request's class among those of the SLO (N,); None: there are no classes.
+        Index of each request's class among those of the SLO (N,); None: there are no classes.
     """
 
     arrival_s: Array
@@ -92,12 +93,12 @@ class Outcome:
 
     @property
     def ttft_s(self) -> Array:
-        """Time to the first token, queueing included (N,) [s]; nan where none came."""
+        """Time to the first token, queueing included (N,) [s]; nan if there is none."""
         return self.first_token_s - self.arrival_s
 
     @property
     def latency_s(self) -> Array:
-        """Time from arrival to the last token (N,) [s]; nan where none came."""
+        """Time from arrival to the last token (N,) [s]; nan if there is none."""
         return self.finish_s - self.arrival_s
 
     @property
@@ -113,7 +114,7 @@ class Outcome:
 
 
 def metrics_s(ttft_s: Array, latency_s: Array, output_tokens: npt.ArrayLike) -> dict[str, Array]:
-    """Each metric of requests (N,) [s], by name, from their times to the first and to the last token.
+    """Each metric of requests (N,) [s], by name, from their times to first token and their latencies.
 
     >>> {name: float(value) for name, value in metrics_s(np.array(0.5), np.array(1.5), 11).items()}
     {'ttft': 0.5, 'tpot': 0.1, 'ntpot': 0.13636363636363635, 'latency': 1.5}
@@ -133,17 +134,17 @@ def statistic_of(values: Array, statistic: str) -> float:
 
 
 def excess_of(values: Mapping[str, Array], slo: Slo) -> tuple[str, float]:
-    """How requests stand to an SLO: the metric that is nearest to its limit or farthest beyond, and what binds over it.
+    """The metric that is closest to its limit or furthest above it, and the value that the limits bind over the limit.
 
-    Under ``requests`` that is the quantile, at the attainment, of each request's largest ratio of a metric to its
-    limit: at most 1 where, and only where, so large a share of them meets every limit.
+    Under ``requests``, the value is the quantile, at the attainment, of each request's largest ratio of a metric to its
+    limit: it is at most 1 if and only if the required share of requests meets every limit.
 
     Parameters
     ----------
     values
-        By metric, of each request (N,) [s]; infinite where there was no answer.
+        By metric, for each request (N,) [s]; infinite if there was no answer.
     slo
-        Limits and what they bind.
+        The limits and their statistic.
 
     Examples
     --------
@@ -164,10 +165,10 @@ def excess_of(values: Mapping[str, Array], slo: Slo) -> tuple[str, float]:
 
 
 def place_within(values: Array, share: float) -> int:
-    """Place of the smallest value that at least a share of all (N,), 0-1, do not exceed.
+    """Index of the smallest value that is not exceeded by at least this share of all (N,), 0-1.
 
     >>> place_within(np.array([0.4, 0.1, 0.3, 0.2]), 0.75)
     2
     """
-    rank = math.ceil(round(share * len(values), 6)) - 1  # 0.07 x 100 is a little more than 7
+    rank = math.ceil(round(share * len(values), 6)) - 1  # 0.07 x 100 is slightly more than 7
     return int(np.argpartition(values, rank)[rank])
