@@ -74,7 +74,7 @@ def path_in(folder: Path, name: str) -> Path:
 
 
 def confined_to() -> tuple[Path, ...]:
-    """The only folders whose files may be read, from ``MELANGE_WITHIN``, separated as in ``PATH``; empty: all may."""
+    """The only folders whose files may be read, from ``MELANGE_WITHIN``, separated as in ``PATH``; empty: no limit."""
     return tuple(Path(one).resolve() for one in os.environ.get("MELANGE_WITHIN", "").split(os.pathsep) if one)
 
 

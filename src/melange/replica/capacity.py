@@ -344,7 +344,7 @@ def _end_of_feasible(
 ) -> Array:
     """The largest batch up to ``slots`` that holds the limits, by bisection of its logarithm (R, I, O).
 
-    The end that holds them is returned, so that what the search leaves open errs on the safe side.
+    The end that meets the limits is returned, so that the remaining error of the search is on the safe side.
     """
     low, high = np.full_like(slots, np.log(IDLE_BATCH)), np.log(slots)
     is_within = largest_limit_share(replicas, sizes, limits, slots, slots) <= 1

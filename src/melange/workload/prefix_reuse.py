@@ -220,7 +220,7 @@ def _distances(blocks: Places, counts: Places, cache_of: Places) -> Array:
     _, names = np.unique(blocks, return_inverse=True)
     used = names[places] + np.repeat(cache_of[order], size) * (int(names.max(initial=0)) + 1)
     previous = _previous(used)
-    # Count j < i with a last use no later than that of i: all before that use, and one for each different block after
+    # Count j < i with a last use no later than that of i: all up to that use, and one for each different block after
     # it.
     between = _no_later_before(previous) - (previous + 1.0) - within
     distance = np.empty(len(blocks))

@@ -271,7 +271,7 @@ def extents(rows: Rows, grid: Buckets) -> tuple[tuple[int, int], tuple[int, int]
 def _total_rate(
     rows: Rows, stretch: Span, served: int, window_s: float | None, rate: str
 ) -> tuple[float, float | None]:
-    """The planned rate, and the beginning of the window whose rate is nearest to it [s]; None without windows."""
+    """The planned rate, and the beginning of the window whose rate is nearest to it [s]; None if it is no window's."""
     place = rows.log.place
     if not stretch.duration_s > 0:
         raise InputError(

@@ -1,7 +1,7 @@
 """Load-test results of other tools, converted to seconds and requests per second.
 
 ============================= ================================================== ====================================
-tool (versions read)          told by                                            units and meaning
+tool (versions read)          recognized by                                      units and meaning
 ============================= ================================================== ====================================
 vllm bench serve (0.6-0.32)   ``total_input_tokens``, ``duration``               ``*_ms``; TPOT is per request,
 SGLang bench_serving (0.4-5)  the same; ``*_e2e_latency_ms``                     without the first token

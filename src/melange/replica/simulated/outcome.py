@@ -134,9 +134,9 @@ def statistic_of(values: Array, statistic: str) -> float:
 
 
 def excess_of(values: Mapping[str, Array], slo: Slo) -> tuple[str, float]:
-    """The metric that is closest to its limit or furthest above it, and the value that the limits bind over the limit.
+    """The metric that is closest to its limit or furthest above it, and the ratio of its statistic to the limit.
 
-    Under ``requests``, the value is the quantile, at the attainment, of each request's largest ratio of a metric to its
+    Under ``requests``, the ratio is the quantile, at the attainment, of each request's largest ratio of a metric to its
     limit: it is at most 1 if and only if the required share of requests meets every limit.
 
     Parameters
