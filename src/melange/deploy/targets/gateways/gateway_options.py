@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from melange.deploy.target import option
 from melange.errors import InputError
 from melange.records import shown
+from melange.units import GIB
 
 # Below this limit, even the envelope of a conversation would not fit [bytes].
 _LEAST_BODY_BYTES = 1024
 # Values beyond these are mistakes: a body of 1 GiB, and a token longer than any word.
-_MOST_BODY_BYTES = 2**30
+_MOST_BODY_BYTES = GIB
 _BYTES_PER_TOKEN = (0.01, 10_000)
 
 
