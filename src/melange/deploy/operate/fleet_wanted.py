@@ -39,11 +39,14 @@ class Wanted:
         Why it is another, if it is.
     is_mix_checked
         Whether another mix was looked for.
+    is_voluntary
+        Whether the traffic could do without the change: something is given back, or the mix is another.
     """
 
     target: Mapping[str, int]
     lines: tuple[str, ...] = ()
     is_mix_checked: bool = False
+    is_voluntary: bool = False
 
 
 def wanted_after(
@@ -94,7 +97,8 @@ class _Question:
         used = len(state.changes_s)
         self.may_replace = used < self.settings.most_changes_per_h
         self.may_grow = used < self.settings.most_changes_per_h - 1
-        self.may_shrink = used < max(1, int(self.settings.most_changes_per_h * _VOLUNTARY))
+        own = len(state.voluntary_s)
+        self.may_shrink = self.may_grow and own < max(1, int(self.settings.most_changes_per_h * _VOLUNTARY))
         self.expected = _expected(brief, state) if state.windows else None
 
     # -- what has failed
@@ -188,7 +192,8 @@ class _Question:
         """What a fleet saves; None where it saves less than the switch costs, or would not have been enough lately."""
         after = found if verb == MIX and self.brief.rule is not None else self._with_spare(found)
         saved = self.planner.cost(self.target) - self.planner.cost(after)
-        if saved <= 1e-9 or self.planner.carried(found, lately) < len(lately):
+        least = self.settings.least_saving * self.planner.cost(self.target)
+        if saved <= max(least, 1e-9) or self.planner.carried(found, lately) < len(lately):
             return None
         hours = self._quiet_h(found, needs)
         price = self._price(_difference(after, self.target), _difference(self.target, after))
@@ -307,7 +312,8 @@ class _Question:
         if not may:
             limit = self.settings.most_changes_per_h
             return Wanted(target=self.target, lines=(f"postponed, the limit is {limit} changes per hour: {text}",))
-        return Wanted(target=after, lines=(text,), is_mix_checked=is_mix_checked)
+        is_voluntary = verb in (DOWN, MIX)
+        return Wanted(target=after, lines=(text,), is_mix_checked=is_mix_checked, is_voluntary=is_voluntary)
 
 
 def _expected(brief: Brief, state: ControllerState) -> Array:

@@ -28,6 +28,8 @@ class OperateSettings:
         How it looks ahead, and how full the fleet is to be; a schedule's rule goes before it.
     slack
         When the fleet changes it is made this much larger than it must be, as a share: the next change comes later.
+    least_saving
+        A smaller fleet or another mix must save more than this share of the cost: below it the fleet stays as it is.
     floor
         Instances that are kept whatever the traffic, by replica type name; the empty name: in all.
     spare
@@ -60,6 +62,7 @@ class OperateSettings:
     window_s: float = 120.0
     rule: RuleSettings = DEFAULT_RULE
     slack: float = 0.03
+    least_saving: float = 0.0
     floor: Mapping[str, int] = field(default_factory=dict)
     spare: int = 0
     most_changes_per_h: int = 12
@@ -84,6 +87,8 @@ class OperateSettings:
             raise InputError(f"operate.most_changes_per_h must be >= 2, got {self.most_changes_per_h}")
         if not 0 <= self.slack < 1:
             raise InputError(f"operate.slack must be in [0, 1), got {self.slack:g}")
+        if not 0 <= self.least_saving < 1:
+            raise InputError(f"operate.least_saving must be in [0, 1), got {self.least_saving:g}")
         if self.spare < 0 or any(count < 0 for count in self.floor.values()):
             raise InputError("operate: floor and spare must be >= 0")
         if self.lease_s < 2 * self.interval_s:
