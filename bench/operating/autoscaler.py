@@ -28,12 +28,15 @@ class Autoscaler:
         for one in planner.types:
             if one.offer.region != REGIONS[0]:
                 continue
-            # Load of one instance's planned capacity in each window; sizes that it cannot serve rule it out.
-            loads = np.array([planner.peak({one.name: 1}, rate) for rate in served[:1]])
-            if np.isfinite(loads).all():
-                loads = np.array([planner.peak({one.name: 1}, rate) for rate in served])
-            if np.isfinite(loads).all():
-                self.loads[one.name] = loads
+            # What a request per second of each size takes of an instance's planned capacity: one type has no shares, so
+            # that its load is their sum. Sizes that it cannot serve rule it out.
+            taken = np.zeros_like(rates[0])
+            for cell in np.argwhere(np.sum(served, axis=0) > 0):
+                unit = np.zeros_like(taken)
+                unit[tuple(cell)] = 1.0
+                taken[tuple(cell)] = planner.peak({one.name: 1}, unit)
+            if np.isfinite(taken).all():
+                self.loads[one.name] = np.tensordot(np.array(served), taken, 2)
 
     def cost_per_h(self, short: float) -> float:
         """What the best type costs at the target that leaves as many requests in excess [USD/h]."""

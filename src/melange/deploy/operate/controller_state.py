@@ -15,7 +15,7 @@ from melange.workload.workload import Array
 
 # Windows that are remembered: what a rule looks back on, and how long a smaller fleet would have been enough. More let
 # a controller trust a quiet spell for longer; the file grows with them.
-_MOST_WINDOWS = 72
+MOST_WINDOWS = 72
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +91,7 @@ class ControllerState:
         """The windows with one more; of the oldest as many are forgotten."""
         # Six digits are more than is known of any rate, and keep the file short.
         rounded = np.array([[float(f"{value:.6g}") for value in row] for row in request_rate])
-        return (*self.windows, Window(end_s=end_s, request_rate=rounded))[-_MOST_WINDOWS:]
+        return (*self.windows, Window(end_s=end_s, request_rate=rounded))[-MOST_WINDOWS:]
 
     def to_json(self) -> Json:
         """As a JSON object."""
