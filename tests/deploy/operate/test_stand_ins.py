@@ -141,3 +141,24 @@ def test_a_state_of_before_counts_all_changes_as_voluntary() -> None:
     assert ControllerState.from_json(content).voluntary_s == ()
     del content["voluntary_s"]
     assert ControllerState.from_json(content).voluntary_s == (1.0, 2.0)
+
+
+def test_part_of_the_traffic_is_served_where_no_fleet_carries_all() -> None:
+    """One instance is left of the only type that serves long requests: what serves short ones is ordered at once."""
+    offers = [replace(offer(name, usd), provider="cloud", region=name) for name, usd in (("all", 2.0), ("short", 9.0))]
+    load = Workload.at_upper_edges(Buckets.ordinal(2, 1), np.array([[8.0], [2.0]]))
+    speed = np.array([[[2.0], [2.0]], [[2.0], [0.0]]])
+    plan = solve(Question(workload=load, profile=profile(offers, speed)))
+    life = life_of(0)
+    life.plan = plan
+    life.brief = Brief(planner=FleetPlanner(plan), settings=life.brief.settings, first=dict(plan.instances_by_name))
+    for _ in range(10):
+        life.look(1.0)
+    assert set(life.state.target or {}) == {"all"}
+    left = life.fleet.instances[:1]
+    life.fleet.lose("all", life.now_s + 1e9)
+    life.fleet.instances = left
+    life.look(1.0)  # orders it again, and is refused
+    _, decision = life.look(1.0)
+    assert life.state.target == {"all": 1, "short": 4}
+    assert any("no available fleet carries all of the traffic" in line for line in decision.lines)

@@ -114,12 +114,15 @@ class _Question:
             return self._back_to_floor()
         kept = {name: min(count, self.most.get(name, count)) for name, count in self.target.items()}
         need = self._needed()
+        why = f"{', '.join(gone)} not available"
         found = self.planner.cheapest(need, at_least=kept, at_most=self.most)
         if found is None:
             found = self.planner.cheapest(need, at_least=self.held, at_most=self.most)
         if found is None:
+            found, why = self._partly(need, kept), f"{why}, and no available fleet carries all of the traffic"
+        if found is None:
             return Wanted(target=self.target)
-        return self._change(LOST, self._with_spare(found), f"{', '.join(gone)} not available", may=self.may_replace)
+        return self._change(LOST, self._with_spare(found), why, may=self.may_replace)
 
     def _back_to_floor(self) -> Wanted | None:
         floor = {name: count for name, count in self.held.items() if name not in self.most}
@@ -147,7 +150,9 @@ class _Question:
         if found is None:
             found = self.planner.cheapest(need, at_least=self.held, at_most=self.most)
         if found is None:
-            return Wanted(target=self.target, lines=("no available fleet carries the traffic",))
+            found = self._partly(need, without_spare)
+            if found is None or self.planner.cost(found) <= self.planner.cost(without_spare):
+                return Wanted(target=self.target, lines=("no available fleet carries the traffic",))
         return self._change(UP, self._with_spare(found), self._loaded(peak), may=self.may_grow)
 
     def cheaper(self) -> Wanted | None:
@@ -239,6 +244,18 @@ class _Question:
         if self.expected is None:
             return np.asarray(self.planner.question.workload.request_rate)
         return np.asarray(self.expected[-1])
+
+    def _partly(self, need: Array, at_least: Mapping[str, int]) -> dict[str, int] | None:
+        """The cheapest fleet for the sizes that a type serves that may be ordered; None where there are none.
+
+        The rest of the traffic waits for its types: part of the requests served is better than none.
+        """
+        free = [r for r, one in enumerate(self.planner.types) if one.name not in self.most]
+        is_served = (self.planner.question.profile.max_request_rate[free] > 0).any(axis=0)
+        part = np.where(is_served, need, 0.0)
+        if not part.any():
+            return None
+        return self.planner.cheapest(part, at_least=at_least, at_most=self._most_of(at_least))
 
     def _needs(self) -> list[Array]:
         """The same after each remembered window."""
