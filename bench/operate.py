@@ -15,8 +15,9 @@ the most numerous type are lost and the type has no stock for three hours; once 
 neither instances nor stock for two hours.
 
 Requests in excess are those beyond what the fleet that serves carries at its planned capacity, headroom kept, all sizes
-alike. They are split into those that would not be with the instances lost in the last minutes, those that go once all
-that is wanted serves, and the rest. Settings are chosen on the first week, and judged on the second.
+alike. They are split into those while the region is out, those that would not be with the instances lost in the last
+minutes, those that go once all that is wanted serves, and the rest. Settings are chosen on the first week, and judged
+on the second.
 
 Beside the controller, on the same week: the clairvoyant, who has the cheapest whole fleet in every window, pays
 no start and loses nothing; the same who pays each fleet from five minutes before it is needed; and a reactive
@@ -54,9 +55,10 @@ SERVICES = ("language/m-large", "language/m-mid", "language/m-small")
 # Where the table of a document begins and ends.
 BEGIN, END = "<!-- bench/operate.py -->", "<!-- end of bench/operate.py -->"
 HEAD = (
-    "| service, served by | seed | clairvoyant [USD/h] | controller [USD/h] | x | in excess | of which lost, starting, "
-    "not wanted | changes an hour: median, mean, most | order after a loss [looks]: median, most | carried again "
-    "[min]: median, most | autoscaler of one type, nothing lost: x |",
+    "| service, served by | seed | clairvoyant [USD/h] | controller [USD/h] | x | in excess "
+    "| of which region out, lost, starting, not wanted | changes an hour: median, mean, most "
+    "| order after a loss [looks]: median, most | carried again [min]: median, most "
+    "| autoscaler of one type, nothing lost: x |",
     "|---|---:|---:|---:|---:|---:|---|---|---|---|---:|",
 )
 

@@ -89,9 +89,10 @@ class Lived:
     log: list[Json]
 
 
-# Of what is in excess: the part that would not be with the instances lost in the last minutes; of the rest, the part
-# that goes once all that is wanted serves; and the rest, as more was not wanted or not available.
-CAUSES = LOST, STARTING, WANTED = ("lost", "starting", "not wanted")
+# Of what is in excess: all while a region is out, and until what is ordered then serves; else the part that would not be
+# with the instances lost in the last minutes; of the rest, the part that goes once all that is wanted serves; and the
+# rest, as more was not wanted or not available.
+CAUSES = REGION, LOST, STARTING, WANTED = ("region out", "lost", "starting", "not wanted")
 
 
 class Week:
@@ -116,6 +117,8 @@ class Week:
         self.per_window = int(window_s / LOOK_S)
         self.looks = int(len(rates) * window_s / LOOK_S)
         self.lost: list[tuple[int, str]] = []
+        self.region_until = -1
+        self.replaced = int(self.settings.start_up_s / LOOK_S) + _LOOKS_TO_REPLACE
 
     def live(self) -> Lived:
         """Look every minute, and count what is paid and what is in excess."""
@@ -177,7 +180,7 @@ class Week:
 
     def _remember(self, look: int, before: tuple[object, ...]) -> None:
         """Which serving or starting instances went in the last minutes."""
-        latest = look - int(self.settings.start_up_s / LOOK_S) - _LOOKS_TO_REPLACE
+        latest = look - self.replaced
         gone = Counter(one.replica_type for one in before) - Counter(one.replica_type for one in self.fleet.instances)
         self.lost = [one for one in self.lost if one[0] >= latest] + [(look, name) for name in gone.elements()]
 
@@ -199,11 +202,13 @@ class Week:
         whole = self._short(window, ready)
         if not whole:
             return dict.fromkeys(CAUSES, 0.0)
+        if look <= self.region_until:
+            return dict.fromkeys(CAUSES, 0.0) | {REGION: whole}
         restored = Counter(ready) + Counter(name for _, name in self.lost)
         unlost = min(whole, self._short(window, restored))
         complete = {name: max(restored.get(name, 0), target.get(name, 0)) for name in {*restored, *target}}
         wanted = min(unlost, self._short(window, complete))
-        return {LOST: whole - unlost, STARTING: unlost - wanted, WANTED: wanted}
+        return {REGION: 0.0, LOST: whole - unlost, STARTING: unlost - wanted, WANTED: wanted}
 
     def _short(self, window: int, fleet: Mapping[str, int]) -> float:
         """The share of a window's requests beyond what a fleet carries, and of sizes that it does not serve."""
@@ -233,6 +238,7 @@ class Week:
         lost = {name for name, one in types.items() if one.offer.region == worst}
         running = {one.replica_type for one in self.fleet.instances}
         self.fleet.lose(lost, now_s + REGION_OUT_S)
+        self.region_until = round((now_s + REGION_OUT_S - 1e9) / LOOK_S) + self.replaced
         return lost & running
 
 
