@@ -89,9 +89,9 @@ class Lived:
     log: list[Json]
 
 
-# Of what is in excess: all while a region is out, and until what is ordered then serves; else the part that would not be
-# with the instances lost in the last minutes; of the rest, the part that goes once all that is wanted serves; and the
-# rest, as more was not wanted or not available.
+# Of what is in excess: all while a region is out, and until what is ordered then serves; else the part that would not
+# be with the instances lost in the last minutes; of the rest, the part that goes once all that is wanted serves; and
+# the rest, as more was not wanted or not available.
 CAUSES = REGION, LOST, STARTING, WANTED = ("region out", "lost", "starting", "not wanted")
 
 
