@@ -162,3 +162,13 @@ def test_part_of_the_traffic_is_served_where_no_fleet_carries_all() -> None:
     _, decision = life.look(1.0)
     assert life.state.target == {"all": 1, "short": 4}
     assert any("no available fleet carries all of the traffic" in line for line in decision.lines)
+
+
+def test_a_replacement_has_slack() -> None:
+    """What is planned for a type that is out leaves room for more traffic, as every other change does."""
+    life = one_size({"cheap": 8}, slack=0.5)
+    life.look(1.0)
+    life.fleet.lose("cheap", life.now_s + 1e9)
+    life.look(1.0)
+    life.look(1.0)
+    assert life.state.target == {"costly": 12}

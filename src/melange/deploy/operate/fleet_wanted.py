@@ -115,7 +115,7 @@ class _Question:
         kept = {name: min(count, self.most.get(name, count)) for name, count in self.target.items()}
         need = self._needed()
         why = f"{', '.join(gone)} not available"
-        found = self.planner.cheapest(need, at_least=kept, at_most=self.most)
+        found = self.planner.cheapest(need * (1 + self.settings.slack), at_least=kept, at_most=self.most)
         if found is None:
             found = self.planner.cheapest(need, at_least=self.held, at_most=self.most)
         if found is None:
@@ -170,12 +170,23 @@ class _Question:
         if len(lately) < self.settings.rule.stable_windows:
             return None
         need = max(lately, key=lambda one: float((one * self.planner.work).sum())) * (1 + self.settings.slack)
+        if not self._may_save(need, needs):
+            return checked
         found = [(DOWN, self._smaller(need)), (MIX, self._mixed(need))]
         savings = [self._saving(verb, fleet, needs, lately) for verb, fleet in found if fleet is not None]
         best = max((one for one in savings if one is not None), key=lambda one: one.usd, default=None)
         if best is None:
             return checked
         return self._change(best.verb, best.fleet, best.why, may=self.may_shrink, is_mix_checked=True)
+
+    def _may_save(self, need: Array, needs: list[Array]) -> bool:
+        """Whether any fleet could save enough: no fleet costs less than what its traffic does where it is cheapest."""
+        if self.brief.rule is not None:
+            return True
+        cost = self.planner.cost(self.target)
+        least = float((need * self.planner.work).sum())
+        lasting = max(least, *(float((one * self.planner.work).sum()) for one in needs))
+        return cost - least > self._least_saving(0) or cost - lasting > self._least_saving(len(needs))
 
     def _fewer_by_rule(self) -> Wanted | None:
         fleet = self._by_rule()
