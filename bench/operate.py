@@ -1,9 +1,12 @@
 """A week operated by the controller: ServeGen's services, with failed starts, lost instances and a region that is out.
 
-    python bench/operate.py ../shared/data/traces                # all three, an hour of CPU
-    python bench/operate.py ../shared/data/traces --only m-small --seed 2 --every 6
+    python bench/operate.py ../shared/data/traces                # three services, five seeds each: hours of CPU
+    python bench/operate.py ../shared/data/traces --only m-small --seeds 2 --days 2 --log out.jsonl
     python bench/operate.py ../shared/data/traces --only m-mid --without region     # what an injected failure costs
+    python bench/operate.py ../shared/data/traces --told         # what failures cost one who knows the traffic
     python bench/operate.py ../shared/data/traces --schedule 0.01    # by the rule that the back-test chose on week one
+    python bench/operate.py ../shared/data/traces --week 1 --set slack=0.1 --set rule.target=0.9    # to choose settings
+    python bench/operate.py ../shared/data/traces --write docs/operate.md    # the table of the document
 
 The second week of a service is lived through on paper, a look a minute: the controller sees the traffic of its last two
 minutes and the fleet, and what it orders starts five minutes later. Injected: of ten orders one is refused and the type
@@ -12,96 +15,156 @@ the most numerous type are lost and the type has no stock for three hours; once 
 neither instances nor stock for two hours.
 
 Requests in excess are those beyond what the fleet that serves carries at its planned capacity, headroom kept, all sizes
-alike. Beside the controller, on the same week: the clairvoyant, who has the cheapest whole fleet in every window, pays
-no start and loses nothing; and a reactive autoscaler of the best single type on request rate (HPA: the last five
-minutes, down after five), which loses nothing either, at the target that leaves as many requests in excess, chosen with
-hindsight.
+alike. They are split into those while the region is out, those that would not be with the instances lost in the last
+minutes, those that go once all that is wanted serves, and the rest. Settings are chosen on the first week, and judged
+on the second.
+
+Beside the controller, on the same week: the clairvoyant, who has the cheapest whole fleet in every window, pays
+no start and loses nothing; the same who pays each fleet from five minutes before it is needed; and a reactive
+autoscaler of the best single type on request rate (HPA: the last five minutes, down after five), which loses nothing
+either, at the target that leaves as many requests in excess, chosen with hindsight.
 """
 
 from __future__ import annotations
 
 import argparse
-import random
+import json
 import statistics
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-import melange
 import week
-from melange.deploy.operate.controller_state import ControllerState
-from melange.deploy.operate.decide import decide
-from melange.deploy.operate.drivers.pretend_fleet import PretendFleet
 from melange.deploy.operate.fleet_planner import FleetPlanner
-from melange.deploy.operate.observation import Observation
 from melange.deploy.operate.operate_settings import OperateSettings
-from melange.deploy.operate.operation import Operation
 from melange.plan.options import Options
 from melange.plan.plan import Plan
-from melange.plan.question import Question
 from melange.plan.schedule.contracts import ScheduleOptions
 from melange.plan.schedule.plan_over_time import plan_over_time
 from melange.plan.schedule.schedule import Schedule
-from melange.profile.profile import ReplicaType
 from melange.units import S_PER_H
 from melange.workload.workload import Array
+from operating.autoscaler import Autoscaler
+from operating.first_plan import first_plan
+from operating.lived import CAUSES, INJECTED, LOOK_S, SETTINGS, Chosen, Lived, Week
 
-INJECTED = ("refusals", "losses", "types", "region")
 SERVICES = ("language/m-large", "language/m-mid", "language/m-small")
-REGIONS = ("us-east-1", "us-west-2")
-LOOK_S, DRAIN_S = 60.0, 60.0
-REFUSED, OUT_OF_STOCK_S = 0.1, 1800.0
-LOST_EVERY_S, TYPES_LOST, TYPE_OUT_S, REGION_OUT_S = 48 * S_PER_H, 3, 3 * S_PER_H, 2 * S_PER_H
+# Where the table of a document begins and ends.
+BEGIN, END = "<!-- bench/operate.py -->", "<!-- end of bench/operate.py -->"
+HEAD = (
+    "| service, served by | seed | clairvoyant [USD/h] | controller [USD/h] | x | in excess "
+    "| of which region out, lost, starting, not wanted | changes an hour: median, mean, most "
+    "| order after a loss [looks]: median, most | carried again [min]: median, most "
+    "| autoscaler of one type, nothing lost: x |",
+    "|---|---:|---:|---:|---:|---:|---|---|---|---|---:|",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lived:
-    """What a week came to."""
+class Service:
+    """One service's week, and what does not depend on what fails."""
 
-    cost_per_h: float
-    short: float
-    changes_per_h: list[int]
-    recovered_s: list[float]
+    name: str
+    planner: FleetPlanner
+    plan: Plan
+    schedule: Schedule | None
+    rates: Array
+    window_s: float
+    clairvoyant: float
+    with_starts: float
+    autoscaler: Autoscaler | None
 
 
 def main() -> None:
-    """Print a line a service."""
+    """Print a line a service and seed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of servegen_rates_600s.csv.gz and servegen_hist_6h.csv.gz")
     parser.add_argument("--only", default="", help="services whose name holds this")
-    parser.add_argument("--seed", type=int, default=1, help="of what fails")
-    parser.add_argument("--target", type=float, default=0.0, help="target load of the rule; 0: the default")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[11, 12, 13, 14, 15], help="of what fails")
+    parser.add_argument("--week", type=int, choices=(1, 2), default=2, help="that is lived through")
+    parser.add_argument("--days", type=float, default=7, help="of the week; of fewer the region is not lost")
     parser.add_argument("--every", type=int, default=1, help="the clairvoyant plans each Nth window")
     parser.add_argument("--without", choices=INJECTED, action="append", default=[], help="a failure that is left out")
+    parser.add_argument("--told", action="store_true", help="the controller knows the traffic until its orders are up")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="of the controller's settings")
     parser.add_argument(
         "--schedule", type=float, default=0.0, help="follow a schedule made for this share of requests short"
     )
-    parser.add_argument("--days", type=int, default=7, help="of the week; of fewer the region is not lost")
-    parser.add_argument(
-        "--start-up", type=float, default=0.0, help="seconds from an order to an instance's first request"
-    )
+    parser.add_argument("--without-autoscaler", action="store_true", help="leave out the autoscaler of one type")
+    parser.add_argument("--log", type=Path, help="a file that gets what was seen and decided, a JSON object a line")
+    parser.add_argument("--write", type=Path, help="a document whose table gets the rows of these services")
     arguments = parser.parse_args()
-    print("service               clairvoyant  controller      x  in excess  changes/h median, mean, most  recovery [s]"
-          "  autoscaler      x")  # fmt: skip
+    print(*HEAD, sep="\n")
     for name in SERVICES:
         if arguments.only in name:
-            study(name, arguments)
+            rows = study(name, arguments)
+            if arguments.write:
+                write(arguments.write, name, rows)
 
 
-def study(name: str, arguments: argparse.Namespace) -> None:
-    """One service."""
+def study(name: str, arguments: argparse.Namespace) -> list[str]:
+    """One service: a row a seed, and one of all."""
+    service = prepared(name, arguments)
+    settings = SETTINGS
+    for text in arguments.set:
+        settings = with_setting(settings, *text.split("=", 1))
+    rows, lives, autoscaled = [], [], []
+    for seed in arguments.seeds:
+        began = time.process_time()
+        chosen = Chosen(
+            seed=seed,
+            days=arguments.days,
+            without=tuple(arguments.without),
+            settings=settings,
+            is_told=arguments.told,
+        )
+        lived = Week(service.planner, service.plan, service.schedule, service.rates, service.window_s, chosen).live()
+        lives.append(lived)
+        if service.autoscaler is not None:
+            autoscaled.append(service.autoscaler.cost_per_h(lived.short) / service.clairvoyant)
+        rows.append(row(service, str(seed), [lived], autoscaled[-1:]))
+        print(f"{rows[-1]}  {time.process_time() - began:.0f} s of CPU", flush=True)
+        if arguments.log:
+            with arguments.log.open("a") as stream:
+                stream.writelines(json.dumps({"service": name, "seed": seed, **one}) + "\n" for one in lived.log)
+    if len(lives) > 1:
+        rows.append(row(service, "all", lives, autoscaled))
+        print(rows[-1], flush=True)
+    print(f"The clairvoyant who pays starts: {service.with_starts:,.4g} USD/h", flush=True)
+    return rows
+
+
+def with_setting(settings: OperateSettings, name: str, value: str) -> OperateSettings:
+    """The settings with one changed: ``slack``, ``settle_s``, ``rule.target``."""
+    outer, _, inner = name.partition(".")
+    if inner:
+        return replace(settings, rule=replace(settings.rule, **{inner: _typed(getattr(settings.rule, inner), value)}))
+    return replace(settings, **{outer: _typed(getattr(settings, outer), value)})
+
+
+def _typed(before: object, value: str) -> object:
+    return type(before)(value)
+
+
+def prepared(name: str, arguments: argparse.Namespace) -> Service:
+    """A service with its first plan and what it is compared with."""
     demand = week.read(arguments.data, name)
-    half = len(demand) // 2
     rates = demand.rates().reshape(len(demand), *demand.buckets.shape)
     rates = rates[~np.isnan(rates).any(axis=(1, 2))]
-    half = len(rates) // 2
+    # Of the first week its last six days, planned from the last hour before them.
+    half = len(rates) // 2 if arguments.week == 2 else len(rates) // 14
     plan = first_plan(name, demand, rates[half - 6 : half].mean(axis=0))
     planner = FleetPlanner(plan)
-    week_rates = rates[half : half + int(arguments.days * 24 * S_PER_H / demand.window_s)]
-    known = [planner.cost(planner.cheapest(planner.seen(one)) or {}) for one in week_rates[:: arguments.every]]
-    clairvoyant = statistics.fmean(known)
+    windows = int(arguments.days * 24 * S_PER_H / demand.window_s)
+    lived_rates = rates[half : min(half + windows, len(rates) if arguments.week == 2 else len(rates) // 2)]
+    known = [planner.cost(planner.cheapest(planner.seen(one)) or {}) for one in lived_rates[:: arguments.every]]
+    start = min(1.0, OperateSettings().start_up_s / demand.window_s)
+    started = [
+        (1 - start) * now + start * max(now, later) for now, later in zip(known, [*known[1:], known[-1]], strict=True)
+    ]
     schedule = None
     if arguments.schedule:
         wanted = ScheduleOptions(short_fraction=arguments.schedule)
@@ -109,233 +172,49 @@ def study(name: str, arguments: argparse.Namespace) -> None:
         schedule = plan_over_time(past, plan.question.profile, Options(drop_unservable=True), wanted)
         assert schedule.rule is not None
         print(f"{name}: {schedule.rule.replica_type}: {schedule.rule.settings.words}")
-    lived = Week(planner, plan, schedule, week_rates, demand.window_s, arguments).live()
-    single, cost = reactive(planner, week_rates, demand.window_s, lived.short)
-    median, mean = statistics.median(lived.changes_per_h), statistics.fmean(lived.changes_per_h)
-    print(
-        f"{name:20s}  {clairvoyant:11.2f}  {lived.cost_per_h:10.2f}  {lived.cost_per_h / clairvoyant:5.3f}"
-        f"  {lived.short:9.2%}  {median:16.1f}, {mean:4.2f}, {max(lived.changes_per_h):4d}"
-        f"  {max(lived.recovered_s, default=0.0):12.0f}  {cost:10.2f}  {cost / clairvoyant:5.3f}  {single}",
-        flush=True,
+    return Service(
+        name=name,
+        planner=planner,
+        plan=plan,
+        schedule=schedule,
+        rates=lived_rates,
+        window_s=demand.window_s,
+        clairvoyant=statistics.fmean(known),
+        with_starts=statistics.fmean(started),
+        autoscaler=None if arguments.without_autoscaler else Autoscaler(planner, lived_rates, demand.window_s),
     )
 
 
-def first_plan(name: str, demand: object, rate: Array) -> Plan:
-    """The plan of the last hour of the first week, on the types that any of some windows would use, in two regions."""
-    model, slo = week.SERVICES[name]
-    offers = melange.load_catalog().select(providers=["aws"], markets=["on-demand"], regions=list(REGIONS)).offers
-    workload = demand.workload()
-    rates = demand.rates().reshape(-1, *demand.buckets.shape)
-    found = melange.estimate(melange.find_model(model), offers, slo, workload)
-    options = Options(drop_unservable=True)
-    used: dict[str, None] = {}
-    # The best types, and, without their accelerators, those that would stand in for them.
-    for excluded in range(3):
-        best: dict[str, None] = {}
-        for one in rates[:: len(rates) // 8]:
-            if not np.isfinite(one).all():
-                continue
-            question = Question(workload=replace(workload, request_rate=one), profile=found, options=options)
-            plan = melange.solve(question)
-            best |= {n: None for n, count in plan.instances_by_name.items() if count}
-        used |= best
-        accelerators = {one.offer.accelerator for one in found.replica_types if one.name in best}
-        if excluded < 2:
-            options = replace(options, exclude=tuple({*options.exclude, *accelerators}))
-    shapes = {
-        (one.offer.instance_type, one.tensor_parallel, one.variant) for one in found.replica_types if one.name in used
-    }
-    kept = [
-        r
-        for r, one in enumerate(found.replica_types)
-        if (one.offer.instance_type, one.tensor_parallel, one.variant) in shapes
-    ]
-    profile = replace(
-        found,
-        replica_types=tuple(found.replica_types[r] for r in kept),
-        engines=tuple(found.engines[r] for r in kept) if found.engines else (),
-        **{key: getattr(found, key)[kept] for key in ("max_request_rate", "low", "high", "provenance", "reason")},
-    )
-    return melange.solve(
-        Question(workload=replace(workload, request_rate=rate), profile=profile, options=Options(drop_unservable=True))
+def row(service: Service, seed: str, lives: Sequence[Lived], autoscaled: Sequence[float]) -> str:
+    """A line of the table: of one seed, or of all (means, and medians and most over all hours and losses)."""
+    cost, short = statistics.fmean(one.cost_per_h for one in lives), statistics.fmean(one.short for one in lives)
+    causes = ", ".join(f"{statistics.fmean(one.short_by_cause[cause] for one in lives):.2%}" for cause in CAUSES)
+    changes = [count for one in lives for count in one.changes_per_h]
+    ordered = [each / LOOK_S for one in lives for each in one.ordered_s]
+    carried = [each / 60 for one in lives for each in one.carried_s]
+    scaled = f"{statistics.fmean(autoscaled):.2f}" if autoscaled else ""
+    model = week.SERVICES[service.name][0].partition("/")[2].removesuffix("-Instruct")
+    return (
+        f"| {service.name.partition('/')[2]}, {model} | {seed} | {service.clairvoyant:,.4g} | {cost:,.4g} "
+        f"| {cost / service.clairvoyant:.2f} | {short:.2%} | {causes} "
+        f"| {statistics.median(changes):g}, {statistics.fmean(changes):.1f}, {max(changes)} "
+        f"| {_median_and_most(ordered)} | {_median_and_most(carried)} | {scaled} |"
     )
 
 
-def _shape(one: ReplicaType) -> tuple[str, int, str]:
-    """What is the same in every region."""
-    return one.offer.instance_type, one.tensor_parallel, one.variant
+def _median_and_most(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):.0f}, {max(values):.0f}" if values else ""
 
 
-class UnreliableFleet(PretendFleet):
-    """A fleet on paper: orders are refused, instances are lost, types and a region run out of stock."""
-
-    def __init__(self, start_up_s: float, seed: int, without: Sequence[str]) -> None:
-        super().__init__(start_up_s, DRAIN_S)
-        self.random, self.without = random.Random(seed), without
-        self.gone: dict[str, float] = {}
-
-    def refuses(self, name: str, now_s: float) -> str:
-        """Out of stock, by chance or since it was lost."""
-        if now_s < self.gone.get(name, 0.0):
-            return "out of stock"
-        if "refusals" not in self.without and self.random.random() < REFUSED:
-            self.gone[name] = now_s + OUT_OF_STOCK_S
-            return "out of stock"
-        return ""
-
-    def age(self, length_s: float) -> None:
-        """Lose some instances."""
-        if "losses" in self.without:
-            return
-        self.instances = tuple(one for one in self.instances if self.random.random() > length_s / LOST_EVERY_S)
-
-    def lose(self, names: set[str], until_s: float) -> None:
-        """Lose all instances of types, which have no stock for some time."""
-        self.gone |= dict.fromkeys(names, until_s)
-        self.instances = tuple(one for one in self.instances if one.replica_type not in names)
-
-
-class Week:
-    """A week under the controller."""
-
-    def __init__(
-        self,
-        planner: FleetPlanner,
-        plan: Plan,
-        schedule: Schedule | None,
-        rates: Array,
-        window_s: float,
-        arguments: argparse.Namespace,
-    ) -> None:
-        self.planner, self.rates, self.window_s = planner, rates, window_s
-        settings = OperateSettings(interval_s=LOOK_S, drain_s=DRAIN_S)
-        if arguments.target:
-            settings = replace(settings, rule=replace(settings.rule, target=arguments.target))
-        if arguments.start_up:
-            settings = replace(settings, start_up_s=arguments.start_up)
-        operation = Operation(plan=plan, schedule=schedule)
-        self.settings = operation.settings(settings)
-        self.brief = replace(operation.brief(self.settings), planner=planner)
-        self.fleet = UnreliableFleet(self.settings.start_up_s, arguments.seed, arguments.without)
-        self.without, self.days = arguments.without, arguments.days
-        self.random = random.Random(arguments.seed + 1)
-        self.peaks: dict[tuple[int, tuple[tuple[str, int], ...]], float] = {}
-
-    def live(self) -> Lived:
-        """Look every minute, and count what is paid and what is in excess."""
-        looks = int(len(self.rates) * self.window_s / LOOK_S)
-        per_window = int(self.window_s / LOOK_S)
-        lost = round(TYPES_LOST * self.days / 7)
-        hits = [(self.random.randrange(looks), "types", self._lose_type) for _ in range(lost)]
-        if self.days >= 7:
-            hits.append((self.random.randrange(looks), "region", self._lose_region))
-        hit = {look: lose for look, kind, lose in hits if kind not in self.without}
-        state, paid, short, total = ControllerState(), 0.0, 0.0, 0.0
-        changes = [0] * (looks // 60 + 1)
-        waiting: list[tuple[float, set[str]]] = []
-        recovered: list[float] = []
-        warm = 10  # the fleet comes up before the week begins
-        for look in range(-warm, looks):
-            now_s = 1e9 + look * LOOK_S
-            window = max(look, 0) // per_window
-            if look >= 0:
-                self.fleet.age(LOOK_S)
-            if look in hit and (lost := hit[look](now_s)):
-                waiting.append((now_s, lost))
-            rate = self.rates[max(0, look - 1) // per_window]
-            lately = int(self.settings.window_s / LOOK_S)
-            parts = [self.rates[max(0, k) // per_window] for k in range(look - lately, look)]
-            rate = np.mean(parts, axis=0)
-            seen = Observation(at_s=now_s, fleet=self.fleet.look(now_s), request_rate=rate)
-            decision = decide(self.brief, state, seen)
-            state = decision.state
-            self.fleet.take(decision.steps, now_s)
-            if look < 0:
-                continue
-            changes[look // 60] += decision.is_changed
-            for since_s, lost in tuple(waiting):
-                if not lost & {name for name, count in (state.target or {}).items() if count}:
-                    waiting.remove((since_s, lost))
-                    recovered.append(now_s - since_s)
-            ready = {name: one.ready for name, one in seen.fleet.items() if one.ready}
-            requests = float(self.rates[window].sum())
-            total += requests
-            short += requests * max(0.0, 1.0 - 1.0 / max(self._peak(window, ready), 1.0))
-            paid += sum(self.planner.cost_per_h[one.replica_type] for one in self.fleet.instances) * LOOK_S / S_PER_H
-        return Lived(
-            cost_per_h=paid / (looks * LOOK_S / S_PER_H),
-            short=short / total,
-            changes_per_h=changes[: looks // 60],
-            recovered_s=recovered + [float("inf")] * len(waiting),
-        )
-
-    def _peak(self, window: int, ready: dict[str, int]) -> float:
-        key = (window, tuple(sorted(ready.items())))
-        if key not in self.peaks:
-            self.peaks[key] = self.planner.peak(ready, self.planner.seen(self.rates[window]))
-        return self.peaks[key]
-
-    def _lose_type(self, now_s: float) -> set[str]:
-        """The type with the most instances."""
-        names = [one.replica_type for one in self.fleet.instances]
-        lost = {max(sorted(set(names)), key=names.count)} if names else set()
-        self.fleet.lose(lost, now_s + TYPE_OUT_S)
-        return lost
-
-    def _lose_region(self, now_s: float) -> set[str]:
-        """The region with the most instances."""
-        types = self.planner.types_by_name
-        regions = [types[one.replica_type].offer.region for one in self.fleet.instances]
-        worst = max(sorted(set(regions)), key=regions.count) if regions else REGIONS[0]
-        lost = {name for name, one in types.items() if one.offer.region == worst}
-        running = {one.replica_type for one in self.fleet.instances}
-        self.fleet.lose(lost, now_s + REGION_OUT_S)
-        return lost & running
-
-
-def reactive(planner: FleetPlanner, rates: Array, window_s: float, short: float) -> tuple[str, float]:
-    """An autoscaler of one type on request rate: the type, and its cost [USD/h] where it leaves as much in excess."""
-    best = ("none", float("inf"))
-    served = [planner.seen(one) for one in rates]
-    for one in planner.types:
-        if one.offer.region != REGIONS[0]:
-            continue
-        # Load of one instance's planned capacity in each window; sizes that it cannot serve rule it out.
-        loads = np.array([planner.peak({one.name: 1}, rate) for rate in served])
-        if not np.isfinite(loads).all():
-            continue
-        low, high = 0.05, 2.0
-        cost, excess = _autoscaled(loads, rates.sum(axis=(1, 2)), window_s, low)
-        if excess > short:
-            continue
-        for _ in range(20):
-            middle = (low + high) / 2
-            cost_there, excess = _autoscaled(loads, rates.sum(axis=(1, 2)), window_s, middle)
-            low, high, cost = (middle, high, cost_there) if excess <= short else (low, middle, cost)
-        best = min(best, (one.name, cost * planner.cost_per_h[one.name]), key=lambda pair: pair[1])
-    return best
-
-
-def _autoscaled(loads: Array, requests: Array, window_s: float, target: float) -> tuple[float, float]:
-    """Instances paid on average, and the share of requests in excess, of a scaler on request rate."""
-    per_window = int(window_s / LOOK_S)
-    # Requests that an instance is said to take: what the mean mix of the week allows, at the target.
-    each = target * requests.mean() / loads.mean()
-    rate = np.repeat(requests, per_window)
-    load = np.repeat(loads, per_window)
-    lately = int(300 / LOOK_S)
-    seen = np.convolve(np.concatenate([np.full(lately, rate[0]), rate]), np.full(lately, 1 / lately))[
-        : len(rate) + lately
-    ]
-    asked = np.ceil(seen[lately - 1 : lately - 1 + len(rate)] / each)
-    # Down only to the most that was asked for in the last five minutes.
-    padded = np.concatenate([np.full(lately - 1, asked[0]), asked])
-    wanted = np.lib.stride_tricks.sliding_window_view(padded, lately).max(axis=1)
-    start = int(OperateSettings().start_up_s / LOOK_S)
-    late = np.concatenate([np.full(start, wanted[0]), wanted])
-    ready = np.lib.stride_tricks.sliding_window_view(late, start + 1).min(axis=1)
-    excess = np.maximum(0.0, 1.0 - ready / np.maximum(load, 1e-12))
-    return float(wanted.mean()), float((excess * rate).sum() / rate.sum())
+def write(page: Path, name: str, rows: Sequence[str]) -> None:
+    """Put a service's rows into the table of a document, in place of those that it had."""
+    text = page.read_text()
+    begin, end = text.index(BEGIN) + len(BEGIN), text.index(END)
+    short = name.partition("/")[2]
+    kept = [line for line in text[begin:end].strip().splitlines()[2:] if not line.startswith(f"| {short},")]
+    order = [one.partition("/")[2] for one in SERVICES]
+    body = sorted([*kept, *rows], key=lambda line: order.index(line.split()[1].rstrip(",")))
+    page.write_text(text[:begin] + "\n\n" + "\n".join([*HEAD, *body]) + "\n\n" + text[end:])
 
 
 if __name__ == "__main__":

@@ -83,12 +83,15 @@ class _Limits:
         list[str] | None,
         typer.Option(metavar="NAME=N", help="Minimum instances: of a type, or N in total (repeatable)."),
     ] = None
-    slack: Annotated[float, typer.Option(help="Extra capacity added when the fleet changes, as a share.")] = 0.03
+    slack: Annotated[float, typer.Option(help="Extra capacity added when the fleet changes, as a share.")] = 0.09
+    least_saving: Annotated[
+        float, typer.Option(help="A smaller fleet or another mix must save more than this share of the cost.")
+    ] = 0.12
     spare: Annotated[
         int, typer.Option(min=0, max=10_000, help="N+k: spare instances beyond what the traffic needs.")
     ] = 0
     max_changes: Annotated[int, typer.Option(min=2, max=10_000, help="Maximum fleet changes per hour.")] = 12
-    settle: Annotated[float, typer.Option(help="Minimum time between scale-downs or changes of the mix [s].")] = 1200.0
+    settle: Annotated[float, typer.Option(help="Minimum time between scale-downs or changes of the mix [s].")] = 600.0
     start_up: Annotated[
         float, typer.Option(min=0, help="Start-up time of an instance, from order to first request [s].")
     ] = 300.0
@@ -110,6 +113,7 @@ class _Limits:
                 rule=replace(DEFAULT_RULE, target=traffic.target_load),
                 floor=floor_of(self.floor, operation.types()),
                 slack=self.slack,
+                least_saving=self.least_saving,
                 spare=self.spare,
                 most_changes_per_h=self.max_changes,
                 settle_s=self.settle,

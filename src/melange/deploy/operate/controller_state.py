@@ -15,7 +15,7 @@ from melange.workload.workload import Array
 
 # Windows that are remembered: what a rule looks back on, and how long a smaller fleet would have been enough. More let
 # a controller trust a quiet spell for longer; the file grows with them.
-_MOST_WINDOWS = 72
+MOST_WINDOWS = 72
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +67,8 @@ class ControllerState:
         Types that failed, by name; also those that may be tried again, until they serve.
     changes_s
         When ``target`` was revised in the last hour (Unix time) [s].
+    voluntary_s
+        Those of them that gave something back or changed the mix (Unix time) [s].
     mixed_at_s
         When another mix was last looked for (Unix time) [s].
     decisions
@@ -77,6 +79,7 @@ class ControllerState:
     windows: tuple[Window, ...] = ()
     excluded: Mapping[str, Exclusion] = field(default_factory=dict)
     changes_s: tuple[float, ...] = ()
+    voluntary_s: tuple[float, ...] = ()
     mixed_at_s: float = 0.0
     decisions: int = 0
 
@@ -88,7 +91,7 @@ class ControllerState:
         """The windows with one more; of the oldest as many are forgotten."""
         # Six digits are more than is known of any rate, and keep the file short.
         rounded = np.array([[float(f"{value:.6g}") for value in row] for row in request_rate])
-        return (*self.windows, Window(end_s=end_s, request_rate=rounded))[-_MOST_WINDOWS:]
+        return (*self.windows, Window(end_s=end_s, request_rate=rounded))[-MOST_WINDOWS:]
 
     def to_json(self) -> Json:
         """As a JSON object."""
@@ -97,6 +100,7 @@ class ControllerState:
             "windows": [{"end_s": one.end_s, "request_rate": one.request_rate.tolist()} for one in self.windows],
             "excluded": {name: asdict(one) for name, one in self.excluded.items()},
             "changes_s": list(self.changes_s),
+            "voluntary_s": list(self.voluntary_s),
             "mixed_at_s": self.mixed_at_s,
             "decisions": self.decisions,
         }
@@ -119,6 +123,8 @@ class ControllerState:
                 for name, one in mapping(content["excluded"], "excluded").items()
             },
             changes_s=value_of(tuple[float, ...], content["changes_s"], "changes_s"),
+            # Files of before do not say which: all of them, as was counted then.
+            voluntary_s=value_of(tuple[float, ...], content.get("voluntary_s", content["changes_s"]), "voluntary_s"),
             mixed_at_s=number(content["mixed_at_s"], "mixed_at_s"),
             decisions=value_of(int, content["decisions"], "decisions"),
         )

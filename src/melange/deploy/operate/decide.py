@@ -94,7 +94,8 @@ def decide(brief: Brief, state: ControllerState, seen: Observation) -> Decision:
     state = replace(
         state,
         decisions=state.decisions + 1,
-        changes_s=tuple(at_s for at_s in state.changes_s if now_s - S_PER_H < at_s <= now_s),
+        changes_s=_of_last_hour(state.changes_s, now_s),
+        voluntary_s=_of_last_hour(state.voluntary_s, now_s),
     )
     if state.target is None:
         state = replace(state, target=_first_target(brief, seen))
@@ -140,7 +141,13 @@ def _revised(state: ControllerState, wanted: Wanted, now_s: float) -> tuple[Cont
     after = {name: count for name, count in wanted.target.items() if count}
     if before == after:
         return state, False
+    if wanted.is_voluntary:
+        state = replace(state, voluntary_s=(*state.voluntary_s, now_s))
     return replace(state, target=after, changes_s=(*state.changes_s, now_s)), True
+
+
+def _of_last_hour(times_s: tuple[float, ...], now_s: float) -> tuple[float, ...]:
+    return tuple(at_s for at_s in times_s if now_s - S_PER_H < at_s <= now_s)
 
 
 def in_words(fleet: Mapping[str, int]) -> str:

@@ -69,7 +69,8 @@ def _with_regions(
 ) -> tuple[dict[str, Exclusion], list[str]]:
     """Leave out all types of a region in which several are out, and nothing serves or starts.
 
-    Where instances do, the region is there: then each type is out of stock by itself.
+    Where instances do, the region is there: then each type is out of stock by itself. The others are tried again with
+    the first of those that failed just now; a type that failed long before may be tried while the region is still down.
     """
     types, lines = brief.planner.types_by_name, []
     region_of = {name: (one.offer.provider, one.offer.region) for name, one in types.items()}
@@ -83,7 +84,7 @@ def _with_regions(
         elsewhere = any(one != region for one in region_of.values())
         if len(accelerators) < _REGION or not rest or not elsewhere or not there.isdisjoint(of_region):
             continue
-        until_s = min(kept[name].until_s for name in out)
+        until_s = min(kept[name].until_s for name in out if name in failed)
         reason = f"{'/'.join(region)}: {len(out)} types failed"
         for name in rest:
             kept[name] = Exclusion(until_s=until_s, times=kept[name].times if name in kept else 0, reason=reason)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from melange.deploy.operate.controller_state import MOST_WINDOWS
 from melange.deploy.operate.exclusions import is_out
 from melange.deploy.operate.fleet_planner import FULL
 from melange.plan.schedule.rule import look_ahead
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 _USUAL = 1e-3
 # Voluntary changes, to which giving back and new mixes belong, may take this part of the changes of an hour.
 _VOLUNTARY = 0.5
+# Where a fleet would have been enough for all of the remembered windows, this part of the least saving will do: steady
+# traffic does not pay for what is not needed. All of it would leave 12 % there, none takes a fifth more changes.
+_LASTING = 1 / 3
 LOST, UP, DOWN, MIX = "replace", "scale up", "scale down", "change the mix"
 
 
@@ -39,11 +43,14 @@ class Wanted:
         Why it is another, if it is.
     is_mix_checked
         Whether another mix was looked for.
+    is_voluntary
+        Whether the traffic could do without the change: something is given back, or the mix is another.
     """
 
     target: Mapping[str, int]
     lines: tuple[str, ...] = ()
     is_mix_checked: bool = False
+    is_voluntary: bool = False
 
 
 def wanted_after(
@@ -94,7 +101,8 @@ class _Question:
         used = len(state.changes_s)
         self.may_replace = used < self.settings.most_changes_per_h
         self.may_grow = used < self.settings.most_changes_per_h - 1
-        self.may_shrink = used < max(1, int(self.settings.most_changes_per_h * _VOLUNTARY))
+        own = len(state.voluntary_s)
+        self.may_shrink = self.may_grow and own < max(1, int(self.settings.most_changes_per_h * _VOLUNTARY))
         self.expected = _expected(brief, state) if state.windows else None
 
     # -- what has failed
@@ -106,12 +114,15 @@ class _Question:
             return self._back_to_floor()
         kept = {name: min(count, self.most.get(name, count)) for name, count in self.target.items()}
         need = self._needed()
-        found = self.planner.cheapest(need, at_least=kept, at_most=self.most)
+        why = f"{', '.join(gone)} not available"
+        found = self.planner.cheapest(need * (1 + self.settings.slack), at_least=kept, at_most=self.most)
         if found is None:
             found = self.planner.cheapest(need, at_least=self.held, at_most=self.most)
         if found is None:
+            found, why = self._partly(need, kept), f"{why}, and no available fleet carries all of the traffic"
+        if found is None:
             return Wanted(target=self.target)
-        return self._change(LOST, self._with_spare(found), f"{', '.join(gone)} not available", may=self.may_replace)
+        return self._change(LOST, self._with_spare(found), why, may=self.may_replace)
 
     def _back_to_floor(self) -> Wanted | None:
         floor = {name: count for name, count in self.held.items() if name not in self.most}
@@ -139,7 +150,9 @@ class _Question:
         if found is None:
             found = self.planner.cheapest(need, at_least=self.held, at_most=self.most)
         if found is None:
-            return Wanted(target=self.target, lines=("no available fleet carries the traffic",))
+            found = self._partly(need, without_spare)
+            if found is None or self.planner.cost(found) <= self.planner.cost(without_spare):
+                return Wanted(target=self.target, lines=("no available fleet carries the traffic",))
         return self._change(UP, self._with_spare(found), self._loaded(peak), may=self.may_grow)
 
     def cheaper(self) -> Wanted | None:
@@ -157,12 +170,23 @@ class _Question:
         if len(lately) < self.settings.rule.stable_windows:
             return None
         need = max(lately, key=lambda one: float((one * self.planner.work).sum())) * (1 + self.settings.slack)
+        if not self._may_save(need, needs):
+            return checked
         found = [(DOWN, self._smaller(need)), (MIX, self._mixed(need))]
         savings = [self._saving(verb, fleet, needs, lately) for verb, fleet in found if fleet is not None]
         best = max((one for one in savings if one is not None), key=lambda one: one.usd, default=None)
         if best is None:
             return checked
         return self._change(best.verb, best.fleet, best.why, may=self.may_shrink, is_mix_checked=True)
+
+    def _may_save(self, need: Array, needs: list[Array]) -> bool:
+        """Whether any fleet could save enough: no fleet costs less than what its traffic does where it is cheapest."""
+        if self.brief.rule is not None:
+            return True
+        cost = self.planner.cost(self.target)
+        least = float((need * self.planner.work).sum())
+        lasting = max(least, *(float((one * self.planner.work).sum()) for one in needs))
+        return cost - least > self._least_saving(0) or cost - lasting > self._least_saving(len(needs))
 
     def _fewer_by_rule(self) -> Wanted | None:
         fleet = self._by_rule()
@@ -188,9 +212,11 @@ class _Question:
         """What a fleet saves; None where it saves less than the switch costs, or would not have been enough lately."""
         after = found if verb == MIX and self.brief.rule is not None else self._with_spare(found)
         saved = self.planner.cost(self.target) - self.planner.cost(after)
-        if saved <= 1e-9 or self.planner.carried(found, lately) < len(lately):
+        windows = self.planner.carried(found, needs)
+        if saved <= self._least_saving(windows) or windows < len(lately):
             return None
-        hours = self._quiet_h(found, needs)
+        # What has lasted is expected to last as long again.
+        hours = min(windows * self.settings.window_s / S_PER_H, self.settings.longest_h)
         price = self._price(_difference(after, self.target), _difference(self.target, after))
         if saved * hours <= price:
             return None
@@ -230,6 +256,18 @@ class _Question:
             return np.asarray(self.planner.question.workload.request_rate)
         return np.asarray(self.expected[-1])
 
+    def _partly(self, need: Array, at_least: Mapping[str, int]) -> dict[str, int] | None:
+        """The cheapest fleet for the sizes that a type serves that may be ordered; None where there are none.
+
+        The rest of the traffic waits for its types: part of the requests served is better than none.
+        """
+        free = [r for r, one in enumerate(self.planner.types) if one.name not in self.most]
+        is_served = (self.planner.question.profile.max_request_rate[free] > 0).any(axis=0)
+        part = np.where(is_served, need, 0.0)
+        if not part.any():
+            return None
+        return self.planner.cheapest(part, at_least=at_least, at_most=self._most_of(at_least))
+
     def _needs(self) -> list[Array]:
         """The same after each remembered window."""
         assert self.expected is not None
@@ -253,10 +291,10 @@ class _Question:
             return False
         return all(self.seen.of(name).ready >= count for name, count in self.target.items())
 
-    def _quiet_h(self, fleet: Mapping[str, int], needs: list[Array]) -> float:
-        """How long a fleet would have been enough up to now [h]: what has lasted is expected to last as long again."""
-        windows = self.planner.carried(fleet, needs)
-        return min(windows * self.settings.window_s / S_PER_H, self.settings.longest_h)
+    def _least_saving(self, windows: int) -> float:
+        """What a fleet that would have been enough for the last of some windows must save [USD/h]."""
+        part = _LASTING if windows >= MOST_WINDOWS else 1.0
+        return max(part * self.settings.least_saving * self.planner.cost(self.target), 1e-9)
 
     def _price(self, starts: Mapping[str, int], stops: Mapping[str, int]) -> float:
         """What a switch costs [USD]: instances are paid while they start and drain, and old ones until new ones serve.
@@ -307,7 +345,8 @@ class _Question:
         if not may:
             limit = self.settings.most_changes_per_h
             return Wanted(target=self.target, lines=(f"postponed, the limit is {limit} changes per hour: {text}",))
-        return Wanted(target=after, lines=(text,), is_mix_checked=is_mix_checked)
+        is_voluntary = verb in (DOWN, MIX)
+        return Wanted(target=after, lines=(text,), is_mix_checked=is_mix_checked, is_voluntary=is_voluntary)
 
 
 def _expected(brief: Brief, state: ControllerState) -> Array:

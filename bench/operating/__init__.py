@@ -1,0 +1,1 @@
+"""A week under the controller, on paper."""
