@@ -14,7 +14,8 @@ import numpy as np
 from melange.plan.schedule.contracts import Spot
 from melange.plan.schedule.machines import Machines
 from melange.plan.schedule.need import Need
-from melange.plan.schedule.signals import FITS, Signals, peak_load, peak_of
+from melange.plan.schedule.peak import FITS, peak_load, peak_of
+from melange.plan.schedule.signals import Signals
 from melange.plan.schedule.spot_room import SpotRoom, split_spot
 from melange.workload.demand import Indices
 from melange.workload.workload import Array, Mask
@@ -97,9 +98,10 @@ def _pairs(machines: Machines, need: Need, alone: Array, first: int, second: int
     start, end = np.where(np.isfinite(low), low, 0.0), high.copy()
     widest = float((np.ceil(high) - np.floor(start)).max())
     steps = int(np.ceil(np.log(widest / _NEAR) / np.log(1.5))) if widest >= _COUNTS else 0
+    beside = need.beside(first, second)
     for _ in range(steps):
         thirds = np.stack([start + (end - start) / 3, end - (end - start) / 3], axis=1)
-        total = cost[first] * thirds + cost[second] * need.beside(first, thirds, second)
+        total = cost[first] * thirds + cost[second] * beside(thirds)
         is_left = total[:, 0] <= total[:, 1]
         start, end = np.where(is_left, start, thirds[:, 0]), np.where(is_left, thirds[:, 1], end)
     least = np.ceil(np.where(np.isfinite(low), low, 0.0) - 1e-7)
@@ -110,7 +112,7 @@ def _pairs(machines: Machines, need: Need, alone: Array, first: int, second: int
     counts[~np.isfinite(low)] = np.nan
     fleets = np.zeros((len(counts), _COUNTS, len(machines)))
     fleets[:, :, first] = counts
-    fleets[:, :, second] = np.ceil(need.beside(first, np.nan_to_num(counts), second) - 1e-7)
+    fleets[:, :, second] = np.ceil(beside(np.nan_to_num(counts)) - 1e-7)
     return fleets
 
 
@@ -205,14 +207,14 @@ def checked_hours(
 def worst_peak(
     machines: Machines, rates: Array, instances: Array, on_spot: Array, spot: Spot | None
 ) -> tuple[float, Array, Array]:
-    """As :func:`peak_load`, also with the spare pools of each type on spot gone."""
-    worst = peak_load(machines, rates, instances)
+    """As :func:`peak_load`, also with the spare pools of each type on spot gone; a peak of 1 is enough."""
+    worst = peak_load(machines, rates, instances, enough=1.0)
     if spot is None or not spot.spare_pools:
         return worst
     lost = spot.lost_with_pools(on_spot)
     for r in np.flatnonzero(on_spot > 0).tolist():
         kept = instances - lost * (np.arange(len(machines)) == r)
-        peak, price, _ = peak_of(machines, rates, machines.capacity * kept)
+        peak, price, _ = peak_of(machines, rates, machines.capacity * kept, enough=1.0)
         if peak > worst[0]:
             worst = (peak, price, worst[2])
     return worst
