@@ -27,6 +27,8 @@ _COUNTS = 12
 _NEAR = 2.0
 # Instances more than an hour needs that are tried as cover for lost pools.
 _STANDING = (1, 2, 3, 4, 6, 8)
+# A unit cost that no fleet pays, and what rounding leaves of a bound.
+_NEVER, _SLACK = 1e30, 1e-6
 # Rounds in which fleets that fell short add the signals which say so, and signals that each adds at most.
 _ROUNDS, _MORE = 8, 12
 
@@ -71,19 +73,47 @@ def cheapest_hours(machines: Machines, signals: Signals, demand: Array, reserved
     if not len(open_hours):
         return best
     need = Need(machines, signals, demand[open_hours], reserved)
-    offer = _Offer(machines, need, open_hours, room, best)
     alone = np.stack([need.of(r) for r in range(count)], axis=1)
     for r in range(count):
         extra = np.zeros((len(open_hours), 1, count))
         extra[:, 0, r] = np.ceil(alone[:, r] - 1e-7)
-        offer.add(extra, r)
-    for first, second in itertools.permutations(range(count), 2):
-        if machines.on_demand_per_h[first] < machines.on_demand_per_h[second] or (
-            machines.on_demand_per_h[first] == machines.on_demand_per_h[second] and first > second
-        ):
-            continue  # each pair once: the count of the more expensive one is looked at, which has fewer of them
-        offer.add(_pairs(machines, need, alone, first, second), second)
+        _Offer(machines, need, open_hours, room, best).add(extra, r)
+    # Each pair once: the count of the more expensive one is looked at, which has fewer of them.
+    cost = machines.on_demand_per_h
+    pairs = [
+        (first, second)
+        for first, second in itertools.permutations(range(count), 2)
+        if cost[first] > cost[second] or (cost[first] == cost[second] and first < second)
+    ]
+    least = _least_of_pairs(machines, need, pairs) - _most_saved(machines, room)[open_hours, None]
+    for place, (first, second) in enumerate(pairs):
+        may_win = np.flatnonzero(least[:, place] < best.cost_per_h[open_hours])
+        if len(may_win):
+            part = need.at(may_win)
+            fleets = _pairs(machines, part, alone[may_win], first, second)
+            _Offer(machines, part, open_hours[may_win], room, best).add(fleets, second)
     return best
+
+
+def _least_of_pairs(machines: Machines, need: Need, pairs: list[tuple[int, int]]) -> Array:
+    """What no fleet of two machines beside the reserved ones costs less than, on demand (H, P) [USD/h].
+
+    Each signal by itself asks for what it lacks of the machine that gives it at the least cost.
+    """
+    with np.errstate(divide="ignore"):
+        unit = np.where(need.gives > 0, machines.on_demand_per_h / need.gives, _NEVER)
+    lacking = need.lacking()
+    found = np.empty((len(lacking), len(pairs)))
+    for place, (first, second) in enumerate(pairs):
+        found[:, place] = (lacking * np.minimum(unit[:, first], unit[:, second])).max(axis=1)
+    return found
+
+
+def _most_saved(machines: Machines, room: SpotRoom) -> Array:
+    """What spot and a savings plan take off the on-demand cost of an hour's fleet at most (H,) [USD/h]."""
+    cost = machines.on_demand_per_h
+    saved = np.where(np.isfinite(machines.spot_per_h), 1 - machines.spot_per_h / cost, 0.0).max(initial=0.0)
+    return np.asarray(saved * room.whole + machines.allowance_per_h + _SLACK * (1 + room.whole))
 
 
 def _pairs(machines: Machines, need: Need, alone: Array, first: int, second: int) -> Array:

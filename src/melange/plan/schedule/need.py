@@ -13,6 +13,7 @@ import numpy as np
 
 from melange.plan.schedule.machines import Machines
 from melange.plan.schedule.signals import Signals
+from melange.workload.demand import Indices
 from melange.workload.workload import Array, Mask
 
 _EPS = 1e-9
@@ -23,9 +24,19 @@ class Need:
 
     def __init__(self, machines: Machines, signals: Signals, demand: Array, reserved: Array) -> None:
         """Set up for hours that take ``demand`` of each signal (H, K) beside ``reserved`` instances (R,)."""
-        self._machines, self._price, self._demand = machines, signals.price, demand
+        self._machines, self._signals, self._demand = machines, signals, demand
+        self._price = signals.price
         self.reserved = reserved
         self.gives = signals.per_instance(machines)
+
+    def at(self, hours: Indices) -> Need:
+        """What some of the hours need."""
+        return Need(self._machines, self._signals, self._demand[hours], self.reserved)
+
+    def lacking(self) -> Array:
+        """What the reserved instances leave of each signal, if none of them is lost (H, K)."""
+        own = self._price @ (self._machines.capacity * self.reserved)
+        return np.asarray(np.maximum(self._demand * (1 - _EPS) - own, 0.0))
 
     def is_met(self) -> Mask:
         """Hours that the reserved instances carry (H,)."""
