@@ -16,12 +16,13 @@ from melange.plan.schedule.backtest import History, live
 from melange.plan.schedule.check import broken
 from melange.plan.schedule.contracts import Reserved, ScheduleOptions, Spot
 from melange.plan.schedule.hours import HourFleets, checked_hours
+from melange.plan.schedule.peak import peak_load
 from melange.plan.schedule.plan_over_time import plan_over_time
 from melange.plan.schedule.relaxed import bound_per_h, relax
 from melange.plan.schedule.reserve import finished, search_reserved
 from melange.plan.schedule.rule import RuleSettings, ScalingRule, Signal, look_ahead
 from melange.plan.schedule.schedule import Schedule
-from melange.plan.schedule.signals import first_signals, peak_load
+from melange.plan.schedule.signals import first_signals
 from melange.plan.schedule.typical import merged_sizes, typical_hours
 from melange.workload.workload import Buckets
 

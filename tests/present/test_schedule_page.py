@@ -123,6 +123,8 @@ def test_requests_that_may_wait_have_a_table(schedule: Schedule) -> None:
     for cell in ("24 h", "0.25%", "99.80%", "1,234", "75.00%"):
         assert cell in said
         assert cell in words
+    for header in ("Alone", "May wait", "Of those met"):
+        assert header in said
 
 
 def test_the_picture_stacks_what_the_schedule_holds(schedule: Schedule) -> None:

@@ -9,9 +9,10 @@ from melange.plan.schedule.choose_rule import cheapest_within, decide
 from melange.plan.schedule.contracts import ScheduleOptions
 from melange.plan.schedule.hours import cheapest_hours, checked_hours
 from melange.plan.schedule.machines import Machines
+from melange.plan.schedule.peak import peak_load
 from melange.plan.schedule.rule import LAST, RuleSettings
 from melange.plan.schedule.sending import late_fractions
-from melange.plan.schedule.signals import Signals, peak_load
+from melange.plan.schedule.signals import Signals
 from melange.plan.schedule.spot_room import SpotRoom
 from melange.units import S_PER_MIN
 from melange.workload.demand import Indices
@@ -41,7 +42,7 @@ def fleet_for_peak(machines: Machines, signals: Signals, rates: Array) -> tuple[
         given = signals.given(machines, fleet)
         # Those hours first that come nearest to what the fleet gives.
         near = np.argsort(-(signals.demand(rates) / np.maximum(given, 1e-300)).max(axis=1), kind="stable")[:24]
-        peaks = [peak_load(machines, rates[hour], fleet) for hour in near.tolist()]
+        peaks = [peak_load(machines, rates[hour], fleet, enough=1.0) for hour in near.tolist()]
         short = [price for peak, price, _ in peaks if peak > 1 + 1e-7]
         if not short:
             break

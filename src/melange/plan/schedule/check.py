@@ -7,8 +7,8 @@ import numpy as np
 from melange.errors import SolverError
 from melange.plan.schedule.contracts import Spot
 from melange.plan.schedule.machines import Machines
+from melange.plan.schedule.peak import peak_of
 from melange.plan.schedule.reserve import Reservation
-from melange.plan.schedule.signals import peak_of
 from melange.workload.workload import Array
 
 # Load over a capacity of 1 that still counts as fitting, as of plans.
@@ -79,7 +79,7 @@ def _overloaded(machines: Machines, rates: Array, reservation: Reservation) -> l
         with np.errstate(divide="ignore", invalid="ignore"):
             busy = np.where(part > 0, traffic * part / rate, 0.0).sum(axis=1)
         fits = fits and bool((busy <= carried * (1 + _TOLERANCE) + 1e-12).all())
-        if not fits and peak_of(machines, traffic, carried)[0] > 1 + _TOLERANCE:
+        if not fits and peak_of(machines, traffic, carried, enough=1.0)[0] > 1 + _TOLERANCE:
             faults.append(f"hour {hour} is overloaded")
     return faults
 
@@ -100,6 +100,6 @@ def _not_spared(machines: Machines, rates: Array, reservation: Reservation, spot
             for carried, what in zip(left.tolist(), ("replicas", "pools"), strict=True):
                 if carried < taken[r]:
                     kept = np.where(np.arange(len(machines)) == r, carried, taken)
-                    if peak_of(machines, traffic, kept)[0] > 1 + _TOLERANCE:
+                    if peak_of(machines, traffic, kept, enough=1.0)[0] > 1 + _TOLERANCE:
                         faults.append(f"hour {hour} is overloaded once {what} of {machines.names[r]} are gone")
     return faults

@@ -15,9 +15,10 @@ import numpy as np
 from melange.plan.schedule.backtest import History, RunningCost, deciding, live, outages, outcomes, spot_of
 from melange.plan.schedule.contracts import ScheduleOptions
 from melange.plan.schedule.machines import Machines
+from melange.plan.schedule.peak import peak_load
 from melange.plan.schedule.rule import HIGHEST, LAST, LINE, RuleSettings, look_ahead
 from melange.plan.schedule.sending import late_fractions
-from melange.plan.schedule.signals import Signals, peak_load
+from melange.plan.schedule.signals import Signals
 from melange.units import S_PER_DAY
 from melange.workload.workload import Array
 
@@ -133,7 +134,7 @@ def sharpened(machines: Machines, signals: Signals, reserved: Array, history: Hi
             for window, count in zip(looked.tolist(), np.ceil(need - 1e-9).tolist(), strict=True):
                 fleet = reserved + count * (np.arange(len(machines)) == place)
                 if fleet.any():
-                    peak, price, _ = peak_load(machines, history.rates[window], fleet)
+                    peak, price, _ = peak_load(machines, history.rates[window], fleet, enough=1.0)
                     if peak > 1 + _SHORT:
                         prices.append(price)
             if not prices:

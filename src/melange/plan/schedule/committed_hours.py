@@ -15,9 +15,10 @@ from melange.plan.schedule.contention import in_contention
 from melange.plan.schedule.contracts import Reserved, SavingsPlan, Spot
 from melange.plan.schedule.hours import HourFleets
 from melange.plan.schedule.machines import Machines
+from melange.plan.schedule.peak import FITS, peak_load
 from melange.plan.schedule.relaxed import bound_per_h, relax
 from melange.plan.schedule.reserve import Reservation, finished, search_reserved
-from melange.plan.schedule.signals import FITS, first_signals, peak_load
+from melange.plan.schedule.signals import first_signals
 from melange.plan.schedule.typical import merged_sizes, typical_hours
 from melange.plan.schedule.whole_hours import optimal_hours
 from melange.workload.workload import Array
@@ -168,7 +169,7 @@ def _at_their_optimum(
     fleets, share = planned.hours.fleets, planned.hours.share.copy()
     is_better = known < fleets.cost_per_h - 1e-9
     for hour in np.flatnonzero(is_better).tolist():
-        peak, _, share[hour] = peak_load(machines, rates[hour], reserved[used] + found.extra[hour, used])
+        peak, _, share[hour] = peak_load(machines, rates[hour], reserved[used] + found.extra[hour, used], enough=1.0)
         is_better[hour] = peak <= FITS
     wins = is_better[:, None]
     taken = HourFleets(

@@ -14,7 +14,8 @@ import numpy as np
 from melange.plan.schedule.contracts import Spot
 from melange.plan.schedule.machines import Machines
 from melange.plan.schedule.need import Need
-from melange.plan.schedule.signals import FITS, Signals, peak_load, peak_of
+from melange.plan.schedule.peak import FITS, peak_load, peak_of
+from melange.plan.schedule.signals import Signals
 from melange.plan.schedule.spot_room import SpotRoom, split_spot
 from melange.workload.demand import Indices
 from melange.workload.workload import Array, Mask
@@ -26,6 +27,8 @@ _COUNTS = 12
 _NEAR = 2.0
 # Instances more than an hour needs that are tried as cover for lost pools.
 _STANDING = (1, 2, 3, 4, 6, 8)
+# A unit cost that no fleet pays, and what rounding leaves of a bound.
+_NEVER, _SLACK = 1e30, 1e-6
 # Rounds in which fleets that fell short add the signals which say so, and signals that each adds at most.
 _ROUNDS, _MORE = 8, 12
 
@@ -70,19 +73,47 @@ def cheapest_hours(machines: Machines, signals: Signals, demand: Array, reserved
     if not len(open_hours):
         return best
     need = Need(machines, signals, demand[open_hours], reserved)
-    offer = _Offer(machines, need, open_hours, room, best)
     alone = np.stack([need.of(r) for r in range(count)], axis=1)
     for r in range(count):
         extra = np.zeros((len(open_hours), 1, count))
         extra[:, 0, r] = np.ceil(alone[:, r] - 1e-7)
-        offer.add(extra, r)
-    for first, second in itertools.permutations(range(count), 2):
-        if machines.on_demand_per_h[first] < machines.on_demand_per_h[second] or (
-            machines.on_demand_per_h[first] == machines.on_demand_per_h[second] and first > second
-        ):
-            continue  # each pair once: the count of the more expensive one is looked at, which has fewer of them
-        offer.add(_pairs(machines, need, alone, first, second), second)
+        _Offer(machines, need, open_hours, room, best).add(extra, r)
+    # Each pair once: the count of the more expensive one is looked at, which has fewer of them.
+    cost = machines.on_demand_per_h
+    pairs = [
+        (first, second)
+        for first, second in itertools.permutations(range(count), 2)
+        if cost[first] > cost[second] or (cost[first] == cost[second] and first < second)
+    ]
+    least = _least_of_pairs(machines, need, pairs) - _most_saved(machines, room)[open_hours, None]
+    for place, (first, second) in enumerate(pairs):
+        may_win = np.flatnonzero(least[:, place] < best.cost_per_h[open_hours])
+        if len(may_win):
+            part = need.at(may_win)
+            fleets = _pairs(machines, part, alone[may_win], first, second)
+            _Offer(machines, part, open_hours[may_win], room, best).add(fleets, second)
     return best
+
+
+def _least_of_pairs(machines: Machines, need: Need, pairs: list[tuple[int, int]]) -> Array:
+    """What no fleet of two machines beside the reserved ones costs less than, on demand (H, P) [USD/h].
+
+    Each signal by itself asks for what it lacks of the machine that gives it at the least cost.
+    """
+    with np.errstate(divide="ignore"):
+        unit = np.where(need.gives > 0, machines.on_demand_per_h / need.gives, _NEVER)
+    lacking = need.lacking()
+    found = np.empty((len(lacking), len(pairs)))
+    for place, (first, second) in enumerate(pairs):
+        found[:, place] = (lacking * np.minimum(unit[:, first], unit[:, second])).max(axis=1)
+    return found
+
+
+def _most_saved(machines: Machines, room: SpotRoom) -> Array:
+    """What spot and a savings plan take off the on-demand cost of an hour's fleet at most (H,) [USD/h]."""
+    cost = machines.on_demand_per_h
+    saved = np.where(np.isfinite(machines.spot_per_h), 1 - machines.spot_per_h / cost, 0.0).max(initial=0.0)
+    return np.asarray(saved * room.whole + machines.allowance_per_h + _SLACK * (1 + room.whole))
 
 
 def _pairs(machines: Machines, need: Need, alone: Array, first: int, second: int) -> Array:
@@ -97,9 +128,10 @@ def _pairs(machines: Machines, need: Need, alone: Array, first: int, second: int
     start, end = np.where(np.isfinite(low), low, 0.0), high.copy()
     widest = float((np.ceil(high) - np.floor(start)).max())
     steps = int(np.ceil(np.log(widest / _NEAR) / np.log(1.5))) if widest >= _COUNTS else 0
+    beside = need.beside(first, second)
     for _ in range(steps):
         thirds = np.stack([start + (end - start) / 3, end - (end - start) / 3], axis=1)
-        total = cost[first] * thirds + cost[second] * need.beside(first, thirds, second)
+        total = cost[first] * thirds + cost[second] * beside(thirds)
         is_left = total[:, 0] <= total[:, 1]
         start, end = np.where(is_left, start, thirds[:, 0]), np.where(is_left, thirds[:, 1], end)
     least = np.ceil(np.where(np.isfinite(low), low, 0.0) - 1e-7)
@@ -110,7 +142,7 @@ def _pairs(machines: Machines, need: Need, alone: Array, first: int, second: int
     counts[~np.isfinite(low)] = np.nan
     fleets = np.zeros((len(counts), _COUNTS, len(machines)))
     fleets[:, :, first] = counts
-    fleets[:, :, second] = np.ceil(need.beside(first, np.nan_to_num(counts), second) - 1e-7)
+    fleets[:, :, second] = np.ceil(beside(np.nan_to_num(counts)) - 1e-7)
     return fleets
 
 
@@ -205,14 +237,14 @@ def checked_hours(
 def worst_peak(
     machines: Machines, rates: Array, instances: Array, on_spot: Array, spot: Spot | None
 ) -> tuple[float, Array, Array]:
-    """As :func:`peak_load`, also with the spare pools of each type on spot gone."""
-    worst = peak_load(machines, rates, instances)
+    """As :func:`peak_load`, also with the spare pools of each type on spot gone; a peak of 1 is enough."""
+    worst = peak_load(machines, rates, instances, enough=1.0)
     if spot is None or not spot.spare_pools:
         return worst
     lost = spot.lost_with_pools(on_spot)
     for r in np.flatnonzero(on_spot > 0).tolist():
         kept = instances - lost * (np.arange(len(machines)) == r)
-        peak, price, _ = peak_of(machines, rates, machines.capacity * kept)
+        peak, price, _ = peak_of(machines, rates, machines.capacity * kept, enough=1.0)
         if peak > worst[0]:
             worst = (peak, price, worst[2])
     return worst

@@ -14,7 +14,7 @@ from melange.plan.schedule.deferred_bound import deferred_bound_per_h
 from melange.plan.schedule.deferred_hours import Placed, Shared, deciding, placed_beside, search_placed
 from melange.plan.schedule.level import level_placement
 from melange.plan.schedule.machines import Machines
-from melange.plan.schedule.reserve import finished
+from melange.plan.schedule.reserve import finished, least_beside
 from melange.plan.schedule.traffic import CycleTraffic
 from melange.plan.schedule.waiting import Waiting
 from melange.workload.workload import Array
@@ -115,8 +115,11 @@ def _beside(
 ) -> Committed:
     """The same hours beside what is reserved for others, if that costs less."""
     known = best.reservation
-    found = finished(known.machines, known.hours.signals, committed.rates, known.reserved, spot, plan)
-    if not found.cost_per_h < committed.reservation.cost_per_h - 1e-9:
+    signals, cost = known.hours.signals, committed.reservation.cost_per_h
+    if plan is None and not least_beside(known.machines, signals, committed.rates, known.reserved, spot) < cost - 1e-9:
+        return committed
+    found = finished(known.machines, signals, committed.rates, known.reserved, spot, plan)
+    if not found.cost_per_h < cost - 1e-9:
         return committed
     return replace(base, rates=committed.rates, reservation=found, bound=committed.bound, price=committed.price)
 

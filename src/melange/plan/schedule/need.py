@@ -7,10 +7,13 @@ Arrays have the axes (hour H, fleet N, signal K, machine R).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from melange.plan.schedule.machines import Machines
 from melange.plan.schedule.signals import Signals
+from melange.workload.demand import Indices
 from melange.workload.workload import Array, Mask
 
 _EPS = 1e-9
@@ -21,9 +24,19 @@ class Need:
 
     def __init__(self, machines: Machines, signals: Signals, demand: Array, reserved: Array) -> None:
         """Set up for hours that take ``demand`` of each signal (H, K) beside ``reserved`` instances (R,)."""
-        self._machines, self._price, self._demand = machines, signals.price, demand
+        self._machines, self._signals, self._demand = machines, signals, demand
+        self._price = signals.price
         self.reserved = reserved
         self.gives = signals.per_instance(machines)
+
+    def at(self, hours: Indices) -> Need:
+        """What some of the hours need."""
+        return Need(self._machines, self._signals, self._demand[hours], self.reserved)
+
+    def lacking(self) -> Array:
+        """What the reserved instances leave of each signal, if none of them is lost (H, K)."""
+        own = self._price @ (self._machines.capacity * self.reserved)
+        return np.asarray(np.maximum(self._demand * (1 - _EPS) - own, 0.0))
 
     def is_met(self) -> Mask:
         """Hours that the reserved instances carry (H,)."""
@@ -34,60 +47,79 @@ class Need:
 
     def of(self, place: int, only: Mask | None = None) -> Array:
         """Instances of one machine alone, in parts (H,), infinite where it cannot; ``only`` for some signals (K,)."""
-        none = np.zeros((len(self._demand), 1))
-        return self._lacking(None, none, place, slice(None) if only is None else only)[:, 0]
+        if only is not None and not only.any():
+            return np.zeros(len(self._demand))
+        return self._pair(None, place, slice(None) if only is None else only)(np.zeros((len(self._demand), 1)))[:, 0]
 
-    def beside(self, first: int, counts: Array, second: int) -> Array:
-        """Of the second machine, in parts, beside counts of the first (H, N)."""
-        return self._lacking(first, counts, second, slice(None))
+    def beside(self, first: int, second: int) -> Callable[[Array], Array]:
+        """Of the second machine, in parts, beside counts of the first: (H, N) of (H, N)."""
+        return self._pair(first, second, slice(None))
 
-    def _lacking(self, first: int | None, counts: Array, second: int, signals: Mask | slice) -> Array:
-        machines, price, demand = self._machines, self._price[signals], self._demand[:, signals]
-        if not price.size:
-            return np.zeros(counts.shape)
+    def _pair(self, first: int | None, second: int, signals: Mask | slice) -> Callable[[Array], Array]:
+        machines = self._machines
         rest = self.reserved.copy()
         rest[second] = 0.0
         if first is not None:
             rest[first] = 0.0
         own = machines.capacity * rest - machines.spare * (rest > 0)
-        found = self._missing(
-            first, counts, second, price, demand, np.maximum(own, 0.0), (True, machines.spare[second])
-        )
+        loss = 0.0 if first is None else float(machines.spare[first])
+        cases = [
+            self._missing(first, second, signals, np.maximum(own, 0.0), (True, loss), float(machines.spare[second]))
+        ]
         if machines.spare_total > 0:
             kept, total = machines.capacity * rest, machines.spare_total
-            for r in np.flatnonzero(rest > 0).tolist():
-                lost = machines.after_loss(rest, r)
-                found = np.maximum(found, self._missing(first, counts, second, price, demand, lost, (False, 0.0)))
-            found = np.maximum(found, self._missing(first, counts, second, price, demand, kept, (False, total)))
+            cases += [
+                self._missing(first, second, signals, machines.after_loss(rest, r), (False, 0.0), 0.0)
+                for r in np.flatnonzero(rest > 0).tolist()
+            ]
+            cases.append(self._missing(first, second, signals, kept, (False, 0.0), total))
             if first is not None:
-                found = np.maximum(
-                    found, self._missing(first, counts, second, price, demand, kept, (False, 0.0), total)
-                )
-        return found
+                cases.append(self._missing(first, second, signals, kept, (False, total), 0.0))
+        if len(cases) == 1:
+            return cases[0]
+        return lambda counts: np.asarray(np.max([case(counts) for case in cases], axis=0))
 
     def _missing(
         self,
         first: int | None,
-        counts: Array,
         second: int,
-        price: Array,
-        demand: Array,
+        signals: Mask | slice,
         others: Array,
-        spare: tuple[bool, float],
-        first_loses: float = 0.0,
-    ) -> Array:
-        """Instances of the second machine in one case: ``others`` is what the rest takes (R,)."""
-        machines, (is_own, lost) = self._machines, spare
-        rest = (demand - price @ others)[:, None, :]
-        if first is not None:
-            has = counts + self.reserved[first]
-            taken = machines.capacity[first] * has - (machines.spare[first] * (has > 0) if is_own else first_loses)
-            rest = rest - np.maximum(taken, 0.0)[:, :, None] * price[:, first]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            load = np.where(rest > _EPS * demand[:, None, :], rest / price[:, second], 0.0).max(axis=2)
-        load = np.broadcast_to(load, counts.shape)
-        needed = (load + lost) / machines.capacity[second] - self.reserved[second]
-        return np.asarray(np.where(load > 0, np.maximum(needed, 0.0), 0.0))
+        first_loses: tuple[bool, float],
+        second_loses: float,
+    ) -> Callable[[Array], Array]:
+        """Instances of the second machine in one case: ``others`` is what the rest takes (R,).
+
+        What the first one loses is lost only where there is any of it, if so it is said.
+        """
+        machines, price, demand = self._machines, self._price[signals], self._demand[:, signals]
+        capacity, reserved = machines.capacity, self.reserved
+        # What the rest leaves of each signal, in load of the second machine; what rounding leaves is nothing.
+        lacking = demand * (1 - _EPS) - price @ others
+        takes = price[:, second] > 0
+        by_second = lacking[:, takes] / price[takes, second]
+        by_first = np.zeros(int(takes.sum())) if first is None else price[takes, first] / price[takes, second]
+        left, left_price = lacking[:, ~takes], None if first is None else price[~takes, first]
+        only_used, loss = first_loses
+
+        def needed(counts: Array) -> Array:
+            if first is None:
+                taken = np.zeros(counts.shape)
+                most = by_second.max(axis=1, initial=0.0)[:, None]
+            else:
+                has = counts + reserved[first]
+                taken = np.maximum(capacity[first] * has - (loss * (has > 0) if only_used else loss), 0.0)
+                load = taken[:, :, None] * by_first
+                np.subtract(by_second[:, None, :], load, out=load)
+                most = load.max(axis=2, initial=0.0)
+            most = np.broadcast_to(most, counts.shape)
+            if left.size:  # signals to which the second machine gives nothing
+                beyond = left[:, None, :] - (0.0 if left_price is None else taken[:, :, None] * left_price)
+                most = np.where((beyond > 0).any(axis=2), np.inf, most)
+            found = (most + second_loses) / capacity[second] - reserved[second]
+            return np.asarray(np.where(most > 0, np.maximum(found, 0.0), 0.0))
+
+        return needed
 
     def left_over(self, extra: Array) -> Array:
         """Whole instances of each machine that fleets (H, N, R) beside the reserved ones could do without."""

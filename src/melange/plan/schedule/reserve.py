@@ -116,10 +116,21 @@ def _best_of(
     """The best of some counts on all hours; each begins with the signals that the ones before needed."""
     best = finished(machines, signals, rates, np.array(counts[0]), spot, plan)
     for key in counts[1:]:
-        found = finished(machines, best.hours.signals, rates, np.array(key), spot, plan)
-        if found.cost_per_h < best.cost_per_h:
-            best = found
+        reserved, known = np.array(key), best.hours.signals
+        if plan is not None or least_beside(machines, known, rates, reserved, spot) < best.cost_per_h:
+            found = finished(machines, known, rates, reserved, spot, plan)
+            best = found if found.cost_per_h < best.cost_per_h else best
     return best
+
+
+def least_beside(machines: Machines, signals: Signals, rates: Array, reserved: Array, spot: Spot | None) -> float:
+    """What all hours cost beside some reserved counts as far as these signals know: no fleet was held to its traffic.
+
+    More signals make no hour cheaper.
+    """
+    room = SpotRoom.of(machines, machines.work(rates), spot)
+    fleets = cheapest_hours(machines, signals, signals.demand(rates), reserved, room)
+    return machines.fixed_per_h(reserved) + float(fleets.cost_per_h.mean())
 
 
 def first_checked(machines: Machines, signals: Signals, typical: TypicalHours, spot: Spot | None) -> Signals:

@@ -79,7 +79,7 @@ def split_spot(machines: Machines, extra: Array, room: SpotRoom, spare: Array | 
     zone = np.array(np.broadcast_to(room.zone, extra.shape[:-1]), float)
     bill = (extra * cost * machines.is_covered).sum(axis=-1) - machines.allowance_per_h
     for r in np.argsort(-saved / cost, kind="stable"):
-        if not (np.isfinite(saved[r]) and saved[r] > 0):
+        if not (np.isfinite(saved[r]) and saved[r] > 0 and extra[..., r].any()):
             continue
         in_zone = np.floor(np.minimum(room.pool, zone) / cost[r] + _EPS)
         most = np.minimum(np.floor(left / cost[r] + _EPS), room.zones * in_zone)

@@ -11,7 +11,7 @@ load of the cheapest machines, at on-demand prices. Arrays have the axes (hour H
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -34,21 +34,26 @@ class Waiting:
         Work of one request per second of each size (B,) [USD/h].
     lag
         Hours after the one of its arrival in which a request may still be sent.
+    work
+        What arrives in each hour (H,) [USD/h].
+    most_waiting
+        What may wait after each hour (H,): the arrivals of the last ``lag`` hours [USD/h].
     """
 
     rates: Array
     weight: Array
     lag: int
+    work: Array = field(init=False)
+    most_waiting: Array = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "work", np.asarray(self.rates @ self.weight))
+        object.__setattr__(self, "most_waiting", last_hours(self.work, self.lag))
 
     @classmethod
     def of(cls, machines: Machines, rates: Array, lag: int) -> Waiting:
         """Of arrivals (H, B), in work of some machines."""
         return cls(rates=rates, weight=machines.weights(machines.price), lag=lag)
-
-    @property
-    def work(self) -> Array:
-        """What arrives in each hour (H,) [USD/h]."""
-        return np.asarray(self.rates @ self.weight)
 
     def mix(self, waiting: Array) -> Array:
         """Rate of each size in a unit of the work that is sent in each hour (H, B); of all where nothing is."""
@@ -58,27 +63,19 @@ class Waiting:
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.asarray(np.where(work > _ROUNDING * self.work.sum(), sent / work, of_all))
 
-    @property
-    def most_waiting(self) -> Array:
-        """What may wait after each hour (H,): the arrivals of the last ``lag`` hours."""
-        return last_hours(self.work, self.lag)
-
     def left_by(self, room: Array) -> Array | None:
         """What waits after each hour (H,) if each takes as much as it has room for (H,); None if some comes too late.
 
         All is sent as soon as there is room.
         """
-        left, arriving, taken = 0.0, self.work.tolist(), room.tolist()
-        waiting = np.zeros(len(arriving))
+        arriving = self.work
         # What waits when the cycle begins is what is left at its end: from nothing on it grows for a cycle, and stays.
-        for _ in range(2):
-            for hour, (more, most) in enumerate(zip(arriving, taken, strict=True)):
-                left = max(0.0, left + more - most)
-                waiting[hour] = left
-        slack = _ROUNDING * max(float(self.work.sum()), 1e-300)
-        if (self.rates.any() and float(np.sum(room)) < self.work.sum() - slack) or (
-            waiting > self.most_waiting + slack
-        ).any():
+        # Started at nothing, it is how far the arrivals beyond the room have risen above their lowest so far.
+        beyond = np.cumsum(np.tile(arriving - room, 2))
+        waiting = (beyond - np.minimum.accumulate(np.minimum(beyond, 0.0)))[len(arriving) :]
+        total = float(arriving.sum())
+        slack = _ROUNDING * max(total, 1e-300)
+        if (total > 0 and float(np.sum(room)) < total - slack) or (waiting > self.most_waiting + slack).any():
             return None
         return waiting
 

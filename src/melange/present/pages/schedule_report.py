@@ -202,7 +202,10 @@ def _played(schedule: Schedule) -> str:
         "Drains",
         "What was simulated",
     )
-    return html.folding_table(header, rows, caption="Load: share of the planned capacity; above 1 the window is short")
+    caption = "Load: share of the planned capacity; above 1 the window is short"
+    if has_waiting:
+        caption += ". Requests that may wait count separately. Alone: the same window without them"
+    return html.folding_table(header, rows, caption=caption)
 
 
 def _assumptions(schedule: Schedule) -> str:

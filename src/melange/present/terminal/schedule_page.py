@@ -179,7 +179,7 @@ def _hours(schedule: Schedule) -> RenderableType:
 
 
 # Columns for requests that may wait, if windows were simulated with them.
-DEFERRED_PLAYED = ("alone", "May wait", "of those met")
+DEFERRED_PLAYED = ("Alone", "May wait", "Of those met")
 
 
 def deferred_played(one: PlayedStretch) -> tuple[str, str, str]:
@@ -208,7 +208,7 @@ def _played(schedule: Schedule) -> RenderableType:
     drawn = [one for one in schedule.played if "drawn at random" in one.words]
     words = "Load: share of the fleet's planned capacity that is used; above 1 the window is short."
     if has_waiting:
-        words += " Requests that may wait count separately; alone: the same window without them."
+        words += " Requests that may wait count separately. Alone: the same window without them."
     if drawn:
         mean = float(np.average([one.attainment for one in drawn], weights=[one.requests for one in drawn]))
         words += f" Windows drawn at random: {percent(mean, 2)} of their requests met the SLO."
