@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -22,7 +23,7 @@ from melange.plan.schedule.reserve import finished
 from melange.plan.schedule.schedule import Schedule
 from melange.plan.schedule.sending import late_fractions, sent_of
 from melange.plan.schedule.signals import first_signals
-from melange.plan.schedule.waiting import Waiting, last_hours
+from melange.plan.schedule.waiting import Waiters, Waiting, last_hours
 from melange.present.terminal.schedule_words import proof_sentence
 from melange.profile.profile import Profile
 from melange.workload.classed_demand import demand_of_classes
@@ -45,28 +46,31 @@ def room_of(found: Machines, rates: np.ndarray, mix: np.ndarray, fleet: np.ndarr
     return low
 
 
-def is_in_time(arrives: np.ndarray, room: list[float], lag: int) -> bool:
-    """Whether work that is sent as soon as there is room, in the order of arrival, leaves within ``lag`` hours."""
-    queue: list[list[float]] = []
-    for hour in range(8 * len(arrives)):
-        queue.append([hour, float(arrives[hour % len(arrives)])])
-        left = room[hour % len(arrives)] + 1e-9
+def is_in_time(classes: Sequence[Waiting], room: Sequence[float]) -> bool:
+    """Whether work that is sent as soon as there is room, what is due first before all else, leaves in time."""
+    if sum(room) < sum(float(one.work.sum()) for one in classes) - 1e-9:
+        return False  # it would take many cycles to see
+    queue: list[list[float]] = []  # due, amount
+    for hour in range(8 * len(room)):
+        queue += [[hour + one.lag, float(one.work[hour % len(room)])] for one in classes]
+        queue.sort()
+        left = room[hour % len(room)] + 1e-9
         while queue and left > 0:
             part = min(left, queue[0][1])
             queue[0][1], left = queue[0][1] - part, left - part
             if queue[0][1] > 1e-9:
                 break
             queue.pop(0)
-        if queue and hour - queue[0][0] >= lag and queue[0][1] > 1e-7:
+        if any(due <= hour and amount > 1e-7 for due, amount in queue):
             return False
     return True
 
 
-def enumerated(found: Machines, own: np.ndarray, waiting: Waiting) -> float:
-    """The least cost of two types over some hours with work that may wait, every count tried [USD/h]."""
-    hours, mix = len(own), waiting.mix(np.zeros(len(own)))[0]
+def enumerated(found: Machines, own: np.ndarray, *classes: Waiting) -> float:
+    """The least cost of two types over some hours with work of one mix that may wait, every count tried [USD/h]."""
+    hours, mix = len(own), Waiters(classes).mix([np.zeros(len(own))] * len(classes))[0]
     fleets = [np.array(one, float) for one in itertools.product(range(MOST + 1), repeat=len(found))]
-    most = float(waiting.work.sum())
+    most = float(sum(one.work.sum() for one in classes))
     rooms = [[room_of(found, rates, mix, fleet, most) for fleet in fleets] for rates in own]
     best = np.inf
     for held in fleets:
@@ -86,7 +90,7 @@ def enumerated(found: Machines, own: np.ndarray, waiting: Waiting) -> float:
                     choices[-1].append((cost, -room))
         for fleet_of in itertools.product(*choices):
             cost = fixed + sum(one[0] for one in fleet_of) / hours
-            if cost < best - 1e-12 and is_in_time(waiting.work, [one[1] for one in fleet_of], waiting.lag):
+            if cost < best - 1e-12 and is_in_time(classes, [one[1] for one in fleet_of]):
                 best = cost
     return best
 
@@ -109,6 +113,51 @@ def test_three_hours_cost_what_every_count_tried_costs(seed: int) -> None:
     assert best.cost_per_h == pytest.approx(enumerated(found, own, waiting), abs=1e-6)
     assert (best.waiting[0] <= waiting.most_waiting + 1e-6).all()
     np.testing.assert_allclose(best.rates.sum(axis=0), (own + arrivals).sum(axis=0))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_two_classes_cost_together_what_every_count_tried_costs(seed: int) -> None:
+    """Both are placed at once: one after the other, the first takes hours that the second needs."""
+    found_profile, _ = two_types(seed)
+    random = np.random.default_rng(seed + 200)
+    own = random.uniform(0.1, 2.0, (3, 2)) * random.uniform(0.3, 1.5, (3, 1))
+    mix, reserved = random.uniform(0.1, 1, 2), Reserved(term_years=1, discount=0.4) if seed % 2 else None
+    arrivals = [random.uniform(0, 1.0, (3, 1)) * mix for _ in range(2)]
+    found = machines(found_profile, own + sum(arrivals), reserved)
+    classes = tuple(Waiting.of(found, rates, lag) for rates, lag in zip(arrivals, (seed % 2, 2), strict=True))
+    shared = Shared(own=own, classes=classes, spot=None)
+    at_once = (np.zeros(3), np.zeros(3))
+    rates = shared.rates(at_once)
+    start = finished(found, first_signals(found), rates, np.zeros(len(found)), None)
+    best = search_placed(shared, Placed(waiting=at_once, rates=rates, reservation=start))
+    assert best.cost_per_h == pytest.approx(enumerated(found, own, *classes), abs=1e-6)
+    for left, one in zip(best.waiting, classes, strict=True):
+        assert (left <= one.most_waiting + 1e-6).all()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_classes_are_in_time_where_the_earliest_deadline_first_is(seed: int) -> None:
+    """What intervals of hours say, a queue that is watched says too; and what waits adds up."""
+    random = np.random.default_rng(seed)
+    hours, said = 6, []
+    classes = tuple(
+        Waiting(rates=random.uniform(0, 2, (hours, 1)), weight=np.ones(1), lag=int(lag))
+        for lag in random.integers(0, 9, 3)
+    )
+    waiters = Waiters(classes)
+    for _ in range(30):
+        room = random.dirichlet(np.full(hours, 1.5)) * waiters.work.sum() * random.uniform(0.98, 2.0)
+        said.append(waiters.is_in_time(room))
+        assert said[-1] == is_in_time(classes, room.tolist())
+        left = waiters.left_by(room)
+        assert (left is not None) == said[-1]
+        if left is not None:
+            sent = [one.work - np.diff(after, prepend=after[-1:]) for one, after in zip(classes, left, strict=True)]
+            assert (np.array(sent) >= -1e-9).all()
+            assert (np.sum(sent, axis=0) <= room + 1e-9).all()
+            for after, one in zip(left, classes, strict=True):
+                assert (after <= one.most_waiting + 1e-9).all()
+    assert any(said) or all(one.lag == 0 for one in classes)
 
 
 def test_requests_are_sent_in_the_order_of_their_arrival() -> None:

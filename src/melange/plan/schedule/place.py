@@ -1,9 +1,10 @@
 """Which fleet each hour gets so that work that may wait finds room before its deadline.
 
-With steps j of hour h that cost c_hj and take r_hj besides the hour's own traffic, and what waits (see waiting.py):
+With steps j of hour h that cost c_hj and take r_hj besides the hour's own traffic, and what waits of class k (see
+waiting.py):
 
-    min  sum c_hj z_hj;    sum_j z_hj = 1;    s_h <= sum_j r_hj z_hj
-    q_h = q_(h-1) + a_h - s_h;    0 <= q_h <= most that may wait
+    min  sum c_hj z_hj;    sum_j z_hj = 1;    sum_k s_kh <= sum_j r_hj z_hj
+    q_kh = q_k(h-1) + a_kh - s_kh;    0 <= q_kh <= most that may wait
 
 and, as fleets that change pay for instances that start and drain, + kappa sum u_h with u_h >= cost_h - cost_(h-1),
 u_h >= 0, where kappa is the time that a change is paid for [h]. z is whole. With z in parts it is a transport of
@@ -18,7 +19,7 @@ import numpy as np
 
 from melange.plan.milp.highs import LinearRows, minimise
 from melange.plan.schedule.hour_steps import HourSteps, hull_of
-from melange.plan.schedule.waiting import Waiting
+from melange.plan.schedule.waiting import Waiters
 from melange.workload.demand import Indices
 from melange.workload.workload import Array, Mask
 
@@ -37,16 +38,16 @@ class Placement:
     Parameters
     ----------
     waiting
-        What waits after each hour (H,) [USD/h].
+        What waits of each class after each hour (K) (H,) [USD/h].
     cost_per_h
         Of the hours' steps, on average, without what changes cost [USD/h].
     """
 
-    waiting: Array
+    waiting: tuple[Array, ...]
     cost_per_h: float
 
 
-def place(steps: HourSteps, waiting: Waiting, change_h: float = 0.0) -> Placement | None:
+def place(steps: HourSteps, waiting: Waiters, change_h: float = 0.0) -> Placement | None:
     """The cheapest steps that leave nothing beyond its deadline; None where none do.
 
     Each rise of an hour's cost above that of the hour before is paid for ``change_h`` [h].
@@ -58,22 +59,22 @@ def place(steps: HourSteps, waiting: Waiting, change_h: float = 0.0) -> Placemen
         found = minimise(program, time_limit_s=_TIME_S, start=point)
         whole = None if found.x is None else found.x[: len(steps.hour)] > 0.5
         # Within the solver's own tolerance some work may come late.
-        if whole is not None and waiting.left_by(_room(steps, whole, len(waiting.rates))) is not None:
+        if whole is not None and waiting.is_in_time(_room(steps, whole, len(waiting))):
             chosen = whole
     if chosen is None:
         return None
-    left = waiting.left_by(_room(steps, chosen, len(waiting.rates)))
+    left = waiting.left_by(_room(steps, chosen, len(waiting)))
     assert left is not None
-    return Placement(waiting=left, cost_per_h=float(steps.cost_per_h[chosen].sum()) / len(waiting.rates))
+    return Placement(waiting=left, cost_per_h=float(steps.cost_per_h[chosen].sum()) / len(waiting))
 
 
-def least_cost(steps: HourSteps, waiting: Waiting, change_h: float = 0.0) -> float:
+def least_cost(steps: HourSteps, waiting: Waiters, change_h: float = 0.0) -> float:
     """What the hours cost at least with the steps in parts, on average [USD/h]; infinite where work comes too late.
 
     Changes are counted in.
     """
     found = minimise(_program(hull_of(steps), waiting, change_h, is_whole=False))
-    return np.inf if found.x is None else found.bound / len(waiting.rates)
+    return np.inf if found.x is None else found.bound / len(waiting)
 
 
 def changes(cost_per_h: Array) -> float:
@@ -81,23 +82,24 @@ def changes(cost_per_h: Array) -> float:
     return float(np.maximum(cost_per_h - np.roll(cost_per_h, 1), 0.0).mean())
 
 
-def _rounded(steps: HourSteps, waiting: Waiting, change_h: float) -> Mask | None:
+def _rounded(steps: HourSteps, waiting: Waiters, change_h: float) -> Mask | None:
     """Steps of the program in parts rounded up, and then down one by one where all is still in time."""
     hull = hull_of(steps)
     found = minimise(_program(hull, waiting, change_h, is_whole=False))
     if found.x is None:
         return None
-    hours, count = len(waiting.rates), len(steps.hour)
+    hours, count = len(waiting), len(steps.hour)
     first = np.searchsorted(steps.hour, np.arange(hours))
     end = np.searchsorted(steps.hour, np.arange(hours), side="right")
-    sent = found.x[len(hull.hour) : len(hull.hour) + hours]
+    kinds = len(waiting.classes)
+    sent = found.x[len(hull.hour) : len(hull.hour) + kinds * hours].reshape(kinds, hours).sum(axis=0)
     at = np.array(
         [
             first[h] + min(int(np.searchsorted(steps.room[first[h] : end[h]], sent[h] - 1e-9)), end[h] - first[h] - 1)
             for h in range(hours)
         ]
     )
-    if waiting.left_by(steps.room[at]) is None:
+    if not waiting.is_in_time(steps.room[at]):
         return None
     _lower(steps, waiting, at, first, change_h)
     for _ in range(_TURNS):
@@ -109,7 +111,7 @@ def _rounded(steps: HourSteps, waiting: Waiting, change_h: float) -> Mask | None
     return chosen
 
 
-def _lower(steps: HourSteps, waiting: Waiting, at: Indices, first: Indices, change_h: float) -> None:
+def _lower(steps: HourSteps, waiting: Waiters, at: Indices, first: Indices, change_h: float) -> None:
     """Take hours a step down where all is still in time, those first that save most; ``at`` is changed (H,)."""
     saves = steps.cost_per_h[at] - steps.cost_per_h[np.maximum(at - 1, first)]
     for h in np.argsort(-saves, kind="stable").tolist():
@@ -118,7 +120,7 @@ def _lower(steps: HourSteps, waiting: Waiting, at: Indices, first: Indices, chan
                 break
 
 
-def _swapped(steps: HourSteps, waiting: Waiting, at: Indices, first: Indices, end: Indices, change_h: float) -> bool:
+def _swapped(steps: HourSteps, waiting: Waiters, at: Indices, first: Indices, end: Indices, change_h: float) -> bool:
     """Take one hour a step up and another down where that costs less and all is still in time; whether any was."""
     cost = steps.cost_per_h
     more = np.where(at + 1 < end, cost[np.minimum(at + 1, end - 1)] - cost[at], np.inf)
@@ -140,11 +142,11 @@ def _swapped(steps: HourSteps, waiting: Waiting, at: Indices, first: Indices, en
     return is_better
 
 
-def _moved(steps: HourSteps, waiting: Waiting, at: Indices, by: dict[int, int]) -> bool:
+def _moved(steps: HourSteps, waiting: Waiters, at: Indices, by: dict[int, int]) -> bool:
     """Take some hours some steps on, if all is still in time; ``at`` is changed (H,)."""
     for h, count in by.items():
         at[h] += count
-    if waiting.left_by(steps.room[at]) is not None:
+    if waiting.is_in_time(steps.room[at]):
         return True
     for h, count in by.items():
         at[h] -= count
@@ -167,48 +169,50 @@ def _room(steps: HourSteps, chosen: Mask, hours: int) -> Array:
     return room
 
 
-def _point(steps: HourSteps, waiting: Waiting, chosen: Mask) -> Array | None:
+def _point(steps: HourSteps, waiting: Waiters, chosen: Mask) -> Array | None:
     """The program's variables for some steps."""
-    left = waiting.left_by(_room(steps, chosen, len(waiting.rates)))
+    left = waiting.left_by(_room(steps, chosen, len(waiting)))
     if left is None:
         return None
-    sent = waiting.work - np.diff(left, prepend=left[-1:])
-    cost = np.zeros(len(left))
+    sent = [one.work - np.diff(after, prepend=after[-1:]) for one, after in zip(waiting.classes, left, strict=True)]
+    cost = np.zeros(len(waiting))
     cost[steps.hour[chosen]] = steps.cost_per_h[chosen]
-    return np.concatenate([chosen.astype(float), sent, left, np.maximum(cost - np.roll(cost, 1), 0.0)])
+    return np.concatenate([chosen.astype(float), *sent, *left, np.maximum(cost - np.roll(cost, 1), 0.0)])
 
 
-def _program(steps: HourSteps, waiting: Waiting, change_h: float, *, is_whole: bool) -> LinearRows:
-    """Columns: steps, what is sent, what waits, rises. Rows: one step, its room, the balance, the rise."""
-    hours, count = len(waiting.rates), len(steps.hour)
+def _program(steps: HourSteps, waiting: Waiters, change_h: float, *, is_whole: bool) -> LinearRows:
+    """Columns: steps, what is sent and waits of each class, rises. Rows: one step, its room, the balances, the rise."""
+    hours, count, kinds = len(waiting), len(steps.hour), len(waiting.classes)
     each, own = np.arange(hours), np.arange(count)
     after = (each + 1) % hours
-    parts = [
-        (steps.hour, own, np.ones(count)),
-        (hours + steps.hour, own, -steps.room),
-        (hours + each, count + each, np.ones(hours)),
-        (2 * hours + each, count + each, np.ones(hours)),
-    ]
-    if hours > 1:  # else what waits is the same before and after, and nothing rises
-        parts += [
-            (2 * hours + each, count + hours + each, np.ones(hours)),
-            (2 * hours + after, count + hours + each, -np.ones(hours)),
-        ]
+    parts = [(steps.hour, own, np.ones(count)), (hours + steps.hour, own, -steps.room)]
+    for k in range(kinds):
+        balance, sent, waits = (2 + k) * hours, count + k * hours, count + (kinds + k) * hours
+        parts += [(hours + each, sent + each, np.ones(hours)), (balance + each, sent + each, np.ones(hours))]
+        if hours > 1:  # else what waits is the same before and after, and nothing rises
+            parts += [
+                (balance + each, waits + each, np.ones(hours)),
+                (balance + after, waits + each, -np.ones(hours)),
+            ]
     if hours > 1 and change_h > 0:
+        rise = (2 + kinds) * hours
         parts += [
-            (3 * hours + steps.hour, own, steps.cost_per_h),
-            (3 * hours + after[steps.hour], own, -steps.cost_per_h),
-            (3 * hours + each, count + 2 * hours + each, -np.ones(hours)),
+            (rise + steps.hour, own, steps.cost_per_h),
+            (rise + after[steps.hour], own, -steps.cost_per_h),
+            (rise + each, count + 2 * kinds * hours + each, -np.ones(hours)),
         ]
     row, column, value = (np.concatenate(part) for part in zip(*parts, strict=True))
     order = np.lexsort((row, column))
-    columns = count + 3 * hours
+    columns = count + (2 * kinds + 1) * hours
+    arriving = [one.work for one in waiting.classes]
+    without_end, below = np.full(hours, np.inf), np.full(hours, -np.inf)
+    most = [one.most_waiting for one in waiting.classes]
     return LinearRows(
-        cost=np.concatenate([steps.cost_per_h, np.zeros(2 * hours), np.full(hours, change_h)]),
+        cost=np.concatenate([steps.cost_per_h, np.zeros(2 * kinds * hours), np.full(hours, change_h)]),
         lower=np.zeros(columns),
-        upper=np.concatenate([np.ones(count), np.full(hours, np.inf), waiting.most_waiting, np.full(hours, np.inf)]),
-        row_lower=np.concatenate([np.ones(hours), np.full(hours, -np.inf), waiting.work, np.full(hours, -np.inf)]),
-        row_upper=np.concatenate([np.ones(hours), np.zeros(hours), waiting.work, np.zeros(hours)]),
+        upper=np.concatenate([np.ones(count), *[without_end] * kinds, *most, without_end]),
+        row_lower=np.concatenate([np.ones(hours), below, *arriving, below]),
+        row_upper=np.concatenate([np.ones(hours), np.zeros(hours), *arriving, np.zeros(hours)]),
         start=np.searchsorted(column[order], np.arange(columns + 1)).astype(np.int32),
         row=row[order].astype(np.int32),
         value=value[order],

@@ -11,9 +11,12 @@ load of the cheapest machines, at on-demand prices. Arrays have the axes (hour H
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from melange.plan.schedule.machines import Machines
 from melange.workload.workload import Array
@@ -55,14 +58,6 @@ class Waiting:
         """Of arrivals (H, B), in work of some machines."""
         return cls(rates=rates, weight=machines.weights(machines.price), lag=lag)
 
-    def mix(self, waiting: Array) -> Array:
-        """Rate of each size in a unit of the work that is sent in each hour (H, B); of all where nothing is."""
-        sent = self.sent(waiting)
-        work = (sent @ self.weight)[:, None]
-        of_all = self.rates.sum(axis=0) / max(float(self.work.sum()), 1e-300)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(np.where(work > _ROUNDING * self.work.sum(), sent / work, of_all))
-
     def left_by(self, room: Array) -> Array | None:
         """What waits after each hour (H,) if each takes as much as it has room for (H,); None if some comes too late.
 
@@ -90,6 +85,93 @@ class Waiting:
         begin = hours * (cycles - 1)
         reached = arrived[begin:] - np.concatenate([waiting[-1:], waiting])
         return np.maximum(np.diff(in_order(arrived, sizes, np.maximum.accumulate(reached)), axis=0), 0.0)
+
+
+class Waiters:
+    """Classes that may wait beside each other, over the hours of a cycle: what is due first is sent first.
+
+    All is in time if no interval of hours has less room than the work that arrives and is due within it. With the room
+    for all work, intervals of a cycle decide: each cycle more adds as much room as work.
+    """
+
+    def __init__(self, classes: Sequence[Waiting]) -> None:
+        """Set up for classes over the same hours, with work in the same unit."""
+        self.classes = tuple(classes)
+        self.work = np.asarray(np.sum([one.work for one in classes], axis=0))
+        self.most_waiting = np.asarray(np.sum([one.most_waiting for one in classes], axis=0))
+        self._due = _due_within(classes)
+
+    def __len__(self) -> int:
+        return len(self.work)
+
+    def mix(self, waiting: Sequence[Array]) -> Array:
+        """Rate of each size in a unit of the work that is sent in each hour (H, B); of all where nothing is."""
+        sent = self.sent(waiting)
+        work, total = (sent @ self.classes[0].weight)[:, None], float(self.work.sum())
+        of_all = np.sum([one.rates.sum(axis=0) for one in self.classes], axis=0) / max(total, 1e-300)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(np.where(work > _ROUNDING * total, sent / work, of_all))
+
+    def sent(self, waiting: Sequence[Array]) -> Array:
+        """Rates that are sent in each hour (H, B) if so much of each class waits after each (K) (H,) [1/s]."""
+        return np.asarray(np.sum([one.sent(left) for one, left in zip(self.classes, waiting, strict=True)], axis=0))
+
+    def is_in_time(self, room: Array) -> bool:
+        """Whether hours with so much room (H,) leave nothing beyond its deadline."""
+        if len(self.classes) == 1:
+            return self.classes[0].left_by(room) is not None
+        hours, total = len(room), float(self.work.sum())
+        slack = _ROUNDING * max(total, 1e-300)
+        if total > 0 and float(room.sum()) < total - slack:
+            return False
+        until = np.concatenate([[0.0], np.cumsum(np.tile(room, 2))])
+        ends = sliding_window_view(until[1:], hours)[:hours]
+        return bool((ends - until[:hours, None] >= self._due - slack).all())
+
+    def left_by(self, room: Array) -> tuple[Array, ...] | None:
+        """What waits of each class after each hour (K) (H,) if each takes as much as it has room for (H,).
+
+        None if some comes too late. All is sent as soon as there is room.
+        """
+        if len(self.classes) == 1:
+            left = self.classes[0].left_by(room)
+            return None if left is None else (left,)
+        return _earliest_first(self.classes, room) if self.is_in_time(room) else None
+
+
+def _due_within(classes: Sequence[Waiting]) -> Array:
+    """Work that arrives and is due within hours on from each: 1, 2, ... of them, a cycle at most (H, H)."""
+    hours = len(classes[0].work)
+    first, count = np.arange(hours)[:, None], np.arange(1, hours + 1)[None, :]
+    found = np.zeros((hours, hours))
+    for one in classes:
+        arrived = np.concatenate([[0.0], np.cumsum(np.tile(one.work, 2))])
+        found += arrived[first + np.maximum(count - one.lag, 0)] - arrived[first]
+    return found
+
+
+def _earliest_first(classes: Sequence[Waiting], room: Array) -> tuple[Array, ...]:
+    """What waits of each class after each hour (K) (H,), the earliest deadline sent first.
+
+    From nothing on it grows for a cycle; then each cycle is like the one before.
+    """
+    queues: list[deque[list[float]]] = [deque() for _ in classes]
+    waiting = [np.zeros(len(room)) for _ in classes]
+    for now in range((2 + max(one.lag for one in classes) // len(room)) * len(room)):
+        hour = now % len(room)
+        for queue, one in zip(queues, classes, strict=True):
+            queue.append([float(now + one.lag), float(one.work[hour])])
+        left = float(room[hour])
+        while left > 0 and any(queues):
+            queue = min(filter(None, queues), key=lambda one: one[0][0])
+            part = min(left, queue[0][1])
+            left -= part
+            queue[0][1] -= part
+            if queue[0][1] <= 0:
+                queue.popleft()
+        for kept, queue in zip(waiting, queues, strict=True):
+            kept[hour] = sum(amount for _, amount in queue)
+    return tuple(waiting)
 
 
 def last_hours(work: Array, count: int) -> Array:
