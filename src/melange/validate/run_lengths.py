@@ -18,9 +18,9 @@ LEAST_REQUESTS = 2_000
 # More costs simulations; with less, plans are kept that their proof refutes. Half and twice: no difference, because the
 # least number of requests decides there.
 _STAYS = 4.0
-# A fleet that starts empty settles in this many times the longest stay of a request: of nine fleets of 10 to 566
-# replicas, eight were then within a tenth of the later misses, and before had from 0.1 to 1.4 times as many; one took
-# more than five times the stay. With more, less of each run counts.
+# A fleet that starts empty settles in about this many times the longest stay of a request: nine fleets of 10 to 566
+# replicas had 0.1 to 1.5 times their later misses in the first half of a stay, and 0.5 to 1.2 times from 1.5 to 2 stays
+# on; two of them took five stays. With more, less of each run counts. Chosen by judgment.
 _SETTLING = 1.5
 # Time of a token if no limit says how long a request may stay [s]. Chosen by judgment.
 _TOKEN_S = 0.05

@@ -53,7 +53,7 @@ _SURELY = 1.5
 # of these 8 does, by 0.3 %.
 _STRICTNESS = 0.5
 # A first part that ends before the fleet has settled gives a plan up at more than this many times the allowed misses:
-# the worst of nine large fleets had 1.4 times as many misses in that time as later. More costs simulations.
+# the worst of nine large fleets had 1.5 times as many misses in that time as later. More costs simulations.
 _BY_FAR = 2.0
 # Factor by which runs become longer if a fleet has not filled. Chosen by judgment.
 _LONGER = 3.0
