@@ -31,6 +31,7 @@ import argparse
 import json
 import statistics
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,6 +40,7 @@ import numpy as np
 
 import week
 from melange.deploy.operate.fleet_planner import FleetPlanner
+from melange.deploy.operate.fleet_wanted import DOWN, LOST, MIX, UP
 from melange.deploy.operate.operate_settings import OperateSettings
 from melange.plan.options import Options
 from melange.plan.plan import Plan
@@ -133,8 +135,26 @@ def study(name: str, arguments: argparse.Namespace) -> list[str]:
     if len(lives) > 1:
         rows.append(row(service, "all", lives, autoscaled))
         print(rows[-1], flush=True)
-    print(f"The clairvoyant who pays starts: {service.with_starts:,.4g} USD/h", flush=True)
+    print(f"The clairvoyant who pays starts: {service.with_starts:,.4g} USD/h")
+    print(kinds(lives), flush=True)
     return rows
+
+
+def kinds(lives: Sequence[Lived]) -> str:
+    """Changes an hour by kind, and their median without those that replace what is not available."""
+    verbs = (LOST, UP, DOWN, MIX)
+    said = [
+        (life, int(one["hour"]), verb)
+        for life, lived in enumerate(lives)
+        for one in lived.log
+        for line in one["said"]
+        for verb in verbs
+        if line.startswith(f"{verb}: ")
+    ]
+    hours = [(life, hour) for life, lived in enumerate(lives) for hour in range(len(lived.changes_per_h))]
+    each = ", ".join(f"{verb} {sum(one[2] == verb for one in said) / len(hours):.2f}" for verb in verbs)
+    others = Counter(one[:2] for one in said if one[2] != LOST)
+    return f"Changes an hour: {each}; in the median without {LOST} {statistics.median(others[one] for one in hours):g}"
 
 
 def with_setting(settings: OperateSettings, name: str, value: str) -> OperateSettings:
