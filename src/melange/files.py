@@ -273,7 +273,7 @@ def read_document(path: str | Path, kind: str) -> Json:
 
 def _one(kind: str) -> str:
     """A kind of document with its article."""
-    return f"an {kind}" if kind[:1] in "aeiou" else f"a {kind}"
+    return f"an {kind}" if kind.startswith(tuple("aeiou")) else f"a {kind}"
 
 
 def read_as(path: str | Path, kind: str, parse: Callable[[Json], Noun]) -> Noun:

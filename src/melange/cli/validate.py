@@ -172,13 +172,12 @@ def _requests(plan: Plan, session: Session | None, flags: _Flags) -> tuple[list[
 
     Without another log, the service's own log is simulated: the plan was certified on it.
     """
-    from melange.validate.evidence import REQUESTS, RUNS
     from melange.validate.run_lengths import enough
     from melange.validate.simulate import draw_for, planned_workload
     from melange.workload.arrivals import MOST_DRAWN
     from melange.workload.request_classes import with_classes
 
-    count, seeds = flags.requests or enough(planned_workload(plan), plan.slo, REQUESTS), range(flags.seeds or RUNS)
+    count, seeds = _runs(plan, flags)
     if count * len(seeds) > MOST_DRAWN:
         raise InputError(
             f"{len(seeds)} runs of {count:,} requests: at most {MOST_DRAWN:,} requests in all", hint="--requests 100000"
@@ -202,6 +201,15 @@ def _requests(plan: Plan, session: Session | None, flags: _Flags) -> tuple[list[
     return found if says_class else (found[0], (*found[1], Caution("class", _NO_CLASS)))
 
 
+def _runs(plan: Plan, flags: _Flags) -> tuple[int, range]:
+    """Requests of each run, and the seeds of all of them, where requests are drawn."""
+    from melange.validate.evidence import REQUESTS, RUNS
+    from melange.validate.run_lengths import enough
+    from melange.validate.simulate import planned_workload
+
+    return flags.requests or enough(planned_workload(plan), plan.slo, REQUESTS), range(flags.seeds or RUNS)
+
+
 def _too_short(count: int, needed: int) -> tuple[Caution, ...]:
     """A caution if runs end before the fleet has filled."""
     if count >= needed:
@@ -214,13 +222,11 @@ def _of_log(
     plan: Plan, observed: Arrivals, context: int, flags: _Flags, rate: float
 ) -> tuple[list[Arrivals], tuple[Caution, ...]]:
     """The requests of a log, replayed or drawn from its sizes."""
-    from melange.validate.evidence import REQUESTS, RUNS
-    from melange.validate.run_lengths import enough
     from melange.validate.simulate import planned_workload, within_context
     from melange.workload.arrivals import draw
 
     carried, burstiness = planned_workload(plan), flags.burstiness
-    count, seeds = flags.requests or enough(carried, plan.slo, REQUESTS), range(flags.seeds or RUNS)
+    count, seeds = _runs(plan, flags)
     observed = within_context(observed.within(plan.workload.buckets, carried.request_rate > 0), context)
     if flags.arrivals == "poisson" or not observed.has_pace or (flags.trace is None and burstiness != 1):
         scaled = carried.at_rate(rate)
