@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -176,7 +177,10 @@ class Search:
         for one in sorted(self.judge.known.values(), key=lambda each: each.attainment.value):
             if one.plan.cost_per_h < ceiling and self.judge.may_hold(one):
                 near[one.plan.instances.tobytes()] = one
+        refuted = [one.plan.instances for one in self.judge.known.values() if one.is_refuted]
         for tried in sorted(near.values(), key=lambda one: one.plan.cost_per_h)[:_MOST_CHANCES]:
+            if not tried.is_refuted and _is_smaller(tried.plan.instances, refuted):
+                continue
             proof = self.proof(tried, best)
             if self.judge.is_proven(proof):
                 return proof
@@ -315,6 +319,13 @@ class Search:
         except InfeasibleError:
             return None
         return tried if self.judge.holds(tried) and tried.plan.cost_per_h <= best.plan.cost_per_h + ROUNDING else None
+
+
+def _is_smaller(fleet: npt.NDArray[np.int64], others: Sequence[npt.NDArray[np.int64]]) -> bool:
+    """Whether a fleet of one type has fewer instances than one of the other fleets of that type."""
+    return np.count_nonzero(fleet) == 1 and any(
+        np.count_nonzero(one) == 1 and bool((one >= fleet).all()) for one in others
+    )
 
 
 def as_asked(plan: Plan, question: Question) -> Plan:

@@ -206,17 +206,16 @@ class Judge:
         firsts = [(int(_FIRST_PART * self.requests), 0), (self.requests, 0)]
         self._ahead.prepare(plan, firsts)
         for one in firsts:
-            first = self._with_run(None, plan, factor, *one)
-            if self.surely_misses(first) and (one[0] > self.settling or self._misses_by_far(first)):
-                return first
-        trial = None
-        self._ahead.prepare(plan, [(self.run_length, number) for number in range(1, 1 + _MOST_RUNS)])
-        for number in range(1, 1 + _MOST_RUNS):
-            trial = self._with_run(trial, plan, factor, self.run_length, number)
+            trial = self._with_run(None, plan, factor, *one)
+            if self.surely_misses(trial) and (one[0] > self.settling or self._misses_by_far(trial)):
+                return trial
+        runs = int(self.run_length == self.requests)  # the first run counts if it is as long as the others
+        self._ahead.prepare(plan, [(self.run_length, number) for number in range(1, 1 + _MOST_RUNS - runs)])
+        for number in range(1, 1 + _MOST_RUNS - runs):
+            trial = self._with_run(trial if number + runs > 1 else None, plan, factor, self.run_length, number)
             is_told = trial.attainment.low >= self.target or self.surely_misses(trial)
-            if is_told or number * self.run_length >= _MOST_TRIED:
+            if is_told or (number + runs) * self.run_length >= _MOST_TRIED:
                 break
-        assert trial is not None
         if self.surely_misses(trial):
             return trial
         return replace(trial, used=most_used(plan, self.full, self.arrivals, self.policy))
@@ -282,6 +281,8 @@ class Judge:
             runs += 1
             is_enough = runs == _MOST_PROOF_RUNS or runs * length >= _MOST_PROVEN
             if runs > 1 and (is_enough or proof.attainment.high < self.target):
+                break
+            if length >= _MOST_TRIED and self.surely_misses(proof):
                 break
             if runs % _PROOF_RUNS == 0:
                 if self.is_proven(proof) or proof.attainment.value < self.target:

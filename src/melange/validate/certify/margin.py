@@ -32,6 +32,8 @@ DRAWS = 128
 _PRECISION, _MOST = 0.005, 8.0
 # Requests of a simulation, one run: with half as many the margins of bench/margin.py changed by 0.6 points.
 _REQUESTS = 10_000
+# The most: a search may need longer runs. How much better the plan looks in a shorter one is offset.
+_MOST_REQUESTS = 200_000
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -104,7 +106,7 @@ def with_margin(plan: Plan, judge: Judge) -> Plan:
 def trials_of(plan: Plan, judge: Judge) -> Trials:
     """Trials of a plan on requests that a search used for its choices."""
     if judge.replays is None:
-        arrivals = [judge.arrivals(max(_REQUESTS, judge.requests), 1)]
+        arrivals = [judge.arrivals(max(_REQUESTS, min(judge.requests, _MOST_REQUESTS)), 1)]
     else:
         arrivals = [judge.arrivals(requests, start) for start, requests in judge.replays.choosing]
     full = at_full_throughput(plan.question).profile.max_request_rate

@@ -25,6 +25,7 @@ from melange.validate.certify.judge import Judge
 from melange.validate.certify.plan_trial import Trial
 from melange.validate.certify.spare import own_spare
 from melange.validate.certify.thinning import of_rows, widened
+from melange.validate.run_lengths import shortest
 from melange.workload.workload import Array, Mask
 
 # A pool has at least this part of its type's work. Less, and the pool is empty most of the time. A judgment.
@@ -32,8 +33,12 @@ _LEAST_PART = 0.02
 # Number of split lengths that are examined closely: those at which requests meet their limits most easily, with as many
 # instances as before.
 _CLOSELY = 3
+# Split lengths whose proofs may fail before a type is left in one pool. Chosen by judgment.
+_MOST_FAILED = 3
 # A split is tried with at least this part of the instances.
 _LEAST_LEFT = 0.4
+# Largest part of this step's effort for comparing the splits of a type. Chosen by judgment.
+_COMPARING = 0.5
 # Number of plans that are split: the best one, and fleets of one type that cost at most this many times as much.
 _SPLIT, _MOST_COST = 8, 1.6
 # Requests that decide whether a split is worth a trial, in at most this many short runs; and how far it may be below
@@ -43,7 +48,7 @@ _REQUESTS, _MOST_SETS, _NEAR = 10_000, 5, 0.005
 _MOST_S = 5.0
 # Instances that are added, one by one, to a split whose proof fails; then these parts of them, for the short runs that
 # chose the split are off by as much in large fleets (102 instances were needed where 97 seemed to hold). Judgments.
-_MOST_ADDED, _ADDED_PARTS = 3, (0.05, 0.08, 0.12)
+_MOST_ADDED, _ADDED_PARTS = 3, (0.05, 0.08, 0.12, 0.2, 0.3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,14 +126,16 @@ def in_pools(judge: Judge, best: Trial, others: Sequence[Trial]) -> Trial | None
     best
         The cheapest proven plan.
     others
-        Fleets of one type that were tried: in two pools they may cost less than any mix. For each type, the fleet that
-        came nearest to the target decides how many instances are split.
+        Fleets of one type that were tried: in two pools they may cost less than any mix. For each type, the cheapest
+        that holds, or else the one with the largest attainment, decides how many instances are split.
     """
     options = judge.question.options
     if options.slices or options.spare_total_replicas or options.min_replicas != 1:
         return None
     nearest: dict[int, Trial] = {}
     for one in sorted(others, key=lambda each: each.attainment.value):
+        nearest[int(one.plan.instances.argmax())] = one
+    for one in sorted(filter(judge.holds, others), key=_cost, reverse=True):
         nearest[int(one.plan.instances.argmax())] = one
     near = [one for one in nearest.values() if _cost(one) <= _MOST_COST * _cost(best) + ROUNDING]
     near.sort(key=lambda one: (not judge.holds(one), _cost(one)))  # fleets that hold in one pool are the surest
@@ -138,11 +145,17 @@ def in_pools(judge: Judge, best: Trial, others: Sequence[Trial]) -> Trial | None
     places = sorted({int(r) for one in bases for r in np.flatnonzero(one.plan.instances > 1)})
     if not places:
         return None
-    pooled = replace(judge, question=with_pools(judge.question, [(r, LONG_POOL) for r in places]), known={})
+    pooled = replace(
+        judge,
+        question=with_pools(judge.question, [(r, LONG_POOL) for r in places]),
+        # A failed proof made runs longer; many splits are compared, and their own proofs make them longer again.
+        requests=min(judge.requests, shortest(judge.question.workload, judge.slo)),
+        known={},
+    )
     effort = Effort(judge=pooled, first=pooled.work_s, most_s=_MOST_S)
     found = best
     for base in bases:
-        found = _split_all(pooled, _lifted(base.plan, pooled.question), places, found, effort)
+        found, effort = _split_all(pooled, _lifted(base.plan, pooled.question), places, found, effort)
     return None if found is best else _only_used(found, len(judge.question.profile.replica_types))
 
 
@@ -150,7 +163,7 @@ def _cost(trial: Trial) -> float:
     return trial.plan.cost_per_h
 
 
-def _split_all(judge: Judge, plan: Plan, places: Sequence[int], best: Trial, effort: Effort) -> Trial:
+def _split_all(judge: Judge, plan: Plan, places: Sequence[int], best: Trial, effort: Effort) -> tuple[Trial, Effort]:
     """The best plan, or a proven plan that costs less, with some of these types in two pools."""
     first = len(judge.question.profile.replica_types) - len(places)
     order = sorted(places, key=lambda r: -float(plan.instances[r]) * plan.replica_types[r].cost_per_h)
@@ -158,38 +171,76 @@ def _split_all(judge: Judge, plan: Plan, places: Sequence[int], best: Trial, eff
     for r in order:
         if plan.instances[r] < 2 or np.count_nonzero(plan.instances) >= most or effort.is_spent():
             continue
-        split = _smallest(judge, plan, r, first + places.index(r), effort)
-        if split is None:
-            continue
-        plan = split.applied(plan)
-        if plan.cost_per_h < best.plan.cost_per_h - ROUNDING:
-            best = _proven(judge, plan, split, best)
-    return best
+        second, failed = first + places.index(r), list[_Split]()
+        while len(failed) < _MOST_FAILED:
+            split = _smallest(judge, plan, r, second, effort, [one.last for one in failed])
+            if split is None:
+                break
+            divided = split.applied(plan)
+            before = judge.work_s
+            found = _proven(judge, plan, split, best) if divided.cost_per_h < best.plan.cost_per_h - ROUNDING else best
+            effort = replace(effort, first=effort.first + judge.work_s - before)  # proofs are few, but long
+            if found is not best:
+                best = found
+                plan = found.plan
+                break
+            if divided.cost_per_h >= best.plan.cost_per_h - ROUNDING:
+                plan = divided
+                break
+            failed.append(split)
+        else:
+            plan = failed[0].applied(plan)
+    return best, effort
 
 
 def _proven(judge: Judge, plan: Plan, split: _Split, best: Trial) -> Trial:
-    """The plan in its pools, or with a few instances more, if a proof shows that it holds; else the best one."""
+    """The plan in its pools, or with instances added, if a proof shows that it holds; else the best one.
+
+    Ever more instances are added while the plan costs less than the best one; then as few as hold, by bisection.
+    """
     parts = {round(part * split.count) for part in _ADDED_PARTS}
+    failed, held = split.count - 1, 0
     for added in sorted({*range(1 + _MOST_ADDED), *parts}):
-        tried = min((one.applied(plan) for one in split.of(split.count + added)), key=lambda one: judge.strain(one, 2))
-        if tried.cost_per_h >= best.plan.cost_per_h - ROUNDING:
-            return best
-        trial = judge.trial(tried, np.ones(tried.share.shape))
-        if judge.holds(trial):
-            proof = judge.proof(trial)
-            if judge.is_proven(proof):
-                return proof
+        proof = _proof(judge, plan, split, split.count + added, best)
+        if proof is not None:
+            best, held = proof, split.count + added
+            break
+        failed = split.count + added
+    while held - failed > 1:
+        middle = (failed + held) // 2
+        proof = _proof(judge, plan, split, middle, best)
+        if proof is None:
+            failed = middle
+        else:
+            best, held = proof, middle
     return best
 
 
-def _smallest(judge: Judge, plan: Plan, place: int, second: int, effort: Effort) -> _Split | None:
-    """The split of a type that needs the fewest instances, fewer than now; None if there is none."""
+def _proof(judge: Judge, plan: Plan, split: _Split, count: int, best: Trial) -> Trial | None:
+    """A proof that the plan holds in pools of ``count`` instances, and costs less; None if there is none."""
+    tried = [one.applied(plan) for one in split.of(count)]
+    if tried[0].cost_per_h >= best.plan.cost_per_h - ROUNDING:
+        return None
+    easiest = min(tried, key=lambda one: judge.strain(one, 2))
+    trial = judge.trial(easiest, np.ones(easiest.share.shape))
+    if not judge.holds(trial):
+        return None
+    proof = judge.proof(trial)
+    return proof if judge.is_proven(proof) else None
+
+
+def _smallest(
+    judge: Judge, plan: Plan, place: int, second: int, effort: Effort, without: Sequence[int] = ()
+) -> _Split | None:
+    """The split of a type that needs the fewest instances, fewer than now; None if there is none.
+
+    ``without`` are buckets that are not to be the last of the first pool.
+    """
     count = int(plan.instances[place])
     least = max(2, math.ceil(_LEAST_LEFT * count), _fewest_allowed(judge, plan, place))
     best: _Split | None = None
-    for split in sorted(_splits(plan, place, second, judge.full), key=lambda one: _eased(judge, plan, one, effort))[
-        :_CLOSELY
-    ]:
+    splits = [one for one in _splits(plan, place, second, judge.full) if one.last not in without]
+    for split in _easiest(judge, plan, splits, effort)[:_CLOSELY]:
         low, high = least - 1, count if best is None else best.count
         while high - low > 1 and not effort.is_spent():
             middle = (low + high) // 2
@@ -225,9 +276,19 @@ def _steps(count: int) -> tuple[int, ...]:
     return (-step, 0, step)
 
 
-def _eased(judge: Judge, plan: Plan, split: _Split, effort: Effort) -> float:
-    """How hard a split is for requests, 0-1; 1 if no more may be simulated."""
-    return 1.0 if effort.is_spent() else judge.strain(split.applied(plan), 1)
+def _easiest(judge: Judge, plan: Plan, splits: Sequence[_Split], effort: Effort) -> list[_Split]:
+    """Splits, those first that are easiest for requests; none if comparing them leaves too little effort for the rest.
+
+    That happens in fleets of hundreds of replicas, whose runs are long.
+    """
+    strains = list[float]()
+    for split in splits:
+        before = judge.work_s
+        strains.append(judge.strain(split.applied(plan), 1))
+        left = len(splits) - len(strains)
+        if effort.is_spent() or left * (judge.work_s - before) > _COMPARING * effort.most_s:
+            return []
+    return [splits[k] for k in np.argsort(strains, kind="stable")]
 
 
 def _seems_to_hold(judge: Judge, plan: Plan) -> bool:
