@@ -363,6 +363,22 @@ def test_a_service_with_a_log_is_validated_on_it_as_it_came(run: Run, tmp_path: 
     assert not [line for line in page.splitlines() if line.endswith(" ")]
 
 
+def test_runs_that_end_before_the_fleet_has_filled_get_a_warning(run: Run, tmp_path: Path) -> None:
+    """Drawn or with the sizes of a log, four times as many requests are needed at four times the rate."""
+    service = write(tmp_path / "service.yaml", SMALL)
+    rows = "".join(f"{at},{200 + at % 7},{50 + at % 5}\n" for at in range(300))
+    log = write(tmp_path / "log.csv", "arrival_s,input_tokens,output_tokens\n" + rows)
+    assert run("plan", service, "--quick", "--out", "plan.json").returncode == 0
+
+    def needed(*arguments: str | Path) -> int:
+        page = " ".join(run("validate", "plan.json", "--requests", "100", *arguments).stdout.split())
+        return int(page.split("may look better: ")[1].split()[0].replace(",", ""))
+
+    once = needed()
+    assert needed("--trace", log, "--arrivals", "poisson") == once
+    assert needed("--scale", "4") == pytest.approx(4 * once, abs=4)
+
+
 def test_a_service_is_validated_with_the_plan_that_it_is_answered_with(run: Run, tmp_path: Path) -> None:
     """Certified, or by closed form where asked; a plan in a file is planned already."""
     service = write(tmp_path / "service.yaml", SMALL)

@@ -172,28 +172,27 @@ def _requests(plan: Plan, session: Session | None, flags: _Flags) -> tuple[list[
 
     Without another log, the service's own log is simulated: the plan was certified on it.
     """
-    from melange.validate.run_lengths import enough
     from melange.validate.simulate import draw_for, planned_workload
     from melange.workload.arrivals import MOST_DRAWN
     from melange.workload.request_classes import with_classes
 
-    count, seeds = _runs(plan, flags)
-    if count * len(seeds) > MOST_DRAWN:
-        raise InputError(
-            f"{len(seeds)} runs of {count:,} requests: at most {MOST_DRAWN:,} requests in all", hint="--requests 100000"
-        )
     burstiness = flags.burstiness
     carried, shown = planned_workload(plan), plan.certificate or plan.simulation
     # A plan that was simulated on a log at the log's own pace is made for that pace, not for a statistic of the log.
     own_pace = None if shown is None else shown.rate
     rate = flags.scale * (carried.total_rate if own_pace is None else own_pace)
+    count, seeds, cautions = _runs(plan, rate, flags)
+    if count * len(seeds) > MOST_DRAWN:
+        raise InputError(
+            f"{len(seeds)} runs of {count:,} requests: at most {MOST_DRAWN:,} requests in all", hint="--requests 100000"
+        )
     observed = _observed(session, flags)
     if observed is None:
         if flags.arrivals == "trace":
             raise InputError("--arrivals trace needs a log", hint="--trace requests.parquet")
         scale = rate / carried.total_rate
         drawn = [draw_for(plan, count, seed=seed, burstiness=burstiness, scale=scale) for seed in seeds]
-        return drawn, _too_short(count, enough(carried, plan.slo, 1))
+        return drawn, cautions
     context = max(engine.max_context for engine in plan.engines if engine)
     says_class = observed.class_of is not None or not plan.workload.buckets.classes
     observed = with_classes(observed, carried)
@@ -201,21 +200,19 @@ def _requests(plan: Plan, session: Session | None, flags: _Flags) -> tuple[list[
     return found if says_class else (found[0], (*found[1], Caution("class", _NO_CLASS)))
 
 
-def _runs(plan: Plan, flags: _Flags) -> tuple[int, range]:
-    """Requests of each run, and the seeds of all of them, where requests are drawn."""
+def _runs(plan: Plan, rate: float, flags: _Flags) -> tuple[int, range, tuple[Caution, ...]]:
+    """Requests of each run and the seeds of all of them, where requests are drawn at some rate [1/s].
+
+    With a caution if runs end before the fleet has filled.
+    """
     from melange.validate.evidence import REQUESTS, RUNS
     from melange.validate.run_lengths import enough
     from melange.validate.simulate import planned_workload
 
-    return flags.requests or enough(planned_workload(plan), plan.slo, REQUESTS), range(flags.seeds or RUNS)
-
-
-def _too_short(count: int, needed: int) -> tuple[Caution, ...]:
-    """A caution if runs end before the fleet has filled."""
-    if count >= needed:
-        return ()
+    workload = planned_workload(plan).at_rate(rate)
+    count, needed = flags.requests or enough(workload, plan.slo, REQUESTS), enough(workload, plan.slo, 1)
     told = f"runs of {count:,} requests end before the fleet has filled, and may look better: {needed:,} are needed"
-    return (Caution("short-runs", told),)
+    return count, range(flags.seeds or RUNS), (Caution("short-runs", told),) if count < needed else ()
 
 
 def _of_log(
@@ -226,11 +223,10 @@ def _of_log(
     from melange.workload.arrivals import draw
 
     carried, burstiness = planned_workload(plan), flags.burstiness
-    count, seeds = _runs(plan, flags)
     observed = within_context(observed.within(plan.workload.buckets, carried.request_rate > 0), context)
     if flags.arrivals == "poisson" or not observed.has_pace or (flags.trace is None and burstiness != 1):
-        scaled = carried.at_rate(rate)
-        return [draw(scaled, count, seed=seed, burstiness=burstiness, observed=observed) for seed in seeds], ()
+        scaled, (count, seeds, cautions) = carried.at_rate(rate), _runs(plan, rate, flags)
+        return [draw(scaled, count, seed=seed, burstiness=burstiness, observed=observed) for seed in seeds], cautions
     return _replayed(plan, observed, flags, rate)
 
 
