@@ -80,7 +80,11 @@ def certified(session: Session) -> Plan:
 
 
 def _candidates(question: Question, slo: Slo, target: float) -> Iterator[Candidate]:
-    """The types on which enough requests can meet the limits at all, the cheapest of those that are alike."""
+    """The types on which enough requests can meet the limits at all, the cheapest of those that are alike.
+
+    A type that does not have the memory for some requests is none: an engine answers them with an error, and no planner
+    here rents a fleet that turns requests away which another type serves.
+    """
     types, engines = question.profile.replica_types, question.profile.engines
     load = loads(question.workload, question.profile)
     need = np.where(np.isfinite(load), load, 0.0).sum(axis=1)
@@ -88,13 +92,16 @@ def _candidates(question: Question, slo: Slo, target: float) -> Iterator[Candida
     cheapest: dict[object, int] = {}
     for place in sorted(range(len(types)), key=lambda r: types[r].cost_per_h):
         cheapest.setdefault((engines[place], types[place].replicas_per_instance), place)
-    for place in cheapest.values():
-        engine = engines[place]
-        if engine is None:
-            continue
-        alone = times_alone_s(engine, within_context(requests, engine.max_context))
+    alone_by_place = {
+        place: times_alone_s(engine, within_context(requests, engine.max_context))
+        for place in cheapest.values()
+        if (engine := engines[place]) is not None
+    }
+    fits = {place: np.isfinite(alone["latency"]) for place, alone in alone_by_place.items()}
+    is_fitting = np.logical_or.reduce(list(fits.values()), axis=0)
+    for place, alone in alone_by_place.items():
         met = np.logical_and.reduce([alone[metric] <= limit for metric, limit in slo.limits.items()])
-        if met.mean() < target:
+        if met.mean() < target or (is_fitting & ~fits[place]).any():
             continue
         replicas, price = types[place].replicas_per_instance, types[place].cost_per_h
         count = max(1, math.ceil(need[place] / replicas))

@@ -41,9 +41,9 @@ _FIRST_PART, _LEAST_RUN, _MOST_RUNS = 0.25, 10_000, 4
 # same target. Half: one plan costs 5 % more, in 0.85 times the CPU time. A proof that leaves a plan undecided is made
 # longer by as many runs, up to the most; and by more for plans that would cost less than the answer, within this CPU
 # time [s] for a whole search. Without, the plan of examples/chat.yaml costs 8 % more. A plan with savings may take
-# 0.3 s longer for each percent: chosen by judgment, after one that would save 31 % was left undecided, 1 s short.
+# 0.6 s longer for each percent: chosen by judgment, after two that would save 31 and 15 % were left undecided.
 _PROOF_RUNS, _PROOF_REQUESTS, _PROOF_TIMES, _MOST_PROOF_RUNS, _MOST_FURTHER_S = 6, 20_000, 2.5, 18, 6.0
-_SAVING_S = 30.0
+_SAVING_S = 60.0
 # A plan is given up if a run is below the target by this many times the upper half of its interval, and its clusters of
 # misses say so too. At 1, one of forty plans that hold is given up; with more, more plans take long runs. By judgment.
 _SURELY = 1.5
@@ -133,6 +133,7 @@ class Judge:
     _arrivals: dict[tuple[int, int], Arrivals] = field(default_factory=dict)
     _ahead: RunsAhead = field(init=False)
     _eased: dict[tuple[bytes, int, int], tuple[float, float]] = field(default_factory=dict)
+    _proofs: dict[tuple[bytes, int], Trial] = field(default_factory=dict)
     full: Array = field(init=False)
 
     def __post_init__(self) -> None:
@@ -171,10 +172,6 @@ class Judge:
         is_below = held.value + _SURELY * (held.high - held.value) < self.target
         return is_below and least_missed(trial.samples) > 1.0 - self.target - trial.off
 
-    def _misses_by_far(self, trial: Trial) -> bool:
-        """Whether a plan misses even if some misses come from the fleet's settling."""
-        return 1.0 - trial.attainment.value > _BY_FAR * (1.0 - self.target - trial.off)
-
     def is_proven(self, proof: Trial) -> bool:
         """Whether a proof has shown that a plan holds, all looks so far considered."""
         return proof.attainment.value - self._doubt(proof) >= self.target and proof.keeps_up
@@ -207,7 +204,8 @@ class Judge:
         self._ahead.prepare(plan, firsts)
         for one in firsts:
             trial = self._with_run(None, plan, factor, *one)
-            if self.surely_misses(trial) and (one[0] > self.settling or self._misses_by_far(trial)):
+            is_by_far = 1.0 - trial.attainment.value > _BY_FAR * (1.0 - self.target - trial.off)
+            if (one[0] > self.settling or is_by_far) and self.surely_misses(trial):
                 return trial
         runs = int(self.run_length == self.requests)  # the first run counts if it is as long as the others
         self._ahead.prepare(plan, [(self.run_length, number) for number in range(1, 1 + _MOST_RUNS - runs)])
@@ -252,6 +250,9 @@ class Judge:
 
     def proof(self, trial: Trial) -> Trial:
         """A plan on requests of its own, or on a log; stops early if the plan surely misses."""
+        key = (self._key(trial.plan), self.requests)
+        if key in self._proofs:  # the same requests say nothing new
+            return replace(self._proofs[key], factor=trial.factor)
         if self.replays is None:
             self.looks.add(trial.plan)
             proof = self._proof(trial)
@@ -260,6 +261,7 @@ class Judge:
                 proof = self._proof(trial)
         else:
             proof = self._replayed(trial.plan, trial.factor, self.replays.proving)
+        self._proofs[key[0], self.requests] = proof
         return self._kept(proof)
 
     def _is_too_short(self, proof: Trial) -> bool:
@@ -281,8 +283,6 @@ class Judge:
             runs += 1
             is_enough = runs == _MOST_PROOF_RUNS or runs * length >= _MOST_PROVEN
             if runs > 1 and (is_enough or proof.attainment.high < self.target):
-                break
-            if length >= _MOST_TRIED and self.surely_misses(proof):
                 break
             if runs % _PROOF_RUNS == 0:
                 if self.is_proven(proof) or proof.attainment.value < self.target:

@@ -164,31 +164,29 @@ def _cost(trial: Trial) -> float:
 
 
 def _split_all(judge: Judge, plan: Plan, places: Sequence[int], best: Trial, effort: Effort) -> tuple[Trial, Effort]:
-    """The best plan, or a proven plan that costs less, with some of these types in two pools."""
+    """The best plan, or a proven cheaper one with some of these types in two pools; and the effort that is left."""
     first = len(judge.question.profile.replica_types) - len(places)
     order = sorted(places, key=lambda r: -float(plan.instances[r]) * plan.replica_types[r].cost_per_h)
     most = judge.question.options.max_types or math.inf
     for r in order:
         if plan.instances[r] < 2 or np.count_nonzero(plan.instances) >= most or effort.is_spent():
             continue
-        second, failed = first + places.index(r), list[_Split]()
+        failed: list[_Split] = []
         while len(failed) < _MOST_FAILED:
-            split = _smallest(judge, plan, r, second, effort, [one.last for one in failed])
+            split = _smallest(judge, plan, r, first + places.index(r), effort, [one.last for one in failed])
             if split is None:
                 break
-            divided = split.applied(plan)
             before = judge.work_s
-            found = _proven(judge, plan, split, best) if divided.cost_per_h < best.plan.cost_per_h - ROUNDING else best
+            found = _proven(judge, plan, split, best)
             effort = replace(effort, first=effort.first + judge.work_s - before)  # proofs are few, but long
             if found is not best:
-                best = found
+                best, failed = found, []
                 plan = found.plan
                 break
-            if divided.cost_per_h >= best.plan.cost_per_h - ROUNDING:
-                plan = divided
-                break
             failed.append(split)
-        else:
+            if split.applied(plan).cost_per_h >= best.plan.cost_per_h - ROUNDING:
+                break  # it may be worth it together with a split of another type
+        if failed:
             plan = failed[0].applied(plan)
     return best, effort
 
