@@ -92,7 +92,7 @@ class Deferred:
     without_per_h
         What the hours' own fleets cost on average without these classes [USD/h].
     at_once_per_h
-        The same if all requests are served as they arrive [USD/h]; None if no fleet within the limits can do so.
+        What they cost if all requests are served as they arrive [USD/h]; None if no fleet within the limits can.
     at_once
         The running cost in that case, with a separate rule over the whole history.
     """
