@@ -193,7 +193,7 @@ def _print_pools(pools: DisaggregatedPlan, out: Path | None, as_json: bool) -> N
 
 
 def _last_words(found: Plan, source: Path | None, explanation: RenderableType | None) -> RenderableType | None:
-    """What would change the answer, if asked for, and the load points to run before renting the plan."""
+    """What would change the answer, if requested, and the load points to run before renting the plan."""
     from melange.present.terminal.suggestions import load_points_part
     from melange.service.session import is_service
 
@@ -264,7 +264,7 @@ def _read(file: Path | None) -> Plan | None:
 
 
 def _write_report(path: Path, session: Session, found: Plan) -> None:
-    """The page of the plan."""
+    """Write the page of the plan."""
     from datetime import UTC, datetime
 
     from melange.files import write_text
