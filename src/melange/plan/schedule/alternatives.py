@@ -127,7 +127,7 @@ def by_hour(
 def clairvoyant(
     machines: Machines, signals: Signals, reserved: Array, history: History, options: ScheduleOptions
 ) -> float | None:
-    """Cost of the cheapest whole instances in every window beside the reserved ones, with perfect foresight [USD/h].
+    """Cost with the cheapest whole instances in every window and the reserved ones, with perfect foresight [USD/h].
 
     Instances need no time to start or drain, and no request is short: no scaler can reach this cost. None if no fleet
     within the limits carries every window.

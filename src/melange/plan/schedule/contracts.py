@@ -241,7 +241,7 @@ class ScheduleOptions:
     reserved
         The commitments that are on offer; one of them is chosen, or none.
     savings_plans
-        Commitments to spend that are on offer beside them; one of them is chosen, or none.
+        Commitments to spend that are also on offer; one of them is chosen, or none.
     spot
         How far spot instances may be used; None: not at all.
     horizon_years

@@ -90,9 +90,9 @@ class Deferred:
     classes
         The classes with their sending rates, the shortest deadline first.
     without_per_h
-        What the hours' own fleets cost on average without these classes [USD/h].
+        Average cost of the hours' own fleets without these classes [USD/h].
     at_once_per_h
-        What they cost if all requests are served as they arrive [USD/h]; None if no fleet within the limits can.
+        Their average cost if all requests are served as they arrive [USD/h]; None if no fleet within the limits can.
     at_once
         The running cost in that case, with a separate rule over the whole history.
     """

@@ -100,7 +100,7 @@ class Shared:
         return placed.cost_per_h + self.change_h * changes(placed.reservation.hours.fleets.cost_per_h)
 
     def rates(self, waiting: Sequence[Array], without: Collection[int] = ()) -> Array:
-        """Rates of the hours, including the classes sent in them except those in ``without`` (H, B) [1/s]."""
+        """Rates of the hours with the classes sent in them, except the classes in ``without`` (H, B) [1/s]."""
         found = self.own.copy()
         for k, (one, left) in enumerate(zip(self.classes, waiting, strict=True)):
             if k not in without:

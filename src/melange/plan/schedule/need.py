@@ -1,7 +1,8 @@
 """What hours need in addition to the reserved instances, according to the signals, also if replicas are lost.
 
 A fleet carries an hour if for every signal k, with prices y, sum_r y_kr l_r >= demand_k, where l_r is the load that
-machine r takes: C_r n_r less its own spare replicas. If any type may lose replicas, l_r is C_r n_r for all other types.
+machine r takes: C_r n_r less its own spare replicas. If any one type may lose replicas, the same must hold after the
+loss, with l_r = C_r n_r for all other types.
 Arrays have the axes (hour H, fleet N, signal K, machine R).
 """
 
@@ -90,7 +91,7 @@ class Need:
     ) -> Callable[[Array], Array]:
         """Instances of the second machine in one case: ``others`` is the load that the other machines take (R,).
 
-        ``first_loses`` says whether the first machine loses load only where the fleet has it, and how much.
+        ``first_loses`` has the load that the first machine loses, after whether only fleets with that machine lose it.
         """
         machines, price, demand = self._machines, self._price[signals], self._demand[:, signals]
         capacity, reserved = machines.capacity, self.reserved

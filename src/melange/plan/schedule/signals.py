@@ -44,7 +44,7 @@ class Signals:
 
     @classmethod
     def of(cls, machines: Machines, price: Array) -> Signals:
-        """The signals of some prices (K, R), without those that never limit a fleet."""
+        """The signals of some prices (K, R), without those that carry no information."""
         weight = machines.weights(price)
         kept = np.isfinite(weight).all(axis=1) & (weight.max(axis=1, initial=0.0) > 0)
         return cls(price=price[kept], weight=weight[kept])
