@@ -1,6 +1,6 @@
 """The program over all services: it chooses one fleet for each service, within the pools.
 
-    minimise   sum_kc cost_kc x_kc + sum_j M e_j
+    minimize   sum_kc cost_kc x_kc + sum_j M e_j
     one fleet  sum_c x_kc = 1                               every service k
     pools      sum_kc taken_kcj x_kc - e_j <= most_j        every pool j
 

@@ -1,6 +1,6 @@
 """The lowest peak load of a fleet under some traffic: whether the fleet carries it, with which shares, and a proof.
 
-    minimise t: sum_r f_rb = 1, sum_b (rate_b / max_request_rate_rb) f_rb <= t carried_r
+    minimize t: sum_r f_rb = 1, sum_b (rate_b / max_request_rate_rb) f_rb <= t carried_r
 
 Its duals are prices of load y with y carried = 1, and the peak is sum_b rate_b min_r y_r / max_request_rate_rb. For two
 machines sorting is enough; more machines still have few enough rows for a simplex of our own. A schedule needs the
