@@ -1,4 +1,4 @@
-"""The command that serves the verbs to assistants, over MCP."""
+"""The command that offers Melange's functions to assistants, over MCP."""
 
 from __future__ import annotations
 

@@ -234,7 +234,7 @@ class _Campaign:
         layout.console(stderr=not self.flags.dry_run).print(page)
 
     def say_how_to_go_on(self, why: str) -> None:
-        """Where the points are saved and how to use them."""
+        """Print where the points are saved and how to use them."""
         if self.kept_points:
             print(
                 f"{why}: {self.kept_points} load points are kept in {self.journal}; the same command with --resume "

@@ -29,7 +29,7 @@ _DRIVERS = ("dry-run", "files", "kubernetes", "command", "process")
 
 @dataclass(frozen=True)
 class _TrafficFlags:
-    """Where the traffic is read, and how it is judged."""
+    """The source of the traffic, and how it is evaluated."""
 
     balancer: Annotated[
         list[str] | None,
@@ -59,7 +59,7 @@ class _TrafficFlags:
     ] = 1.0
 
     def read(self, operation: Operation) -> Traffic:
-        """What the traffic is read from."""
+        """The source that the traffic is read from."""
         from melange.deploy.operate.live_traffic import BalancerTraffic, LogTraffic, PrometheusTraffic
 
         buckets = operation.plan.workload.buckets
@@ -76,7 +76,7 @@ class _TrafficFlags:
 
 @dataclass(frozen=True)
 class _Limits:
-    """What the controller must keep to."""
+    """Limits that the controller must respect."""
 
     interval: Annotated[float, typer.Option(help="Polling interval [s].")] = 30.0
     floor: Annotated[
@@ -102,7 +102,7 @@ class _Limits:
     exclude: Annotated[float, typer.Option(help="How long a type is excluded after a failure [s].")] = 1800.0
 
     def settings(self, operation: Operation, traffic: _TrafficFlags) -> OperateSettings:
-        """As the controller's settings."""
+        """Convert to the controller's settings."""
         from melange.deploy.operate.operate_settings import DEFAULT_RULE, OperateSettings
         from melange.deploy.operate.operation import floor_of
 
@@ -128,7 +128,7 @@ class _Limits:
 
 @dataclass(frozen=True)
 class _DriverFlags:
-    """What acts, and on what."""
+    """The driver that acts, and what it acts on."""
 
     driver: Annotated[str, typer.Option(help=f"Driver that applies the changes: {', '.join(_DRIVERS)}.")] = "dry-run"
     state: Annotated[Path, typer.Option(help="Folder for state, log and current plan; one per service.")] = Path(
@@ -152,7 +152,7 @@ class _DriverFlags:
     api_server: Annotated[str, typer.Option(metavar="URL", help="kubernetes: an API server without login.")] = ""
 
     def made(self, operation: Operation, settings: OperateSettings, traffic: Traffic) -> tuple[Driver, Lease]:
-        """The driver, and the lease that goes with it."""
+        """The driver and its lease."""
         from melange.deploy.operate.lease import FileLease
 
         self.state.mkdir(parents=True, exist_ok=True)
@@ -270,7 +270,7 @@ def operate(
 
 
 def _replay(operation: Operation, path: Path) -> None:
-    """Print every decision of a log, and whether it comes out the same."""
+    """Print every decision of a log, and whether a replay gives the same decision."""
     from melange.deploy.operate.decision_log import BEGIN, lines_of, replayed
     from melange.deploy.operate.operate_settings import OperateSettings
     from melange.records import number, reading, record

@@ -193,7 +193,7 @@ def _print_pools(pools: DisaggregatedPlan, out: Path | None, as_json: bool) -> N
 
 
 def _last_words(found: Plan, source: Path | None, explanation: RenderableType | None) -> RenderableType | None:
-    """What would change the answer, if asked for, and the load points to run before renting the plan."""
+    """What would change the answer, if requested, and the load points to run before renting the plan."""
     from melange.present.terminal.suggestions import load_points_part
     from melange.service.session import is_service
 
@@ -206,7 +206,7 @@ def _last_words(found: Plan, source: Path | None, explanation: RenderableType | 
 
 
 def plan_fleet(flags: _Flags, inputs: Inputs, out: Path | None, as_json: bool) -> None:
-    """Plan the services of a ``fleet.yaml``; each service's plan is written beside the joint file."""
+    """Plan the services of a ``fleet.yaml``; each service's plan is written next to the joint file."""
     from melange.files import write_text
     from melange.present.pages.fleet_report import fleet_html
     from melange.present.terminal.fleet_page import fleet_page
@@ -234,7 +234,7 @@ def plan_fleet(flags: _Flags, inputs: Inputs, out: Path | None, as_json: bool) -
 
 
 def plan_regions(flags: _Flags, inputs: Inputs, out: Path | None, as_json: bool) -> None:
-    """Plan a service with users in several places; each region's plan is written beside the joint file."""
+    """Plan a service with users in several places; each region's plan is written next to the joint file."""
     from melange.present.terminal.regions_page import regions_page
     from melange.service.regional_session import RegionalSession
 
@@ -264,7 +264,7 @@ def _read(file: Path | None) -> Plan | None:
 
 
 def _write_report(path: Path, session: Session, found: Plan) -> None:
-    """The page of the plan."""
+    """Write the page of the plan."""
     from datetime import UTC, datetime
 
     from melange.files import write_text

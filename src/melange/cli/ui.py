@@ -1,4 +1,4 @@
-"""The command that serves the page on which a fleet is decided."""
+"""The command that serves the page for choosing a fleet."""
 
 from __future__ import annotations
 

@@ -150,7 +150,7 @@ def validate(
 
 
 def _plan_of(source: Path, settings: list[str], *, quick: bool) -> tuple[Plan, Session | None]:
-    """The plan in a file, or a plan made now as by ``melange plan``, with its service."""
+    """The plan in a file, or a new plan as from ``melange plan``, with its service."""
     from melange.plan.plan import Plan
     from melange.service.session import is_service
 
@@ -231,7 +231,7 @@ def _of_log(
 
 
 def _observed(session: Session | None, flags: _Flags) -> Arrivals | None:
-    """The log of ``--trace``, read as the flags or else the service say, or the service's own log; None: no log."""
+    """The log of ``--trace``, read according to the flags or the service; or the service's own log; None: no log."""
     from melange.workload.arrivals import read_arrivals
     from melange.workload.layouts import Naming
 
@@ -267,7 +267,7 @@ def _replayed(plan: Plan, log: Arrivals, flags: _Flags, rate: float) -> tuple[li
         said.append(Caution("other-speed", told))
     if flags.requests is None and flags.seeds is None:
         return [whole_log(played)], tuple(said)
-    # Runs are consecutive parts of the log, as far as it is long enough.
+    # Runs are consecutive parts of the log, as long as it has enough requests.
     count = flags.requests or REQUESTS
     starts = range(0, min(len(played), count * (flags.seeds or RUNS)), count)
     parts = [

@@ -1,4 +1,4 @@
-"""The command that answers a service under other assumptions, side by side."""
+"""The command that plans a service under other assumptions and compares the answers."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class ServicePlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolUse:
-    """A pool and the use of it.
+    """A pool and its use.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ class PoolUse:
         The most that one more unit would save, as a price in a program that may rent fractions of instances [USD/h];
         0: no service is short of it; None if the pool is empty to begin with.
     next_unit
-        The service that would take more, and what changes; None if no service would, or it was not asked.
+        The service that would take more, and what changes; None if no service would, or if this was not computed.
     last_unit
         The service that would give some up at the least cost.
     """
@@ -90,16 +90,16 @@ class JointPlan:
     services
         The plans, in the order of the file.
     pools
-        What they share.
+        The shared pools.
     budget_per_h
-        At most this much for all of them [USD/h]; None: no limit.
+        Highest cost allowed for all services [USD/h]; None: no limit.
     bound_per_h
-        No plans of all services within the pools cost less [USD/h], under the closed form. For certified plans: no
-        fleets that hold cost less, as far as loads add up.
+        Lower bound: no plans of all services within the pools cost less, under the closed form [USD/h]. For certified
+        plans: no fleets that meet the SLO cost less, as far as loads are additive.
     solve_s
         Time that the search took [s].
     cautions
-        Warnings about all of them.
+        Warnings about all services.
 
     Raises
     ------

@@ -1,10 +1,11 @@
 """The program over all services: it chooses one fleet for each service, within the pools.
 
-    minimise   sum_kc cost_kc x_kc + sum_j M e_j
+    minimize   sum_kc cost_kc x_kc + sum_j M e_j
     one fleet  sum_c x_kc = 1                               every service k
     pools      sum_kc taken_kcj x_kc - e_j <= most_j        every pool j
 
-Relaxed (Dantzig and Wolfe, Operations Research 8, 1960) its duals are the pools' prices; in integers, it is the answer.
+The duals of its relaxation are the pools' prices (Dantzig and Wolfe, Operations Research 8, 1960). Its integer solution
+is the answer.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Choice:
     price
         Price of each pool (J,) [USD/h per unit]; 0 if the program was solved in integers.
     excess
-        Use of each pool over what it holds (J,).
+        Use of each pool beyond its size (J,).
     cost
         Cost of the fleets, without the price of the excess [USD/h].
     """

@@ -86,9 +86,9 @@ class Member:
         return self.columns.setdefault(instances.tobytes(), found)
 
     def floor(self, price: Array) -> tuple[float, Array, float]:
-        """Relaxed to fractions of instances, at pool prices (J,): cost with prices, use (J,), cost without prices.
+        """Relaxation with fractional instances at pool prices (J,): cost with prices, use (J,), cost without prices.
 
-        Every size goes where it costs least: sum_b min_r (c_r + price draw_r) l_rb / C_r. No fleet costs less.
+        Each size uses the type with the lowest cost: sum_b min_r (c_r + price draw_r) l_rb / C_r. No fleet costs less.
         """
         problem = self.problem
         unit = (problem.cost + price @ self.draw) / problem.capacity
@@ -135,7 +135,7 @@ class Member:
             return None
 
     def least_of(self, pool: int, options: Options, deadline: float) -> float:
-        """The least that any of its fleets takes of one pool."""
+        """Lower bound on the use of one pool by any of its fleets."""
         problem = self.problem
         small = 1e-4 * problem.cost / problem.cost.max()
         column, bound = self._solved(problem.with_changes(cost=self.draw[pool] + small), options, deadline)

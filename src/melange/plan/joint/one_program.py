@@ -1,4 +1,4 @@
-"""All services in one mixed-integer program, if it is small: it closes what the prices leave of the gap.
+"""All services in one mixed-integer program, if it is small: it closes the gap that the prices leave.
 
 The program has each service's own program (formulation.py), and a row for each pool: sum_kr draw_kjr n_kr <= most_j.
 """
@@ -18,8 +18,8 @@ from melange.plan.milp.milp import Milp
 from melange.plan.milp.program import start_point
 from melange.workload.workload import Array
 
-# Most variables with which the program is solved. Six services of 20 types and 60 sizes have 7,200, and the program
-# keeps a gap of 7 to 11 % there (measured on a prototype); prices then leave under 1 %.
+# Most variables for which the program is solved. Six services of 20 types and 60 sizes have 7,200, for which the
+# program keeps a gap of 7 to 11 % (measured on a prototype), while prices leave less than 1 %.
 _MOST_VARIABLES = 2_000
 
 

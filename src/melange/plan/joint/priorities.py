@@ -13,7 +13,7 @@ from melange.plan.joint.solve_jointly import JointFleets, JointSettings, solve_j
 from melange.plan.milp.program import Say
 from melange.plan.question import Question
 
-# The served share of a service of lower priority is found to within this.
+# Precision of the served share of a service of lower priority.
 _NEAR = 1 / 32
 # Gap of a search that only asks whether something fits.
 _ROUGH = 0.5
@@ -69,7 +69,7 @@ def fit(
         if _fits(questions, part, pools, rough):
             continue
         if level == levels[0]:
-            _planned(questions, part, pools, settings, say)  # says why
+            _planned(questions, part, pools, settings, say)  # raises the error with the reasons
         low, high = 0.0, 1.0
         while high - low > _NEAR:
             middle = (low + high) / 2

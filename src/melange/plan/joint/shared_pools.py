@@ -33,7 +33,7 @@ class Pools:
     max_instances
         At most this many instances, by offer name (provider/region/instance type) or instance type.
     budget_per_h
-        At most this much for all instances [USD/h]; None: no limit.
+        Highest cost allowed for all instances [USD/h]; None: no limit.
 
     Raises
     ------
@@ -120,7 +120,7 @@ def pools_of(
     items
         Replica types of all services.
     known
-        Accelerator names of the catalog by the names that were given, for names of accelerators.
+        Accelerator names of the catalog, by the accelerator names in the file.
     budget_per_h
         Budget of all services [USD/h].
 

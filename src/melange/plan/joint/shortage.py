@@ -18,7 +18,7 @@ _NAMED, _TIME_S = 6, 20.0
 
 
 class ShortPoolsError(InfeasibleError):
-    """No fleets were found that fit into the pools; ``reasons`` says which are short, by how much and for which."""
+    """No fleets fit into the pools; ``reasons`` says which pools are short, by how much and for which services."""
 
 
 def short_alone(member: Member, error: InfeasibleError) -> ShortPoolsError:
@@ -50,7 +50,7 @@ def why_short(
     members
         The services (K).
     pools
-        What they share (J).
+        The shared pools (J).
     lacking
         The known fleets with the smallest shortage; None if no fleets are known.
     options
@@ -63,7 +63,8 @@ def why_short(
     deadline = max(time.monotonic(), began) + _TIME_S
     most, proven, likely = pools.most, [], []
     for j, name in enumerate(pools.names):
-        # What a service must take of one pool with all others whole for it alone: a sum above the pool is a proof.
+        # The least that a service takes of one pool if it has all other pools to itself: a sum above the pool's size
+        # proves that the pool is too small.
         least = [one.least_of(j, options, deadline) if one.draw[j].any() else 0.0 for one in members]
         if sum(least) > most[j] + 1e-6:
             needed = ", ".join(f"{one.name} at least {n:g}" for one, n in _largest(members, least) if n > 0)

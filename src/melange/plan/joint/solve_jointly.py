@@ -1,7 +1,7 @@
 """Fleets of several services on shared pools: each service alone first; if a pool is short, with prices on the pools.
 
-With prices on the pools, each service is a problem of its own again (Dantzig-Wolfe decomposition): at prices p every
-service has its cheapest fleet with these prices, and
+With prices on the pools, each service is a separate problem again (Dantzig-Wolfe decomposition). At prices p every
+service takes its cheapest fleet including these prices, and
 
     bound(p) = sum_k min over its fleets (cost + p taken) - sum_j p_j most_j
 
@@ -42,8 +42,8 @@ _PENALTY = 20.0
 _HIGHER = 1.25
 # Time limit of one fleet, as a share of the time left for all.
 _SHARE = 0.2
-# Rounds in which each service's fleet is planned again with what the others leave, and the multiples of the prices
-# whose fleets are given to the program beforehand.
+# Rounds in which each service is planned again with what the others leave of the pools, and multiples of the prices at
+# which more fleets are found for the program beforehand.
 _REPLANNED, _MULTIPLES = 4, (0.0, 0.6, 0.85, 1.2, 1.6)
 
 
@@ -72,7 +72,7 @@ class JointFleets:
     columns
         One fleet for each service (K).
     bound_per_h
-        No fleets of all services within the pools cost less [USD/h].
+        Lower bound: no fleets of all services within the pools cost less [USD/h].
     price
         Price of each pool (J,) [USD/h per unit]; 0 for pools that are not short, or are empty.
     apart_per_h
@@ -115,9 +115,9 @@ def solve_jointly(
     members
         The services (K).
     pools
-        What they share (J).
+        The shared pools (J).
     settings
-        None for the defaults.
+        Limits of the search; None for the defaults.
     say
         Called with a progress message from time to time.
 
@@ -142,7 +142,7 @@ class _Search:
         self._best: tuple[Column, ...] | None = None
         self._first_price = np.zeros(len(self._most))
         self._penalty = self._penalties()
-        # A tenth of the gap for each fleet: the rest is for what whole fleets lose against fractions of them.
+        # Each fleet gets a tenth of the gap; the rest is for the difference between whole fleets and fractions of them.
         self._options = Options(gap=max(1e-4, 0.1 * settings.gap), time_limit_s=settings.time_limit_s)
 
     def run(self) -> JointFleets:
@@ -165,7 +165,7 @@ class _Search:
         self._check_budget()
         cost = sum(one.cost for one in self._best)
         taken = np.sum([one.taken for one in self._best], axis=0)
-        # A price means that more units would be used: pools with nothing used, or empty ones, have none.
+        # A price means that more units would be used, so unused and empty pools have no price.
         price = np.where((self._most > 0) & (taken > 0), self._best_price, 0.0)
         return JointFleets(
             columns=self._best,

@@ -1,4 +1,4 @@
-"""What a schedule is held against: a fleet for the peak, an autoscaler of one type, and one who knows the future."""
+"""What a schedule is compared with: a fleet for the peak, an autoscaler of one type, and a clairvoyant plan."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from melange.units import S_PER_MIN
 from melange.workload.demand import Indices
 from melange.workload.workload import Array
 
-# Targets that an autoscaler is tried at: from fleets that are always full to such as are a tenth full.
+# Utilization targets that are tried for an autoscaler: from a full fleet to one that is a tenth full.
 _TARGETS = np.round(np.geomspace(1.0, 0.1, 60), 4)
 # How long an autoscaler waits before it gives instances back: HPA's own default [s].
 _STABLE_S = 5 * S_PER_MIN
-# Windows that are looked at for one who knows the future; of longer histories, every n-th.
+# Most windows that the clairvoyant plan uses; a longer history is reduced to every n-th window.
 _MOST_WINDOWS = 1100
 _ROUNDS = 8
 
@@ -30,7 +30,7 @@ _ROUNDS = 8
 def fleet_for_peak(machines: Machines, signals: Signals, rates: Array) -> tuple[Array, float]:
     """The cheapest fleet of one or two types on demand that carries every hour (H, B): instances (R,) and cost [USD/h].
 
-    It must give each signal as much as the hour takes that takes most of it.
+    The fleet must cover each signal in the hour with the highest demand for it.
     """
     none = np.zeros(len(machines))
     for _ in range(_ROUNDS):
@@ -40,7 +40,7 @@ def fleet_for_peak(machines: Machines, signals: Signals, rates: Array) -> tuple[
         if not np.isfinite(found.cost_per_h[0]):
             return fleet, np.inf
         given = signals.given(machines, fleet)
-        # Those hours first that come nearest to what the fleet gives.
+        # Hours whose demand is closest to the fleet's capacity come first.
         near = np.argsort(-(signals.demand(rates) / np.maximum(given, 1e-300)).max(axis=1), kind="stable")[:24]
         peaks = [peak_load(machines, rates[hour], fleet, enough=1.0) for hour in near.tolist()]
         short = [price for peak, price, _ in peaks if peak > 1 + 1e-7]
@@ -51,7 +51,7 @@ def fleet_for_peak(machines: Machines, signals: Signals, rates: Array) -> tuple[
 
 
 def best_single_type(machines: Machines, history: History) -> int | None:
-    """The machine that would carry all windows alone for the least, on demand; None where none serves all sizes."""
+    """The cheapest machine that carries all windows alone on demand; None if no machine serves all sizes."""
     rates = history.rates[history.is_known]
     with np.errstate(divide="ignore", invalid="ignore"):
         each = np.where(machines.max_request_rate > 0, 1.0 / machines.max_request_rate, np.inf)
@@ -74,11 +74,11 @@ def reactive(
     *,
     on_rate: bool,
 ) -> RunningCost:
-    """An autoscaler of one type on demand, at the target that leaves no more requests short than wanted.
+    """An autoscaler of one type on demand, at the cheapest target that meets the limit on short requests.
 
-    It sees the last window's request rate, as load balancers report it, or its load. What an instance carries of
-    requests per second is that of the training part's mix of sizes. The target is chosen with hindsight, on the very
-    windows that it is run over, which is kinder to it than to the rule that it is held against.
+    The autoscaler sees the request rate of the last window, as load balancers report it, or the load of that window.
+    The capacity of an instance in requests per second comes from the mix of sizes in the training part. The target is
+    chosen with hindsight, on the windows of the run itself, so the comparison favors the autoscaler over the rule.
     """
     with np.errstate(divide="ignore"):
         weight = np.where(machines.max_request_rate[place] > 0, 1.0 / machines.max_request_rate[place], 0.0)
@@ -102,7 +102,7 @@ def reactive(
 def by_hour(
     machines: Machines, signals: Signals, fleets: Array, hour: Indices, history: History, cost_per_h: Array
 ) -> RunningCost:
-    """Fleets (H, R) that change every hour whatever comes, over windows of which each lies in an ``hour`` (W,)."""
+    """Fleets (H, R) that follow the clock regardless of the traffic; ``hour`` (W,) is the hour of each window."""
     given = np.stack([signals.given(machines, fleet) for fleet in fleets])
     demand = signals.demand(history.counted)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -110,7 +110,7 @@ def by_hour(
     known = history.is_known
     total = history.counted.sum(axis=1)[known]
     short = 1.0 - served[known]
-    up = np.ones((len(history), 1))  # fleets that change by the hour, as what is held
+    up = np.ones((len(history), 1))  # the hourly fleets are passed as held capacity
     late = late_fractions(
         history.sent, signals.weight, np.zeros(len(signals)), up, given[hour], demand, history.window_s
     )
@@ -127,10 +127,10 @@ def by_hour(
 def clairvoyant(
     machines: Machines, signals: Signals, reserved: Array, history: History, options: ScheduleOptions
 ) -> float | None:
-    """Cost of the cheapest whole instances in every window beside the reserved ones, with perfect foresight [USD/h].
+    """Cost with the cheapest whole instances in every window and the reserved ones, with perfect foresight [USD/h].
 
-    Nothing starts or drains, and no request is short: no scaler can reach it. None if no fleet within the limits
-    carries every window.
+    Instances need no time to start or drain, and no request is short: no scaler can reach this cost. None if no fleet
+    within the limits carries every window.
     """
     rates = history.rates[history.is_known]
     rates = rates[:: max(1, -(-len(rates) // _MOST_WINDOWS))]
@@ -143,6 +143,6 @@ def clairvoyant(
 def cost_at_scale(
     machines: Machines, signals: Signals, rates: Array, reserved: Array, options: ScheduleOptions
 ) -> float:
-    """Cost of the hours' cheapest fleets (H, B) beside reserved instances, these included [USD/h]."""
+    """Cost of the cheapest fleets for the hours' traffic (H, B), including the reserved instances [USD/h]."""
     hours = checked_hours(machines, signals, rates, reserved, options.spot)
     return machines.fixed_per_h(reserved) + float(hours.fleets.cost_per_h.mean())

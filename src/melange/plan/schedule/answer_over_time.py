@@ -1,4 +1,4 @@
-"""A schedule made of what was found: outlooks, alternatives, the rule with its weights, words of caution."""
+"""Build the schedule from the search results: outlooks, alternatives, the rule with its weights, cautions."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from melange.workload.cycle import Cycle, hours_of
 from melange.workload.demand import Demand
 from melange.workload.workload import Array
 
-# Traffic that goes away in the outlook on a commitment.
+# Share of the traffic that goes away in the outlook of a commitment.
 _LESS = 0.3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Answer:
-    """All that a schedule is made of.
+    """Everything that a schedule is built from.
 
     Parameters
     ----------
     demand, cycle, profile, options, settings
-        What was asked.
+        The question and its settings.
     found, best
-        The hours under each commitment, and under the one that was chosen.
+        The hours under each commitment, and under the chosen one.
     chosen
-        The rule.
+        The scaling rule.
     history
-        The windows that it was tried on.
+        The windows that the rule was tried on.
     deferred
-        What is said of the classes that may wait; None where none may.
+        Results for the classes that may wait; None if there are none.
     """
 
     demand: Demand
@@ -57,7 +57,7 @@ class Answer:
 
 
 def schedule_of_answer(answer: Answer, cautions: tuple[Caution, ...], solve_s: float) -> Schedule:
-    """The noun, over the types that are used."""
+    """The schedule, restricted to the types that are used."""
     best, chosen = answer.best, answer.chosen
     machines, reservation = best.machines, best.reservation
     fleets = reservation.hours.fleets
@@ -109,7 +109,7 @@ def _known(price: Array) -> Array:
 
 
 def _rule(answer: Answer) -> ScalingRule:
-    """The rule with its weights by size, in instances of the type that it scales."""
+    """The rule with its weights by size, in instances of the scaled type."""
     machines, chosen = answer.best.machines, answer.chosen
     signals = chosen.signals
     gives = signals.per_instance(machines)
@@ -138,7 +138,7 @@ def _rule(answer: Answer) -> ScalingRule:
 
 
 def _outlook(one: Committed, settings: ScheduleOptions) -> CommitmentOutlook:
-    """What is at stake with a commitment."""
+    """The risk of a commitment."""
     machines, reserved = one.machines, one.reservation.reserved
     signals, less = one.reservation.hours.signals, one.rates * (1 - _LESS)
     fixed = machines.fixed_per_h(reserved)
@@ -162,7 +162,7 @@ def _outlook(one: Committed, settings: ScheduleOptions) -> CommitmentOutlook:
 
 
 def _alternatives(answer: Answer) -> list[Alternative]:
-    """Other ways to run the service; autoscalers over the last third of the history, as the rule there."""
+    """Other ways to run the service; autoscalers run over the last third of the history, like the rule."""
     best, cycle, settings = answer.best, answer.cycle, answer.settings
     history = answer.history
     signals, fleets = answer.chosen.signals, best.reservation.hours.fleets
@@ -203,7 +203,7 @@ def _alternatives(answer: Answer) -> list[Alternative]:
 
 
 def stated_prices(settings: ScheduleOptions) -> tuple[Caution, ...]:
-    """A word on prices that the service states, and that no price list has."""
+    """Cautions about prices that the service states and no price list has."""
     terms: list[Reserved | SavingsPlan] = [*settings.reserved, *settings.savings_plans]
     stated = [one.name for one in terms if one.discount is not None]
     said = []
@@ -229,7 +229,7 @@ def stated_prices(settings: ScheduleOptions) -> tuple[Caution, ...]:
 
 
 def _unmet(answer: Answer) -> tuple[Caution, ...]:
-    """A word where no rule left as few requests short as wanted, or more of them were in the last third."""
+    """A caution if no rule met the limit on short requests, or if the last third exceeded it by more than half."""
     wanted, chosen = answer.settings.short_fraction, answer.chosen
     if chosen.training.missed_fraction > wanted:
         kind = "late" if chosen.training.late_fraction > chosen.training.short_fraction else "short"

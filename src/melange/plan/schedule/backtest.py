@@ -1,9 +1,9 @@
-"""Rules run over the history: what each would have cost, and which requests came in excess of the fleet's capacity.
+"""Run rules over the history: the cost of each rule, and the requests beyond the fleet's capacity.
 
-A window is decided on from the windows before it. Instances that are ordered serve once they have started, and are
-paid from the order; those that are given back are paid until they are drained. Requests in excess are those beyond
-what the fleet carries at its planned capacity, headroom kept, all sizes alike; where some may wait (sending.py), only
-the others count. Arrays have the axes (window W, rule N).
+A rule decides on a window from the windows before it. An ordered instance is paid from the order and serves once it
+has started; a returned instance is paid until it is drained. A request is short if it exceeds the planned capacity of
+the fleet, with headroom kept; all sizes count equally. If some requests may wait (sending.py), only the others count.
+Arrays have the axes (window W, rule N).
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ class History:
     Parameters
     ----------
     rates
-        Arrivals per second by window and size (W, B); missing windows have those of the window before [1/s].
+        Arrivals per second by window and size (W, B); a missing window has the rates of the window before [1/s].
     is_known
         Windows that count (W,).
     window_s
         Length of a window [s].
     own
-        Those of the rates that do not wait (W, B) [1/s]; None: all.
+        Rates of the requests that may not wait (W, B) [1/s]; None: all.
     sent
-        What was sent of each class that may wait, as it is in ``rates``.
+        Requests of each class that may wait, as sent; ``rates`` includes them.
     """
 
     rates: Array
@@ -47,7 +47,7 @@ class History:
 
     @classmethod
     def of(cls, rates: Array, window_s: float) -> History:
-        """From rates of which missing windows are nan."""
+        """From rates in which missing windows are nan."""
         known: Mask = np.asarray(~np.isnan(rates).any(axis=1), bool)
         place = np.maximum.accumulate(np.where(known, np.arange(len(rates)), 0))
         place[: int(np.argmax(known))] = int(np.argmax(known))
@@ -68,7 +68,7 @@ class History:
 
     @property
     def counted(self) -> Array:
-        """Rates of the requests of which none may be short (W, B) [1/s]."""
+        """Rates of the requests that count as short if they exceed the capacity (W, B) [1/s]."""
         return self.rates if self.own is None else self.own
 
 
@@ -79,7 +79,7 @@ class Lived:
     Parameters
     ----------
     paid
-        Instances of the scaled type that are paid (W, N), those that start and drain included.
+        Instances of the scaled type that are paid (W, N), including those that start or drain.
     served
         Share of the requests that fit into the fleet (W, N), 0-1.
     up
@@ -93,20 +93,20 @@ class Lived:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningCost:
-    """What a way to run a fleet costs and leaves.
+    """Cost and shortage of a way to run a fleet.
 
     Parameters
     ----------
     cost_per_h
-        On average, reserved instances included [USD/h].
+        Average cost, including reserved instances [USD/h].
     on_demand_per_h, spot_per_h
         Parts of it [USD/h].
     short_fraction
-        Share of the requests that came in excess of the fleet's capacity, 0-1.
+        Share of the requests beyond the fleet's capacity, 0-1.
     short_windows_fraction
-        Share of the windows in which any did, 0-1.
+        Share of the windows with any such request, 0-1.
     late_fraction
-        Share of the requests that may wait that were done after their deadline, 0-1; of several classes the largest.
+        Share of late requests among those that may wait, 0-1; with several classes, the largest share.
     """
 
     cost_per_h: float
@@ -118,7 +118,7 @@ class RunningCost:
 
     @property
     def missed_fraction(self) -> float:
-        """The larger of the shares of requests that came in excess and that were late, 0-1."""
+        """The larger of the shares of short and of late requests, 0-1."""
         return max(self.short_fraction, self.late_fraction)
 
 
@@ -134,7 +134,7 @@ def live(
     gives, held
         What an instance gives to each signal, and what the reserved ones give (K,).
     demand
-        What the traffic takes of each signal (W, K).
+        The traffic's demand for each signal (W, K).
     lost
         Share of the wanted instances that are lost at the beginning of each window and are being replaced (W,).
     """
@@ -156,7 +156,7 @@ def live(
 
 
 def _least_of_last(values: Array, count: int) -> Array:
-    """The least of each window and those before it (W, N): what was ordered in time and not given back since."""
+    """The minimum over each window and those before it (W, N): instances ordered in time and not given back since."""
     padded = np.concatenate([np.repeat(values[:1], count - 1, axis=0), values])
     return np.asarray(sliding_window_view(padded, count, axis=0).min(axis=2))
 
@@ -171,7 +171,7 @@ def _started_late(lost: Array, delay: float) -> Array:
 
 
 def _served(count: Array, gives: Array, held: Array, demand: Array) -> Array:
-    """Share of the requests that fit beside the reserved instances (W, N)."""
+    """Share of the requests that ``count`` instances and the reserved ones carry (W, N)."""
     served = np.ones(count.shape)
     for k in range(len(gives)):
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -181,9 +181,9 @@ def _served(count: Array, gives: Array, held: Array, demand: Array) -> Array:
 
 
 def spot_of(machines: Machines, place: int, wanted: Array, needed: Array, work: Array, spot: Spot | None) -> Array:
-    """Those of the wanted instances that are on spot (W, N), by the work of the window before (W,).
+    """Number of the wanted instances on spot (W, N), from the work of the window before (W,).
 
-    Where pools may be lost, what is left must be as many as the window before ``needed`` (W,).
+    If pools may be lost, the remaining instances must cover the number ``needed`` in the window before (W,).
     """
     if spot is None or not machines.spot_per_h[place] < machines.on_demand_per_h[place]:
         return np.zeros_like(wanted)
@@ -196,10 +196,10 @@ def spot_of(machines: Machines, place: int, wanted: Array, needed: Array, work: 
 
 
 def outages(options: ScheduleOptions, windows: int, window_s: float, seed: int = 0) -> Array:
-    """Share of the spot instances that is lost at the beginning of each window (W,): zones go one by one, at random.
+    """Share of the spot instances that is lost at the beginning of each window (W,): zones fail independently.
 
-    A zone is lost as a whole, as most losses take a whole pool; each comes back after an outage, and is lost so often
-    that it has nothing for the share of the time that the settings say.
+    A zone is lost as a whole, because most losses take a whole pool. Each zone comes back after an outage. The rate of
+    outages follows from the share of the time for which the settings say that a zone is unavailable.
     """
     spot, lost = options.spot, np.zeros(windows)
     if spot is None or spot.unavailable_fraction == 0:
@@ -223,7 +223,7 @@ def outcomes(
     reserved_per_h: float,
     late: Array | None = None,
 ) -> list[RunningCost]:
-    """What each rule cost and left over the windows that are known (N); ``late`` is what came late by class (C, N)."""
+    """Cost and shortage of each rule over the known windows (N); ``late`` is the late share of each class (C, N)."""
     known = history.is_known
     total = history.counted.sum(axis=1)[known]
     spot = np.minimum(on_spot, lived.paid)[known] * np.where(
@@ -249,7 +249,7 @@ def outcomes(
 
 
 def deciding(signals: Signals, machines: Machines, place: int, reserved: Array, rates: Array, most: int) -> list[int]:
-    """The few signals that ask for nearly as many instances of one machine as all of them do, the greediest first."""
+    """A few signals that need nearly as many instances of one machine as all signals do; the most demanding first."""
     gives = signals.per_instance(machines)
     demand = signals.demand(rates)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -1,4 +1,4 @@
-"""What replicas carry of requests that may wait, beside others that may not."""
+"""Capacity of replicas for requests that may wait, if other requests share the replicas."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 
 from melange.profile.profile import Profile
 
-# Part of what a replica carries of requests that may wait which is counted on beside others. In a small fleet that was
-# full to 0.99, half of its requests such that may wait, 89.5 % of the others met the SLO, and all did without them;
-# counted like this all did.
+# Share of a replica's capacity for requests that may wait that a plan counts on if other requests share the replica.
+# In a small fleet with a load of 0.99, where half of the requests could wait, 89.5 % of the other requests met the SLO.
+# Without the requests that may wait all of them did, and with this share all did too.
 _PART = 0.9
 
 
 def carried_beside(profile: Profile, names: Collection[str]) -> Profile:
-    """The profile with less of the classes that may wait, some of ``names``, on each replica."""
+    """The profile with a lower capacity of each replica for the classes in ``names``, which may wait."""
     part = np.array([_PART if name in names else 1.0 for name in profile.buckets.classes or ("",)])
     rows = np.repeat(part, len(profile.buckets.input_edges))[None, :, None]
     rates = {name: getattr(profile, name) * rows for name in ("max_request_rate", "low", "high")}

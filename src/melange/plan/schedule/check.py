@@ -1,4 +1,4 @@
-"""Every limit of a schedule once more, in plain arithmetic."""
+"""Check every limit of a schedule again, in plain arithmetic."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from melange.plan.schedule.peak import peak_of
 from melange.plan.schedule.reserve import Reservation
 from melange.workload.workload import Array
 
-# Load over a capacity of 1 that still counts as fitting, as of plans.
+# Load above a capacity of 1 that still counts as fitting; the same as for plans.
 _TOLERANCE = 1e-6
 
 
@@ -29,7 +29,7 @@ def check_hours(rates: Array, reservation: Reservation, spot: Spot | None) -> No
 
 
 def broken(rates: Array, reservation: Reservation, spot: Spot | None) -> list[str]:
-    """What a schedule breaks, in words."""
+    """The limits that a schedule breaks, in words."""
     machines = reservation.machines
     fleets, reserved = reservation.hours.fleets, reservation.reserved
     extra, on_spot = fleets.extra, fleets.spot
@@ -45,7 +45,7 @@ def broken(rates: Array, reservation: Reservation, spot: Spot | None) -> list[st
         faults.append("spot instances where none may be")
     if spot is not None:
         work, each = machines.work(rates) * (1 + _TOLERANCE) + _TOLERANCE, machines.on_demand_per_h
-        in_zone = np.ceil(on_spot / spot.zones)  # of the zone that has most of them
+        in_zone = np.ceil(on_spot / spot.zones)  # in the zone with the most instances
         if (on_spot @ each > spot.max_share * work).any():
             faults.append("more on spot than its share")
         if (in_zone * each > spot.max_share_per_pool * work[:, None]).any():
@@ -66,7 +66,7 @@ def broken(rates: Array, reservation: Reservation, spot: Spot | None) -> list[st
 
 
 def _overloaded(machines: Machines, rates: Array, reservation: Reservation) -> list[str]:
-    """Hours whose shares leave requests or overload a type; where shares are those of another fleet, new ones count."""
+    """Hours whose shares leave requests unserved or overload a type, unless other shares of the same fleet fit."""
     faults = []
     fleets, share = reservation.hours.fleets, reservation.hours.share
     rate = machines.max_request_rate
@@ -85,7 +85,7 @@ def _overloaded(machines: Machines, rates: Array, reservation: Reservation) -> l
 
 
 def _not_spared(machines: Machines, rates: Array, reservation: Reservation, spot: Spot | None) -> list[str]:
-    """Hours that do not carry their traffic once replicas of a type, or pools of it on spot, are gone."""
+    """Hours that cannot carry their traffic after the loss of a type's replicas or of its spot pools."""
     fleets, faults = reservation.hours.fleets, []
     pools = 0 if spot is None else spot.spare_pools
     for hour, traffic in enumerate(rates):

@@ -1,8 +1,8 @@
-"""The scaling rule chosen by back-test: the cheapest that would have left no more requests short than wanted.
+"""Choose the scaling rule by back-test: the cheapest rule that would have met the limit on short requests.
 
-Rules are tried on the first two thirds of the history; what is said of them, the last third has shown. Holt-Winters,
-seasonal naive and week-ago shapes were no better than the last window or a line, up to 20 minutes ahead, on services of
-ServeGen; they are not tried.
+Rules are chosen on the first two thirds of the history and evaluated on the last third. Holt-Winters, seasonal naive
+and week-ago shapes were no better than the last window or a line, up to 20 minutes ahead, on services of ServeGen, so
+they are not tried.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from melange.plan.schedule.signals import Signals
 from melange.units import S_PER_DAY
 from melange.workload.workload import Array
 
-# What is tried. Look-backs reach as far as a line is of use; margins are multiples of the steps that the load took
-# lately; targets go down to half of the planned capacity, below which nothing is left to win.
+# Settings that are tried. Look-backs are as long as a line still helps; margins are multiples of the recent steps of
+# the load; targets go down to half of the planned capacity, below which there is no further gain.
 _AHEAD = ((LAST, 1), (HIGHEST, 2), (HIGHEST, 3), (HIGHEST, 6), (LINE, 3), (LINE, 6))
 _MARGINS = (0.0, 0.5, 1.0, 2.0)
 _TARGETS = (1.0, 0.97, 0.94, 0.9, 0.86, 0.82, 0.78, 0.74, 0.7, 0.65, 0.6, 0.5)
 _STABLE = (1, 3, 6)
-# Steps of the load that a margin covers: of ten steps of the last day of the training part, nine were smaller.
+# Quantile of the load's steps that a margin covers: in the last day of the training part, nine of ten were smaller.
 _STEP_QUANTILE = 0.9
-# Part of the history that rules are chosen on; the rest shows what they do.
+# Part of the history that rules are chosen on; they are evaluated on the rest.
 TRAINING = 2 / 3
-# Signals that a rule watches, and those that its shortage is judged by.
+# Number of signals that a rule watches, and number of signals that measure its shortage.
 _WATCHED, _JUDGED = 4, 16
-# Machines that are tried as the one that scales, by what they would cost with hindsight.
+# Number of machines that are tried as the scaled one: the cheapest with hindsight.
 _SCALED = 2
-# Windows whose fleets are held to a linear program, twice, and the overload that makes one short: the signals then know
-# what such fleets lack. Shares of requests short are not told more finely.
+# Windows whose fleets are checked by a linear program, rounds of these checks, and the overload from which a fleet is
+# short: each short fleet adds a signal. Shares of short requests are not resolved more finely than this overload.
 _CHECKED, _ROUNDS, _SHORT = 120, 2, 1e-3
 # Points of the frontier that are shown.
 _POINTS = 10
@@ -45,14 +45,14 @@ _POINTS = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontierPoint:
-    """A rule, and what it did in the last third of the history.
+    """A rule and its outcome in the last third of the history.
 
     Parameters
     ----------
     settings
-        The rule's.
+        Settings of the rule.
     outcome
-        In the windows that it was not chosen on.
+        Its outcome in the windows that it was not chosen on.
     """
 
     settings: RuleSettings
@@ -61,28 +61,28 @@ class FrontierPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ChosenRule:
-    """The rule, and what it would have done.
+    """The chosen rule and its outcome on the history.
 
     Parameters
     ----------
     place
         The machine that it scales.
     signals
-        All that fleets are judged by.
+        All signals that fleets are measured by.
     watched
-        Those of them that it watches (S).
+        The signals that the rule watches (S).
     settings
         How it looks ahead.
     training, unseen, whole
-        What it did in the first two thirds, in the last third, and in all of the history.
+        Its outcome in the first two thirds, in the last third, and in all of the history.
     frontier
-        Rules by cost, and what each did in the last third.
+        Rules by cost, with the outcome of each in the last third.
     wanted
         Instances in each window (W,).
     on_spot
-        Those of them on spot (W,).
+        How many of these instances are on spot (W,).
     late
-        Share of the requests of each class that may wait that were late in all of the history (C), 0-1.
+        Late share of each class that may wait, over the whole history (C), 0-1.
     """
 
     place: int
@@ -118,9 +118,9 @@ def choose_rule(
 
 
 def sharpened(machines: Machines, signals: Signals, reserved: Array, history: History) -> Signals:
-    """The signals, and those by which fleets of the history's windows turn out to be short.
+    """The signals, extended by those that show a fleet of some window to be short.
 
-    The fleets are those that the signals ask for of each machine that may be scaled, over windows spread evenly.
+    The checked fleets are those that the signals require of each candidate machine, in evenly spread windows.
     """
     known = np.flatnonzero(history.is_known & (history.rates.sum(axis=1) > 0))
     looked = np.unique(known[np.linspace(0, len(known) - 1, min(_CHECKED, len(known))).astype(int)])
@@ -144,7 +144,7 @@ def sharpened(machines: Machines, signals: Signals, reserved: Array, history: Hi
 
 
 def _candidates(machines: Machines, signals: Signals, reserved: Array, history: History) -> list[int]:
-    """The machines that would cost least with hindsight, each alone beside the reserved ones."""
+    """The cheapest machines with hindsight, each used alone in addition to the reserved instances."""
     gives = signals.per_instance(machines)
     demand = signals.demand(history.rates[history.is_known])
     cost = []
@@ -159,10 +159,10 @@ def _candidates(machines: Machines, signals: Signals, reserved: Array, history: 
 
 
 def settings_to_try(load: Array, window_s: float, min_up_s: float = 0.0) -> list[RuleSettings]:
-    """Every rule that is tried, with margins from the steps that the load (W,) took in its last day.
+    """Every rule that is tried; the margins come from the steps of the load (W,) in its last day.
 
-    What is wanted is the most of the last ``stable_windows``, so an instance stays as long: never shorter than
-    ``min_up_s`` [s].
+    A rule keeps the highest count of the last ``stable_windows``, so an instance stays for at least that long, and
+    never for less than ``min_up_s`` [s].
     """
     least = max(1, int(np.ceil(min_up_s / window_s)))
     stable_windows = sorted({max(count, least) for count in _STABLE})
@@ -182,9 +182,9 @@ def decide(settings: list[RuleSettings], demand: Array, gives: Array, held: Arra
     Parameters
     ----------
     demand
-        What the traffic takes of each watched signal (W, S).
+        The traffic's demand for each watched signal (W, S).
     gives, held
-        What an instance and what the reserved ones give to each (S,).
+        What an instance and what the reserved instances give to each signal (S,).
     """
     wanted = np.zeros((len(demand), len(settings)))
     aheads: dict[tuple[str, int], Array] = {}
@@ -194,7 +194,7 @@ def decide(settings: list[RuleSettings], demand: Array, gives: Array, held: Arra
             aheads[key] = np.stack([look_ahead(load, one, delay_windows) for load in demand.T], axis=1)
         each = (aheads[key] * (1 + one.margin) / one.target - held) / gives
         wanted[:, n] = np.maximum(np.ceil(each.max(axis=1) - 1e-9), 0.0)
-    # What is wanted in a window was decided at its beginning; in the first, nothing is known but itself.
+    # The count for a window is decided at its beginning; the first window has none before it and uses itself.
     wanted = np.concatenate([wanted[:1], wanted[:-1]])
     stable = np.array([one.stable_windows for one in settings])
     for count in np.unique(stable[stable > 1]).tolist():
@@ -205,7 +205,7 @@ def decide(settings: list[RuleSettings], demand: Array, gives: Array, held: Arra
 
 
 class Trial:
-    """Rules run over a history on one machine beside the reserved ones."""
+    """Rules run over a history on one machine, in addition to the reserved instances."""
 
     def __init__(
         self,
@@ -226,7 +226,7 @@ class Trial:
             self.spot_share = spot.most_of_one_type
 
     def run(self, settings: list[RuleSettings], history: History) -> tuple[list[RunningCost], Array, Array, Array]:
-        """What each rule did, the instances that it wanted, those on spot (W, N), and late requests by class (C, N)."""
+        """Outcome of each rule, its instances and those on spot (W, N), and the late share of each class (C, N)."""
         options, machines, place = self._options, self._machines, self._place
         gives = self._signals.per_instance(machines)
         demand = self._signals.demand(history.rates)
@@ -278,7 +278,7 @@ def _chosen_for(
     kept = [settings[n] for n in [*front, best]]
     whole, wanted, on_spot, late = trial.run(kept, history)
     unseen = history.part(len(trained), len(history)) if len(trained) < len(history) else trained
-    # The rules look back into the training part, so the last third begins with what they had learned.
+    # Rules look back into the training part, so its last windows are the context of the last third.
     context = history.part(max(0, len(trained) - 12), len(history))
     later = trial.run(kept, _only_last(context, len(unseen)))[0]
     return ChosenRule(
@@ -299,15 +299,15 @@ def _chosen_for(
 
 
 def _only_last(history: History, count: int) -> History:
-    """The same windows, of which the last ``count`` are counted."""
+    """The same windows, but only the last ``count`` of them count."""
     counts = history.is_known & (np.arange(len(history)) >= len(history) - count)
     return replace(history, is_known=counts)
 
 
 def cheapest_within(found: list[RunningCost], short_fraction: float) -> int:
-    """The cheapest that leaves no more requests short than wanted; where all leave more, the one that leaves least.
+    """The cheapest rule within the limit on short requests; if there is none, the rule with the fewest.
 
-    Nor more late of those that may wait.
+    The limit also applies to late requests of classes that may wait.
     """
     cost = np.array([one.cost_per_h for one in found])
     short = np.array([one.missed_fraction for one in found])
@@ -316,7 +316,7 @@ def cheapest_within(found: list[RunningCost], short_fraction: float) -> int:
 
 
 def frontier_of(found: list[RunningCost], most: int = _POINTS) -> list[int]:
-    """Those that no other beats in both cost and requests short, the cheapest first, thinned to a few."""
+    """Rules that no other rule beats in both cost and short requests, the cheapest first, reduced to a few."""
     order = sorted(range(len(found)), key=lambda n: (found[n].cost_per_h, found[n].missed_fraction))
     front: list[int] = []
     for n in order:

@@ -23,10 +23,10 @@ from melange.plan.schedule.typical import merged_sizes, typical_hours
 from melange.plan.schedule.whole_hours import optimal_hours
 from melange.workload.workload import Array
 
-# Typical hours of the bound (see typical.py).
+# Number of typical hours for the bound (see typical.py).
 _BOUND_HOURS = 48
-# Up to this number of hours, each is planned at its optimum over all machines. 24 take 1 to 2 s of CPU, a week's 168
-# ten times as much. It made a day of ServeGen's mm-image 3 % cheaper, and one of deepseek-r1 1.7 %.
+# Up to this number of hours, each hour gets its optimal fleet over all machines. 24 hours take 1 to 2 s of CPU, and the
+# 168 hours of a week ten times as much. It made a day of ServeGen's mm-image 3 % cheaper, and one of deepseek-r1 1.7 %.
 _FEW_HOURS, _OPTIMUM_S = 24, 20.0
 
 
@@ -37,7 +37,7 @@ class Committed:
     Parameters
     ----------
     commitment, plan
-        Which, and which savings plan; None for none.
+        The commitment and the savings plan; None if there is none.
     everything
         All machines.
     rates
@@ -47,9 +47,9 @@ class Committed:
     static, static_per_h
         The fleet for the peak (R,), and what it costs [USD/h].
     bound
-        No schedule costs less [USD/h].
+        Lower bound: no schedule costs less [USD/h].
     price
-        Prices of load by hour, for all machines (H, R) [USD/h]: what the bound was made from.
+        Prices of load by hour, for all machines (H, R) [USD/h]: the bound follows from them.
     """
 
     commitment: Reserved | None
@@ -64,7 +64,7 @@ class Committed:
 
     @property
     def machines(self) -> Machines:
-        """Those that were searched among, with what a savings plan pays."""
+        """The machines of the search, with the allowance of a savings plan."""
         return self.reservation.machines
 
 
@@ -81,12 +81,12 @@ def committed_hours(
     Parameters
     ----------
     rates
-        Of the hours (H, B) [1/s]; ``labels`` are what they are called.
+        Arrivals per second of the hours (H, B) [1/s]; ``labels`` are the names of the hours.
 
     Raises
     ------
     InfeasibleError
-        Limits below what some hour needs.
+        The limits are below what some hour needs.
     """
     typical = typical_hours(everything, rates, count=_BOUND_HOURS)
     relaxation = relax(everything, typical, merged_sizes(everything, rates), spot, plan)
@@ -133,9 +133,9 @@ def at_optimum(
     spot: Spot | None,
     plan: SavingsPlan | None,
 ) -> tuple[Reservation, Array]:
-    """What is reserved with the hours of a day each at its optimum, where that is cheaper; and the peak's fleet (R,).
+    """The reservation with each hour of a day at its optimum, if that is cheaper; and the fleet for the peak (R,).
 
-    Longer cycles, and settings that programs of one hour do not know, stay as they are.
+    Nothing changes for longer cycles, or with settings that programs of one hour do not support.
     """
     machines = reservation.machines
     is_plain = plan is None and not machines.has_spares
@@ -155,7 +155,7 @@ def at_optimum(
 def _at_their_optimum(
     everything: Machines, rates: Array, places: Positions, reservation: Reservation, spot: Spot | None
 ) -> tuple[Positions, Reservation] | None:
-    """The hours of a day, each with its cheapest fleet of any types, and the machines that takes; None: no better."""
+    """The hours of a day, each with its cheapest fleet of any types, and the machines used; None if not cheaper."""
     reserved = np.zeros(len(everything))
     reserved[places] = reservation.reserved
     found = optimal_hours(everything, rates, reserved, spot, deadline=time.monotonic() + _OPTIMUM_S)
@@ -185,7 +185,7 @@ def _at_their_optimum(
 
 
 def _no_more_expensive(reservation: Reservation, static: Array, static_per_h: float) -> Reservation:
-    """The same, with the peak's fleet in hours for which it costs less than the one that was found."""
+    """The reservation, with the fleet for the peak in hours where it costs less than the fleet that was found."""
     fleets = reservation.hours.fleets
     is_committed = reservation.reserved.any() or reservation.machines.committed_per_h > 0
     if is_committed or not np.isfinite(static_per_h):

@@ -1,4 +1,4 @@
-"""Which of many machines a schedule is searched among: those of the relaxation, and those of whole fleets."""
+"""Choose the machines for the search of a schedule: from the relaxation, and from fleets of whole instances."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from melange.plan.schedule.relaxed import Relaxation
 from melange.workload.demand import Indices
 from melange.workload.workload import Array
 
-# Machines that are searched among: pairs of them are looked at for every hour, so twice as many take four times as
-# long. On a week of ServeGen's m-mid, eight in place of six made the answer 0.12 % cheaper, four 0.3 % more expensive.
+# Most machines in the search. All pairs are tried for every hour, so twice as many machines take four times as long. On
+# a week of ServeGen's m-mid, eight instead of six made the answer 0.12 % cheaper, and four 0.3 % more expensive.
 _MOST = 6
 # Share of the relaxed cost below which a machine is noise.
 _NOISE = 2e-3
@@ -19,9 +19,9 @@ _NOISE = 2e-3
 def in_contention(machines: Machines, rates: Array, relaxation: Relaxation) -> Indices:
     """Places of the machines to search among, at most six of them.
 
-    Those of the relaxation come first, by their share of its cost. It rents parts of large machines, so for each of
-    them, and for the whole, the machines are added that carry a small, a middling and a large hour cheapest when they
-    are rented whole and alone: a small service is served from small machines.
+    Machines of the relaxation come first, by their share of its cost. The relaxation rents fractions of large machines,
+    so the search also gets the machines that carry small, medium and large hours at the lowest cost when they are
+    rented whole and alone: a small service runs on small machines.
     """
     chosen = [
         r for r in np.argsort(-relaxation.used_share, kind="stable").tolist() if relaxation.used_share[r] > _NOISE
@@ -43,7 +43,7 @@ def in_contention(machines: Machines, rates: Array, relaxation: Relaxation) -> I
 
 
 def _serving(machines: Machines, kept: list[int]) -> list[int]:
-    """The machines, and for each size that none of them serves one that does."""
+    """The machines, and others until every size is served."""
     able = machines.max_request_rate > 0
     found = list(kept)
     while (lacking := ~able[found].any(axis=0)).any():

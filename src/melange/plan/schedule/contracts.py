@@ -13,15 +13,15 @@ from melange.errors import InputError
 from melange.units import S_PER_H, S_PER_WEEK
 from melange.workload.workload import Array
 
-# From the order to the first request of an instance [s], as of a replica that is lost in a simulation: an instance that
-# boots, an image that is pulled, weights that load. A judgment; measure your own.
+# Time from the order of an instance to its first request [s]: boot, pull the image, load the weights. A simulation uses
+# the same time for a lost replica. Chosen by judgment; measure your own.
 _START_UP_S = 300.0
-# From the last request that is sent to an instance to the end of its bill [s]: the requests that it still holds. A
-# judgment: most completions end within it.
+# Time from the last request sent to an instance to the end of its bill [s], in which it finishes its requests. Chosen
+# by judgment: most completions end within this time.
 _DRAIN_S = 60.0
-# Longest that an instance takes to start or to drain, or stays up at least [s]: nothing follows a week after that.
+# Upper limit for the start-up time, the drain time and the least time up [s]: a week, the longest cycle.
 _LONGEST_S = S_PER_WEEK
-# Longest term that anybody sells [years].
+# Longest term on the market [years].
 _MOST_YEARS = 5.0
 
 
@@ -34,10 +34,9 @@ class Reserved:
     term_years
         How long it binds.
     discount
-        What it takes off the on-demand price, 0-1; None: prices are those of offers of the market ``reserved`` with
-        this term.
+        Reduction of the on-demand price, 0-1; None: prices come from offers of the market ``reserved`` with this term.
     upfront_fraction
-        Share of the whole that is paid at the beginning, 0-1.
+        Share of the total that is paid at the beginning, 0-1.
     """
 
     term_years: float
@@ -56,7 +55,7 @@ class Reserved:
         if not 0 <= self.upfront_fraction <= 1:
             raise InputError(f"schedule.reserved: upfront_fraction must be 0 to 1, got {self.upfront_fraction:g}")
         for name in ("term_years", "upfront_fraction"):
-            object.__setattr__(self, name, float(getattr(self, name)))  # so that a file says it the same way twice
+            object.__setattr__(self, name, float(getattr(self, name)))  # so that a file reads and writes the same
 
     @property
     def name(self) -> str:
@@ -80,11 +79,11 @@ class SavingsPlan:
     term_years
         How long it binds.
     discount
-        What it takes off the on-demand price, 0-1.
+        Reduction of the on-demand price, 0-1.
     provider, region, family
-        Whose instances it covers: of a provider, of a region, of a family of instance types (``g6e``); None: of all.
+        Instances that it covers: those of a provider, a region, a family of instance types (``g6e``); None: all.
     upfront_fraction
-        Share of the whole that is paid at the beginning, 0-1.
+        Share of the total that is paid at the beginning, 0-1.
     """
 
     term_years: float
@@ -117,7 +116,7 @@ class SavingsPlan:
         return f"savings plan for {whose}, {self.term_years:g} year{'' if self.term_years == 1 else 's'}{upfront}"
 
     def covers(self, offer: Offer) -> bool:
-        """Whether the discount is for instances of an offer."""
+        """Whether the discount applies to instances of an offer."""
         if self.provider not in (None, offer.provider) or self.region not in (None, offer.region):
             return False
         return (
@@ -128,34 +127,34 @@ class SavingsPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spot:
-    """Instances that may be taken away, and how far a service leans on them.
+    """Instances that the provider may take back, and how far a service relies on them.
 
     Parameters
     ----------
     discount
-        What it takes off the on-demand price, 0-1; None: prices are those of offers of the market ``spot``.
+        Reduction of the on-demand price, 0-1; None: prices come from offers of the market ``spot``.
     max_share
-        At most this share of what an hour's traffic takes may be on spot, 0-1: the rest is carried whatever is lost.
+        Largest share of an hour's work that may be on spot, 0-1: the rest is carried even if all of spot is lost.
     max_share_per_pool, max_share_per_zone
         The same for one pool, which is one replica type in one zone, and for all types in one zone.
     zones
         Zones that each type's spot instances are spread over; each is a pool of its own.
     unavailable_fraction
-        Share of the time in which a pool has nothing, 0-1; on-demand instances stand in meanwhile.
+        Share of the time in which a pool has no instances, 0-1; on-demand instances replace them meanwhile.
     outage_s
-        How long a pool that was lost is without, on average [s].
+        Average time for which a lost pool has no instances [s].
     spare_pools
-        N+k of pools: the fleet of every hour still carries its traffic when any k pools of one type are gone, before
-        on-demand instances stand in.
+        N+k of pools: the fleet of every hour still carries its traffic when any k pools of one type are lost, before
+        on-demand instances replace them.
     """
 
     discount: float | None = None
-    # On public availability traces half of the traffic on spot left 0.9 to 1.5 % unserved, and all of it 1.9 to 3.4 %.
+    # On public availability traces, half of the traffic on spot left 0.9 to 1.5 % unserved; all of it, 1.9 to 3.4 %.
     max_share: float = 0.5
     max_share_per_pool: float = 0.25
     max_share_per_zone: float = 1.0
     zones: int = 1
-    # On public availability traces zones were up for 17 to 90 % of the time; this is a zone that is worth renting in.
+    # On public availability traces, zones were up for 17 to 90 % of the time; this value suits a zone worth renting in.
     unavailable_fraction: float = 0.1
     outage_s: float = 3600.0
     spare_pools: int = 0
@@ -182,16 +181,16 @@ class Spot:
 
     @property
     def most_of_one_type(self) -> float:
-        """At most this share of an hour's traffic is on one type's spot instances, over all zones, 0-1."""
+        """Largest share of an hour's traffic on one type's spot instances, over all zones, 0-1."""
         return min(self.max_share, self.max_share_per_pool * self.zones, self.max_share_per_zone * self.zones)
 
     def lost_with_pools(self, instances: Array) -> Array:
-        """Spot instances of a type that are gone with its ``spare_pools`` largest pools, spread evenly over zones."""
+        """Spot instances of a type, spread evenly over zones, that are lost with its ``spare_pools`` largest pools."""
         each, more = np.divmod(instances, self.zones)
         return np.asarray(self.spare_pools * each + np.minimum(self.spare_pools, more))
 
     def most_that_may_go(self, spare: Array) -> Array:
-        """Spot instances of a type of which no more than ``spare`` are gone with its pools."""
+        """Most spot instances of a type such that no more than ``spare`` of them are lost with its pools."""
         k = self.spare_pools
         if k == 0:
             return np.full(np.shape(spare), np.inf)
@@ -207,9 +206,9 @@ class Deferral:
     Parameters
     ----------
     name
-        Of the class.
+        Name of the class.
     deadline_s
-        From the arrival of a request to the time by which it is done [s].
+        Time from the arrival of a request until it must be done [s].
     """
 
     name: str
@@ -225,7 +224,7 @@ class Deferral:
 
     @property
     def lag_hours(self) -> int:
-        """Hours after the one of its arrival in which a request may still be sent: it is done by the end of the last.
+        """Hours after the hour of arrival in which a request may still be sent: it is done by the end of the last one.
 
         >>> Deferral(name="batch", deadline_s=24 * 3600.0).lag_hours
         23
@@ -242,20 +241,19 @@ class ScheduleOptions:
     reserved
         The commitments that are on offer; one of them is chosen, or none.
     savings_plans
-        Commitments to spend that are on offer beside them; one of them is chosen, or none.
+        Commitments to spend that are also on offer; one of them is chosen, or none.
     spot
         How far spot instances may be used; None: not at all.
     horizon_years
-        How long the service is sure to run; None where nobody says. A commitment must not bind for longer.
+        How long the service is sure to run; None if unknown. A commitment must not bind for longer.
     start_up_s
-        From the order to the first request of an instance [s].
+        Time from the order of an instance to its first request [s].
     drain_s
-        From the last request that is sent to an instance to the end of its bill [s].
+        Time from the last request sent to an instance to the end of its bill [s].
     min_up_s
-        An instance that was started stays for at least this long [s].
+        Shortest time that a started instance keeps running [s].
     short_fraction
-        Share of the requests that may come in excess of the fleet's capacity, and of those that may wait that may be
-        done after their deadline, 0-1.
+        Allowed share of requests beyond the fleet's capacity, and of late requests among those that may wait, 0-1.
     deferrals
         The classes of requests that may wait; empty: all are served as they arrive.
     """
@@ -267,8 +265,8 @@ class ScheduleOptions:
     start_up_s: float = _START_UP_S
     drain_s: float = _DRAIN_S
     min_up_s: float = 0.0
-    # One in a hundred is what an SLO of 99 % of the requests leaves. None at all costs 1.8 to 2.5 times as much as a
-    # fleet that knows the future, on the services of bench/week.py.
+    # An SLO of 99 % of the requests allows one miss in a hundred. If no request may be short, the cost is 1.8 to 2.5
+    # times that of a clairvoyant fleet, on the services of bench/week.py.
     short_fraction: float = 0.01
     deferrals: tuple[Deferral, ...] = ()
 

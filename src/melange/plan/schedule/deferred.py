@@ -1,4 +1,4 @@
-"""The noun of requests that may wait: when a schedule sends them, and what that saves."""
+"""Requests that may wait: when a schedule sends them, and what that saves."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class DeferredClass:
     Parameters
     ----------
     name
-        Of the class.
+        Name of the class.
     deadline_s
-        From the arrival of a request to the time by which it is done [s].
+        Time from the arrival of a request until it must be done [s].
     arrival_rate, sending_rate
         Requests per second that arrive, and that are sent to the fleet, in each hour (H,) [1/s].
     late_fraction
-        Share of its requests that were done after their deadline, by the rule over the whole history, 0-1.
+        Share of its requests that were done after their deadline, with the rule over the whole history, 0-1.
     """
 
     name: str
@@ -67,7 +67,7 @@ class DeferredClass:
 
     @classmethod
     def from_json(cls, content: Any, place: str) -> DeferredClass:
-        """From what ``asdict`` makes."""
+        """From the mapping that ``asdict`` makes."""
         given = mapping(content, place)
         rates = {
             name: np.array([number(v, at) for at, v in items(given[name], f"{place}.{name}")])
@@ -88,13 +88,13 @@ class Deferred:
     Parameters
     ----------
     classes
-        When each is sent, the shortest deadline first.
+        The classes with their sending rates, the shortest deadline first.
     without_per_h
-        What the hours' own fleets cost on average without these classes [USD/h].
+        Average cost of the hours' own fleets without these classes [USD/h].
     at_once_per_h
-        What they cost if all is served as it arrives [USD/h]; None where no fleet within the limits does.
+        Their average cost if all requests are served as they arrive [USD/h]; None if no fleet within the limits can.
     at_once
-        The same by a rule of its own, over the whole history.
+        The running cost in that case, with a separate rule over the whole history.
     """
 
     classes: tuple[DeferredClass, ...]
@@ -126,7 +126,7 @@ class Deferred:
 
 
 def deferred_of(sharing: Sharing, traffic: CycleTraffic, late: Sequence[float] = ()) -> Deferred | None:
-    """What a schedule says of the classes that may wait; None where none may."""
+    """A schedule's results for the classes that may wait; None if there are none."""
     if not traffic.deferred:
         return None
     classes = tuple(
@@ -149,7 +149,7 @@ def deferred_of(sharing: Sharing, traffic: CycleTraffic, late: Sequence[float] =
 
 
 def history_as_sent(deferred: Deferred | None, demand: Demand, over: str, cells: Indices | None = None) -> History:
-    """The windows of a demand with requests that may wait as the schedule sends them.
+    """The windows of a demand; requests that may wait are in the windows in which the schedule sends them.
 
     ``cells`` are the sizes that are served, in the flattened grid; None: all.
     """

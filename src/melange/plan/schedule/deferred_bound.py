@@ -1,8 +1,8 @@
-"""A cost that no schedule is below, whenever work that may wait is sent.
+"""A lower bound on the cost of every schedule, whenever it sends the work that may wait.
 
-At prices of load that the markets allow (see relaxed.py), a request that may wait is worth the least that it is worth
-in any of the hours in which it may be sent. What may be on spot follows the work of an hour, in parts of instances: so
-it lowers the worth of each request there by as much.
+At prices of load that the markets allow (see relaxed.py), a request that may wait is worth its lowest value over the
+hours in which it may be sent. The spot limit is proportional to the work of an hour, in fractions of instances, so the
+most that spot can save is subtracted from the value of each request in that hour.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ def deferred_bound_per_h(
     Parameters
     ----------
     machines
-        All of them (R).
+        All machines (R).
     own
-        Rates of the hours that wait for nothing (H, B) [1/s].
+        Rates of the requests that may not wait, by hour (H, B) [1/s].
     classes
-        What may wait.
+        The classes that may wait.
     """
     lowered = allowed_prices(machines, price, plan)
     worth = worth_of_sizes(machines, lowered)
@@ -51,7 +51,7 @@ def deferred_bound_per_h(
 
 
 def _lost_to_spot(machines: Machines, price: Array, spot: Spot | None) -> Array:
-    """What spot saves at most in each hour for a unit of its work (H,), at prices of load (H, R) [USD/h]."""
+    """Most that spot can save in each hour per unit of work (H,), at prices of load (H, R) [USD/h]."""
     if spot is None:
         return np.zeros(len(price))
     value, offered = price * machines.capacity, np.isfinite(machines.spot_per_h)

@@ -1,7 +1,7 @@
-"""Hours that share work which may wait: what to reserve, and which hour takes how much of it.
+"""Hours that share work which may wait: what to reserve, and how much of the work each hour takes.
 
-Reserved instances and hours are searched in turn: for given reserved ones the steps of all hours (hour_steps.py) make a
-small program (place.py), whose fleets are then held to their traffic as those of any schedule.
+The search alternates between reserved instances and hours. For given reserved instances, the steps of all hours
+(hour_steps.py) form a small program (place.py). Its fleets are then checked against their traffic, as in any schedule.
 """
 
 from __future__ import annotations
@@ -21,34 +21,35 @@ from melange.plan.schedule.signals import Signals
 from melange.plan.schedule.waiting import Waiters, Waiting
 from melange.workload.workload import Array, Mask
 
-# An hour is asked for at most this many times the mean of the work that may wait, or for its own: where the valley is
-# narrower, the rest is spread.
+# An hour takes at most this multiple of the mean work that may wait, or the work that arrives in the hour itself if
+# that is more. If the low-traffic hours are too few, the rest is spread over other hours.
 _MOST_OF_MEAN = 4.0
-# With so few hours no such limit is needed.
+# Up to this number of hours no such limit is needed.
 _FEW_HOURS = 12
-# Turns in which fleets that fell short say what their hours lack, and turns of classes that wait beside each other; of
-# many hours fewer, as each takes half a second.
+# Rounds in which short fleets add signals for what their hours lack, and in which several classes are placed in turn.
+# With many hours there are fewer rounds, because each one takes half a second.
 _TURNS, _TURNS_OF_MANY = 4, 2
-# Up to this number of hours several classes are also placed at once, which takes twice the time. On services of six
-# hours one after the other cost up to 9 % above the least cost, and both up to 4 % (bench/deferred_classes.py). On two
-# weeks of ServeGen the rule became 4 % cheaper in one and 2 % more expensive in the other, so weeks are spared it.
+# Up to this number of hours several classes are also placed jointly, which takes twice the time. On services of six
+# hours, placing them one after the other cost up to 9 % above the least cost, and trying both ways up to 4 %
+# (bench/deferred_classes.py). On two weeks of ServeGen, joint placement made the rule 4 % cheaper in one and 2 % more
+# expensive in the other, so weeks do without it.
 HOURS_AT_ONCE = 24
-# Reserved counts that are tried around those that are known.
+# Most reserved counts that are tried around the known ones.
 _MOST_TRIED = 6
-# A signal of which no hour's fleet gives nearly what it takes decides nothing (see reserve.py).
+# A signal decides nothing if its demand stays below this share of what the fleet gives in every hour (see reserve.py).
 _CLOSE = 0.7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Placed:
-    """Hours with the work that may wait in its places.
+    """Hours with a placement of the work that may wait.
 
     Parameters
     ----------
     waiting
-        What waits after each hour, by class (H,) [USD/h].
+        Work that waits after each hour, by class (H,) [USD/h].
     rates
-        Of the hours, with what is sent in them (H, B) [1/s].
+        Rates of the hours, including the waiting requests that are sent in them (H, B) [1/s].
     reservation
         What is reserved, and the fleets.
     """
@@ -59,7 +60,7 @@ class Placed:
 
     @property
     def cost_per_h(self) -> float:
-        """On average over the hours [USD/h]."""
+        """Average cost over the hours [USD/h]."""
         return self.reservation.cost_per_h
 
 
@@ -70,15 +71,15 @@ class Shared:
     Parameters
     ----------
     own
-        Rates of the hours themselves (H, B) [1/s].
+        Rates of the requests that may not wait, by hour (H, B) [1/s].
     classes
-        What may wait (K), the shortest wait first.
+        The classes that may wait (K), the shortest wait first.
     spot, plan
         How instances may be paid for.
     change_h
-        Time that an instance which comes is paid for without being of use: start-up, drain, a look of the scaler [h].
+        Time for which a new instance is paid without being of use: start-up, drain, an interval of the scaler [h].
     most_per_h
-        What the hours may cost, whatever less change is worth [USD/h].
+        Most that the hours may cost, even if fewer changes would save more [USD/h].
     """
 
     own: Array
@@ -89,17 +90,17 @@ class Shared:
     most_per_h: float = np.inf
 
     def is_better(self, one: Placed | None, other: Placed) -> bool:
-        """Whether hours cost less than others, with what changes from hour to hour cost."""
+        """Whether some hours cost less than others, including the cost of changes from hour to hour."""
         if one is None or one.cost_per_h > self.most_per_h + 1e-9:
             return False
         return other.cost_per_h > self.most_per_h + 1e-9 or self.worth(one) < self.worth(other) - 1e-9
 
     def worth(self, placed: Placed) -> float:
-        """What hours cost, with what changes cost [USD/h]."""
+        """Cost of the hours, including the cost of changes from hour to hour [USD/h]."""
         return placed.cost_per_h + self.change_h * changes(placed.reservation.hours.fleets.cost_per_h)
 
     def rates(self, waiting: Sequence[Array], without: Collection[int] = ()) -> Array:
-        """Of the hours with what is sent in them (H, B), but for some classes [1/s]."""
+        """Rates of the hours with the classes sent in them, except the classes in ``without`` (H, B) [1/s]."""
         found = self.own.copy()
         for k, (one, left) in enumerate(zip(self.classes, waiting, strict=True)):
             if k not in without:
@@ -108,7 +109,7 @@ class Shared:
 
 
 def search_placed(shared: Shared, start: Placed) -> Placed:
-    """The cheapest hours that are found from some on; never more expensive than those."""
+    """The cheapest hours found from a starting point; never more expensive than the start."""
     machines, signals = start.reservation.machines, deciding(start.reservation, start.rates)
     can_reserve = np.isfinite(machines.reserved_per_h)
     best = _better(shared, start, placed_beside(shared, machines, signals, start.reservation.reserved, start.waiting))
@@ -125,7 +126,7 @@ def search_placed(shared: Shared, start: Placed) -> Placed:
 
 
 def _around(shared: Shared, best: Placed, most: Array) -> Placed:
-    """The best of reserved counts around some: one more or one fewer, a twentieth in large fleets."""
+    """The best of the reserved counts around the known ones: one more or one fewer, a twentieth in large fleets."""
     tried = {tuple(best.reservation.reserved.tolist())}
     is_better = True
     while is_better and len(tried) < _MOST_TRIED:
@@ -154,11 +155,11 @@ def placed_beside(
     waiting: tuple[Array, ...],
     below_per_h: float = np.inf,
 ) -> Placed | None:
-    """The hours beside some reserved instances (R,), from a placement on; None where none is found.
+    """The best placement for given reserved instances (R,), starting from another placement; None if none is found.
 
-    Several classes are placed one after the other; in a day also all at once, and from there on one after the other
-    again. One class is not placed where even with fleets in parts the hours cost more than ``below_per_h``, changes
-    counted in [USD/h].
+    Several classes are placed one after the other. In a day they are also placed jointly, and then one after the other
+    again. A single class is not placed if even fractional fleets make the hours cost ``below_per_h`` or more, changes
+    included [USD/h].
     """
     one_by_one, everyone = [(k,) for k in range(len(shared.classes))], tuple(range(len(shared.classes)))
     best = _turns(shared, machines, signals, reserved, waiting, one_by_one, below_per_h)
@@ -181,9 +182,9 @@ def _turns(
     groups: Sequence[tuple[int, ...]],
     below_per_h: float = np.inf,
 ) -> Placed | None:
-    """The best of some turns, in each of which groups of classes are placed one after the other.
+    """The best of some rounds; each round places the groups of classes one after the other.
 
-    Those of a group are placed at once, as if their mixes of sizes in an hour stayed what they are.
+    The classes of a group are placed jointly, as if the mix of sizes that they send in each hour did not change.
     """
     best: Placed | None = None
     for _ in range(_TURNS if len(shared.own) <= _FEW_HOURS else _TURNS_OF_MANY):
@@ -222,7 +223,7 @@ def _steps(
     waiting: Sequence[Array],
     group: tuple[int, ...],
 ) -> HourSteps:
-    """The steps of hours for some classes, with the others as they are sent."""
+    """The steps of the hours for a group of classes; the other classes are sent as they are now."""
     waiters, left = Waiters([shared.classes[k] for k in group]), [waiting[k] for k in group]
     own = waiters.work
     most = own + np.roll(waiters.most_waiting, 1)
@@ -235,7 +236,7 @@ def _steps(
 
 
 def deciding(reservation: Reservation, rates: Array) -> Signals:
-    """The signals that come near to what some hour's fleet gives, with all of the hours' traffic (H, B)."""
+    """The signals whose demand comes close to what the fleet gives in some hour, with all traffic (H, B)."""
     machines, signals = reservation.machines, reservation.hours.signals
     if len(rates) <= _FEW_HOURS:
         return signals

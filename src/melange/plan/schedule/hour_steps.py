@@ -1,4 +1,4 @@
-"""What an hour costs by the work that it takes besides its own traffic: a step for each larger fleet.
+"""Cost of an hour as a function of the additional work that it takes: one step for each larger fleet.
 
 Arrays have the axes (hour H, machine R, bucket B).
 """
@@ -17,9 +17,9 @@ from melange.plan.schedule.spot_room import SpotRoom
 from melange.workload.demand import Indices
 from melange.workload.workload import Array, Mask
 
-# Steps of an hour that are looked at over all that it may take, of which the first are taken as they come, so that
-# small fleets lack none; and those around the work that it takes already, with the least distance between them as a
-# share of all that it may take.
+# Steps of an hour over the whole range of additional work; the first ones have no minimum distance, so that small
+# fleets miss none. Then the steps around the work that the hour already takes, and their minimum distance as a share of
+# the range.
 _STEPS, _AS_THEY_COME = 14, 6
 _AROUND, _FINE = 6, 0.0167
 _EPS = 1e-9
@@ -27,16 +27,16 @@ _EPS = 1e-9
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class HourSteps:
-    """Fleets of hours by the work that they take besides the hours' own traffic; each one costs more and takes more.
+    """Fleets of hours by the additional work that they take; each one costs more and takes more than the one before.
 
     Parameters
     ----------
     hour
-        Which hour each step is of (J,), ascending.
+        Hour of each step (J,), ascending.
     room
-        Work that it takes besides (J,) [USD/h].
+        Additional work that the fleet takes (J,) [USD/h].
     cost_per_h
-        What it costs beside what is paid anyway (J,) [USD/h].
+        Cost of the fleet on top of what is paid anyway (J,) [USD/h].
     """
 
     hour: Indices
@@ -54,31 +54,31 @@ def hour_steps(
     most: Array,
     sent: Array,
 ) -> HourSteps:
-    """The steps of all hours beside reserved instances.
+    """The steps of all hours, in addition to reserved instances.
 
     Parameters
     ----------
     rates
         The hours' own traffic (H, B) [1/s].
     mix
-        Rate of each size in a unit of the work besides (H, B).
+        Rate of each size in a unit of the additional work (H, B).
     most
-        Work that each hour may have to take besides (H,) [USD/h].
+        Most additional work that each hour may have to take (H,) [USD/h].
     sent
-        Work that it takes by the placement that is known (H,) [USD/h].
+        Additional work that each hour takes in the known placement (H,) [USD/h].
     """
     most = np.maximum(most, _EPS)
     climb = _Climb(machines, signals, rates, mix, reserved, spot, most)
     climb.from_level(np.zeros(len(rates)), _STEPS, _AS_THEY_COME, most / (_STEPS - _AS_THEY_COME))
     fine = _FINE * most
-    # The hour's own placement is a level itself, so that what is known is among the choices.
+    # The known placement is a level too, so that it is among the choices.
     climb.from_level(np.minimum(sent, most), 1, 0, fine)
     climb.from_level(np.clip(sent - _AROUND / 2 * fine, 0.0, most), _AROUND, 0, fine)
     return climb.steps()
 
 
 class _Climb:
-    """Fleets of hours, each from what the one before could not take."""
+    """Fleets of hours; each one starts at the work that the one before could not take."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class _Climb:
         self._found: list[tuple[Indices, Array, Array]] = []
 
     def from_level(self, level: Array, count: int, as_they_come: int, grain: Array) -> None:
-        """``count`` fleets of each hour from some work on (H,); after the first ones at least a grain apart (H,)."""
+        """Add ``count`` fleets of each hour from a level (H,) on; after the first, at least ``grain`` (H,) apart."""
         level, waits, most = level.copy(), np.ones(len(level), bool), self._most
         for step in range(count):
             where = np.flatnonzero(waits)
@@ -109,7 +109,7 @@ class _Climb:
             level[where] = np.minimum(np.maximum(holds * (1 + _EPS) + _EPS, least), most[where])
 
     def _fleets(self, where: Indices, level: Array) -> tuple[Array, Mask]:
-        """What the cheapest fleets of some hours for some work take at most (H,), and whether there are any."""
+        """Most work that the cheapest fleets for a level of work take (H,), and whether there are such fleets."""
         machines, signals = self._machines, self._signals
         room = SpotRoom.of(machines, self._work[where] + level * self._work_each[where], self._spot)
         demand = self._own[where] + level[:, None] * self._each[where]
@@ -123,12 +123,12 @@ class _Climb:
         return holds, is_fleet
 
     def steps(self) -> HourSteps:
-        """All that were found, without those that another one beats."""
+        """All steps that were found, without those that another step dominates."""
         return _rising(*(np.concatenate(part) for part in zip(*self._found, strict=True)))
 
 
 def hull_of(steps: HourSteps) -> HourSteps:
-    """The steps that are on the lower convex hull of their hour: all that a program in parts takes."""
+    """The steps on the lower convex hull of their hour: a program with fractional fleets needs no others."""
     kept: list[int] = []
     begin = 0  # of the hour's steps in ``kept``
     for j, (hour, room, cost) in enumerate(
@@ -148,18 +148,18 @@ def hull_of(steps: HourSteps) -> HourSteps:
 
 
 def _given(machines: Machines, signals: Signals, fleets: Array) -> Array:
-    """What fleets (H, R) give to each signal whichever replicas are lost (H, K)."""
+    """What fleets (H, R) give to each signal after any loss of replicas (H, K)."""
     if machines.spare_total > 0:
         return np.stack([signals.given(machines, fleet) for fleet in fleets])
     return np.asarray(machines.carried(fleets) @ signals.price.T)
 
 
 def _rising(hour: Indices, room: Array, cost: Array) -> HourSteps:
-    """Steps without those that cost no less and take no more than another of their hour."""
+    """The steps without those that cost no less and take no more than another step of the same hour."""
     order = np.lexsort((cost, -room, hour))
     kept: list[int] = []
     last_hour, least = -1, np.inf
-    for j in order.tolist():  # of each hour the roomiest first
+    for j in order.tolist():  # in each hour, the step with the most room first
         if hour[j] != last_hour:
             last_hour, least = int(hour[j]), np.inf
         if cost[j] < least - _EPS:

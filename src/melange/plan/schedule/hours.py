@@ -1,7 +1,7 @@
-"""Each hour by itself: the cheapest instances beside those that are paid anyway, over all hours at once.
+"""Each hour separately: the cheapest instances in addition to those that are paid anyway, for all hours at once.
 
-Fleets of one or two machines beside the reserved ones are looked at; the count of the second follows from that of the
-first by the signals. Arrays have the axes (hour H, machine R).
+Fleets of one or two machines in addition to the reserved ones are tried. The signals give the count of the second
+machine for each count of the first. Arrays have the axes (hour H, machine R).
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from melange.plan.schedule.spot_room import SpotRoom, split_spot
 from melange.workload.demand import Indices
 from melange.workload.workload import Array, Mask
 
-# Counts of the first of two machines that are looked at: all of them in small fleets, and around the best split without
-# whole instances in large ones.
+# Counts of the first of two machines that are tried: all counts in small fleets, and the counts around the best
+# fractional split in large ones.
 _COUNTS = 12
 # That split is found to within this many instances; each step leaves two thirds of the range.
 _NEAR = 2.0
-# Instances more than an hour needs that are tried as cover for lost pools.
+# Numbers of additional instances that are tried as cover for lost pools.
 _STANDING = (1, 2, 3, 4, 6, 8)
-# A unit cost that no fleet pays, and what rounding leaves of a bound.
+# A unit cost above that of any fleet, and the rounding error that is allowed for in a bound.
 _NEVER, _SLACK = 1e30, 1e-6
-# Rounds in which fleets that fell short add the signals which say so, and signals that each adds at most.
+# Rounds in which short fleets add the signals that show their shortage, and most signals that a round adds.
 _ROUNDS, _MORE = 8, 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class HourFleets:
-    """What is rented in each hour besides the reserved instances.
+    """What is rented in each hour in addition to the reserved instances.
 
     Parameters
     ----------
     extra
         Instances on demand and on spot together (H, R).
     spot
-        Those of them on spot (H, R).
+        How many of these instances are on spot (H, R).
     cost_per_h
-        What they cost (H,) [USD/h]; infinite where none was found.
+        What they cost (H,) [USD/h]; infinite if no fleet was found.
     """
 
     extra: Array
@@ -53,12 +53,12 @@ class HourFleets:
 
 
 def cheapest_hours(machines: Machines, signals: Signals, demand: Array, reserved: Array, room: SpotRoom) -> HourFleets:
-    """The cheapest one or two machines beside the reserved instances, for every hour.
+    """The cheapest one or two machines in addition to the reserved instances, for every hour.
 
     Parameters
     ----------
     demand
-        What the traffic takes of each signal (H, K).
+        The traffic's demand for each signal (H, K).
     reserved
         Instances that are paid anyway (R,).
     room
@@ -78,7 +78,7 @@ def cheapest_hours(machines: Machines, signals: Signals, demand: Array, reserved
         extra = np.zeros((len(open_hours), 1, count))
         extra[:, 0, r] = np.ceil(alone[:, r] - 1e-7)
         _Offer(machines, need, open_hours, room, best).add(extra, r)
-    # Each pair once: the count of the more expensive one is looked at, which has fewer of them.
+    # Each pair once: counts of the more expensive machine are tried, because there are fewer of them.
     cost = machines.on_demand_per_h
     pairs = [
         (first, second)
@@ -96,9 +96,9 @@ def cheapest_hours(machines: Machines, signals: Signals, demand: Array, reserved
 
 
 def _least_of_pairs(machines: Machines, need: Need, pairs: list[tuple[int, int]]) -> Array:
-    """What no fleet of two machines beside the reserved ones costs less than, on demand (H, P) [USD/h].
+    """Lower bound on the on-demand cost of two machines in addition to the reserved ones (H, P) [USD/h].
 
-    Each signal by itself asks for what it lacks of the machine that gives it at the least cost.
+    For each signal alone, the machine with the lower cost per unit of the signal covers what is lacking.
     """
     with np.errstate(divide="ignore"):
         unit = np.where(need.gives > 0, machines.on_demand_per_h / need.gives, _NEVER)
@@ -110,7 +110,7 @@ def _least_of_pairs(machines: Machines, need: Need, pairs: list[tuple[int, int]]
 
 
 def _most_saved(machines: Machines, room: SpotRoom) -> Array:
-    """What spot and a savings plan take off the on-demand cost of an hour's fleet at most (H,) [USD/h]."""
+    """Most that spot and a savings plan can take off the on-demand cost of an hour's fleet (H,) [USD/h]."""
     cost = machines.on_demand_per_h
     saved = np.where(np.isfinite(machines.spot_per_h), 1 - machines.spot_per_h / cost, 0.0).max(initial=0.0)
     return np.asarray(saved * room.whole + machines.allowance_per_h + _SLACK * (1 + room.whole))
@@ -119,7 +119,7 @@ def _most_saved(machines: Machines, room: SpotRoom) -> Array:
 def _pairs(machines: Machines, need: Need, alone: Array, first: int, second: int) -> Array:
     """Fleets of two machines for each hour (H, _COUNTS, R); nan where there is none."""
     cost = machines.on_demand_per_h
-    # The least and the most of the first that make sense.
+    # The smallest and the largest useful count of the first machine.
     low = need.of(first, only=need.gives[:, second] <= 0)
     high = np.maximum(
         np.where(np.isfinite(alone[:, first]), alone[:, first], need.of(first, only=need.gives[:, first] > 0)),
@@ -147,14 +147,14 @@ def _pairs(machines: Machines, need: Need, alone: Array, first: int, second: int
 
 
 class _Offer:
-    """The best fleet of each hour so far, to which others are held."""
+    """The best fleet of each hour so far, with which other fleets are compared."""
 
     def __init__(self, machines: Machines, need: Need, hours: Indices, room: SpotRoom, best: HourFleets) -> None:
         self._machines, self._need, self._hours, self._best = machines, need, hours, best
         self._room = room.at(hours)
 
     def add(self, extra: Array, place: int) -> None:
-        """Fleets (H, N, R); those that are not finite are none. More of machine ``place`` stand in for lost pools."""
+        """Compare fleets (H, N, R), ignoring those that are not finite. More of machine ``place`` cover lost pools."""
         self._hold(extra)
         spot = self._room.spot
         if spot is not None and spot.spare_pools:
@@ -183,14 +183,14 @@ class _Offer:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CheckedHours:
-    """Fleets of all hours, each of which carries its traffic, and the signals that it took to find them.
+    """Fleets of all hours, each of which carries its traffic, and the signals that were needed to find them.
 
     Parameters
     ----------
     fleets
-        What is rented besides the reserved instances.
+        What is rented in addition to the reserved instances.
     signals
-        All of them, for the next search.
+        All signals, for the next search.
     share
         Fraction of each size that goes to each machine (H, R, B), 0-1.
     """
@@ -203,9 +203,9 @@ class CheckedHours:
 def checked_hours(
     machines: Machines, signals: Signals, rates: Array, reserved: Array, spot: Spot | None
 ) -> CheckedHours:
-    """The cheapest fleets of all hours, each held to its traffic by a linear program of its own.
+    """The cheapest fleets of all hours, each checked against its traffic by a separate linear program.
 
-    A fleet that falls short names the signal that says so, and all hours are looked at again with it.
+    A short fleet yields a signal that shows the shortage, and all hours are searched again with that signal.
     """
     room = SpotRoom.of(machines, machines.work(rates), spot)
     fits = np.zeros(len(rates), bool)
@@ -237,7 +237,7 @@ def checked_hours(
 def worst_peak(
     machines: Machines, rates: Array, instances: Array, on_spot: Array, spot: Spot | None
 ) -> tuple[float, Array, Array]:
-    """As :func:`peak_load`, also with the spare pools of each type on spot gone; a peak of 1 is enough."""
+    """Like :func:`peak_load`, but also after the loss of each type's spare pools on spot; a peak of 1 is enough."""
     worst = peak_load(machines, rates, instances, enough=1.0)
     if spot is None or not spot.spare_pools:
         return worst
@@ -259,7 +259,7 @@ def _made_up(
     share: Array,
     room: SpotRoom,
 ) -> HourFleets:
-    """Fleets that still fall short, with instances on demand added one by one until they do not."""
+    """Add on-demand instances one by one to the fleets that are still short, until they carry their traffic."""
     extra, on_spot, cost = fleets.extra.copy(), fleets.spot.copy(), fleets.cost_per_h.copy()
     for hour in np.flatnonzero(~fits & np.isfinite(fleets.cost_per_h)).tolist():
         for _ in range(1000):

@@ -1,4 +1,4 @@
-"""The hours of a cycle under one commitment where some work may wait: never more expensive than as it arrives."""
+"""The hours of a cycle under one commitment if some work may wait: never more expensive than without waiting."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from melange.workload.workload import Array
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Sharing:
-    """The hours under one commitment, or none, with what may wait in its places.
+    """The hours under one commitment, or none, with a placement of the work that may wait.
 
     Parameters
     ----------
     hours
-        With all of the traffic.
+        The hours with all traffic.
     sent
-        Rates of each class that may wait as they are sent (K) (H, B) [1/s].
+        Rates at which each class that may wait is sent (K) (H, B) [1/s].
     as_it_arrives
-        The hours if nothing waits; None where no fleet carries that, or nothing may wait.
+        The hours if nothing waits; None if no fleet carries them, or if nothing may wait.
     without_per_h
         What the hours cost without the classes that may wait [USD/h].
     """
@@ -54,7 +54,7 @@ def sharing_hours(
     Raises
     ------
     InfeasibleError
-        Limits below what some hour needs whenever it is sent.
+        The limits are below what some hour needs, whenever the work that may wait is sent.
     """
     labels = traffic.cycle.labels
 
@@ -78,7 +78,7 @@ def sharing_hours(
         if found is not None
     ]
     if not starts:
-        search(shared.rates(level))  # raises with the hours that find no fleet
+        search(shared.rates(level))  # raises an error that names the hours without a fleet
     base, best = starts[0]
     for other, start in starts[1:]:
         base, best = (other, start) if shared.is_better(start, best) else (base, best)
@@ -95,7 +95,7 @@ def sharing_hours(
             placed = Placed(waiting=_nothing_waits(classes), rates=at_once.rates, reservation=at_once.reservation)
             shared = replace(shared, most_per_h=placed.cost_per_h)
             base, best = at_once, search_placed(shared, placed)
-    # What is reserved for all of it may suit less as well: what waiting is worth is seen beside the best known of both.
+    # Instances reserved for all work may also suit less work, so each comparison uses the better of both reservations.
     as_it_arrives = as_it_arrives and _beside(as_it_arrives, base, best, spot, plan)
     without = _beside(without, base, best, spot, plan)
     reservation, static = at_optimum(everything, best.rates, best.reservation, base.static, spot, plan)
@@ -113,7 +113,7 @@ def sharing_hours(
 def _beside(
     committed: Committed, base: Committed, best: Placed, spot: Spot | None, plan: SavingsPlan | None
 ) -> Committed:
-    """The same hours beside what is reserved for others, if that costs less."""
+    """The same hours with the instances that are reserved for other hours, if that costs less."""
     known = best.reservation
     signals, cost = known.hours.signals, committed.reservation.cost_per_h
     if plan is None and not least_beside(known.machines, signals, committed.rates, known.reserved, spot) < cost - 1e-9:

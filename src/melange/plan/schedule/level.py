@@ -1,6 +1,6 @@
-"""A first guess of when work that may wait is sent: so that the load of the week is as level as it can be.
+"""A first guess of when to send work that may wait, which makes the load of the week as level as possible.
 
-In work alone, as if all machines were alike, with a base N that costs the part rho of what is rented by the hour:
+The program counts work only, as if all machines were equal. A base N costs the share rho of the hourly price:
 
     min  rho H N + sum_h o_h;    i_h + s_h <= N + o_h
     q_h = q_(h-1) + a_h - s_h;    0 <= q_h <= most that may wait
@@ -15,12 +15,12 @@ from melange.plan.schedule.machines import Machines
 from melange.plan.schedule.waiting import Waiting
 from melange.workload.workload import Array
 
-# Part of the hourly price that the base costs where nothing can be reserved: any below 1 levels the load.
+# Cost of the base as a share of the hourly price if nothing can be reserved: any share below 1 levels the load.
 _BASE = 0.5
 
 
 def level_placement(machines: Machines, own: Array, waiting: Waiting) -> Array:
-    """What waits after each hour (H,) so that the load with the hours' own work (H,) is level."""
+    """Work that waits after each hour (H,) such that the load, with the hours' own work (H,), is level."""
     arriving, hours = waiting.work, len(own)
     ratio = np.min(machines.reserved_per_h / machines.on_demand_per_h)
     base = float(ratio) if ratio < 1 else _BASE

@@ -1,7 +1,7 @@
 """What can be rented over time, in numbers: capacities by size, and what an instance costs in each market.
 
-A machine is a replica type whatever the market that its instances are paid on: the same hardware runs reserved,
-on-demand and on spot. Arrays have the axes (machine R, bucket B), the buckets of the grid in one row.
+A machine is a replica type regardless of the market that its instances are paid on: the same hardware runs reserved,
+on-demand and on spot. Arrays have the axes (machine R, bucket B), with the buckets of the grid in one row.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from melange.profile.profile import Profile, ReplicaType
 from melange.workload.workload import Array, Mask
 
 ON_DEMAND, SPOT, RESERVED = "on-demand", "spot", "reserved"
-# Settings of a plan that a schedule follows; others say what it cannot do.
+# Settings of a plan that a schedule supports; it refuses all others.
 _FOLLOWED = {
     "headroom",
     "max_instances",
@@ -45,28 +45,28 @@ class Machines:
     types
         The replica types, as rented on-demand (R).
     position
-        Where each stands in the profile (R,).
+        Index of each type in the profile (R,).
     cells
         The sizes that have traffic and are served, in the flattened grid (B,).
     max_request_rate
-        Highest rate of each size on one replica (R, B) [1/s]; 0 where it cannot serve it.
+        Highest rate of each size on one replica (R, B) [1/s]; 0 if the replica cannot serve the size.
     capacity
         Load that an instance takes (R,): (1 - headroom) x replicas.
     on_demand_per_h, spot_per_h, reserved_per_h
-        Price of an instance in each market (R,) [USD/h]; infinite where it is not offered. Spot includes what standing
-        in for it costs.
+        Price of an instance in each market (R,) [USD/h]; infinite if it is not offered. Spot includes the cost of its
+        replacements.
     spot_price_per_h
         What a spot instance itself costs (R,) [USD/h].
     limits
-        What there is of each, over all markets.
+        How many instances can be rented, over all markets.
     spare
         Load of the replicas of a used type that may be lost while it carries its own share (R,).
     spare_total
         Load of the replicas of any one type that may be lost while the fleet carries the traffic.
     is_covered
-        Whether a savings plan takes its discount off what a machine costs on demand (R,).
+        Whether a savings plan covers a machine's on-demand cost (R,).
     allowance_per_h, committed_per_h
-        What a savings plan pays of that in each hour, at on-demand prices, and what it costs, used or not [USD/h].
+        On-demand use that a savings plan pays for in each hour, at on-demand prices, and its cost, used or not [USD/h].
     """
 
     types: tuple[ReplicaType, ...]
@@ -95,22 +95,22 @@ class Machines:
 
     @property
     def price(self) -> Array:
-        """On-demand price of a unit of load (R,) [USD/h]: what loads of different machines are compared by."""
+        """On-demand price of a unit of load (R,) [USD/h], by which loads of different machines are compared."""
         return np.asarray(self.on_demand_per_h / self.capacity)
 
     def weights(self, price: Array) -> Array:
-        """What one request per second of each size takes at prices of load (..., R): min_r y_r / rate_rb (..., B)."""
+        """Cost of one request per second of each size at prices of load (..., R): min_r y_r / rate_rb (..., B)."""
         with np.errstate(divide="ignore", invalid="ignore"):
             each = np.where(self.max_request_rate > 0, price[..., None] / self.max_request_rate, np.inf)
         return np.asarray(each.min(axis=-2))
 
     def work(self, rates: Array) -> Array:
-        """What traffic (H, B) costs at least on-demand, in parts of instances (H,) [USD/h]."""
+        """Lowest on-demand cost of traffic (H, B), with fractional instances (H,) [USD/h]."""
         return np.asarray(rates @ self.weights(self.price))
 
     @property
     def has_spares(self) -> bool:
-        """Whether fleets must do without replicas that are lost."""
+        """Whether fleets must carry their traffic after a loss of replicas."""
         return bool(self.spare.any()) or self.spare_total > 0
 
     def carried(self, instances: Array) -> Array:
@@ -118,13 +118,13 @@ class Machines:
         return np.asarray(np.maximum(self.capacity * instances - self.spare * (instances > 0), 0.0))
 
     def after_loss(self, instances: Array, lost: int) -> Array:
-        """Load that fleets (..., R) take once ``spare_total`` of one type is gone (..., R)."""
+        """Load that fleets (..., R) take after one type has lost ``spare_total`` (..., R)."""
         kept = self.capacity * instances
         kept[..., lost] = np.maximum(kept[..., lost] - self.spare_total, 0.0)
         return np.asarray(kept)
 
     def scenarios(self, instances: Array) -> list[Array]:
-        """What a fleet (R,) takes in each case that it must carry the traffic in (R,): the first is without a loss."""
+        """Load that a fleet (R,) takes in each case in which it must carry the traffic (R,); the first has no loss."""
         found = [self.carried(instances)]
         if self.spare_total > 0:
             found += [self.after_loss(instances, r) for r in np.flatnonzero(instances > 0).tolist()]
@@ -160,7 +160,7 @@ class Machines:
         return replace(self, types=tuple(self.types[r] for r in where), limits=limits, **picked)
 
     def is_allowed(self, instances: Array) -> Mask:
-        """Which fleets (..., R), over all markets, keep to the limits (...)."""
+        """Which fleets (..., R), over all markets, are within the limits (...)."""
         fits = np.ones(instances.shape[:-1], bool)
         for limit in self.limits:
             fits &= limit.taken(instances) <= limit.most
@@ -168,12 +168,12 @@ class Machines:
 
 
 def refuse_others(options: Options) -> None:
-    """Refuse settings of a plan that a schedule does not follow, rather than pass over them.
+    """Refuse settings of a plan that a schedule does not support, instead of ignoring them.
 
     Raises
     ------
     InputError
-        With the first of them.
+        Names the first such setting.
     """
     default = Options()
     for name in Options.__slots__:
@@ -192,25 +192,25 @@ def machines_of(
     spot: Spot | None,
     savings_plan: SavingsPlan | None = None,
 ) -> tuple[Machines, tuple[Caution, ...]]:
-    """The machines of a profile under one commitment, and what is to be said of their prices.
+    """The machines of a profile under one commitment, and cautions.
 
     Parameters
     ----------
     profile
         Replica types of all markets.
     traffic
-        Rate of each size over all hours (I x O,) [1/s]: sizes without any are left out.
+        Rate of each size over all hours (I x O,) [1/s]: sizes without traffic are left out.
     options
-        Of the plan: headroom, limits, exclusions.
+        Options of the plan: headroom, limits, exclusions.
     reserved, spot, savings_plan
         What may be used besides on-demand.
 
     Raises
     ------
     InfeasibleError
-        Sizes that no machine serves, unless they may be dropped.
+        No machine serves some sizes, and these may not be dropped.
     InputError
-        No machine that is offered on-demand, which stands in for all others; prices of a market that nobody offers.
+        No machine is offered on-demand, which replaces all others; or a market in use has no prices.
     """
     refuse_others(options)
     check_names(
@@ -290,7 +290,7 @@ def machines_of(
 
 
 def _prices(items: tuple[ReplicaType, ...], kept: Positions, market: str, reserved: Reserved | None) -> Array:
-    """Prices of a market's own offers for the machines that are kept (R,), infinite where there is none."""
+    """Prices of a market's own offers for the machines that are kept (R,), infinite if there is no offer."""
 
     def key(one: ReplicaType) -> tuple[object, ...]:
         offer = one.offer
@@ -320,8 +320,8 @@ def _check_offered(price: Array, is_asked: bool, market: str) -> None:
 def needed(machines: Machines) -> Machines:
     """The machines without those that another one replaces: as fast for every size, no more expensive in any market.
 
-    Machines that a limit binds replace nobody, and where replicas may be lost nobody is replaced: a faster machine
-    loses more with a replica. A machine that a savings plan covers is replaced by such a one only.
+    A machine with a limit replaces no other. If replicas may be lost, no machine is replaced, because a faster machine
+    loses more with each replica. A machine that a savings plan covers is replaced only by another covered machine.
     """
     if machines.has_spares:
         return machines

@@ -1,7 +1,8 @@
-"""What hours need beside the reserved instances, by the signals, also when replicas are lost.
+"""What hours need in addition to the reserved instances, according to the signals, also if replicas are lost.
 
 A fleet carries an hour if for every signal k, with prices y, sum_r y_kr l_r >= demand_k, where l_r is the load that
-machine r takes: C_r n_r less its own spare replicas; and, where any type may lose some, C_r n_r for all but that type.
+machine r takes: C_r n_r less its own spare replicas. If any one type may lose replicas, the same must hold after the
+loss, with l_r = C_r n_r for all other types.
 Arrays have the axes (hour H, fleet N, signal K, machine R).
 """
 
@@ -20,10 +21,10 @@ _EPS = 1e-9
 
 
 class Need:
-    """What some hours need, beside reserved instances."""
+    """What some hours need in addition to reserved instances."""
 
     def __init__(self, machines: Machines, signals: Signals, demand: Array, reserved: Array) -> None:
-        """Set up for hours that take ``demand`` of each signal (H, K) beside ``reserved`` instances (R,)."""
+        """Set up for hours with a ``demand`` for each signal (H, K) and ``reserved`` instances (R,)."""
         self._machines, self._signals, self._demand = machines, signals, demand
         self._price = signals.price
         self.reserved = reserved
@@ -34,7 +35,7 @@ class Need:
         return Need(self._machines, self._signals, self._demand[hours], self.reserved)
 
     def lacking(self) -> Array:
-        """What the reserved instances leave of each signal, if none of them is lost (H, K)."""
+        """Demand for each signal that the reserved instances do not cover, if none of them is lost (H, K)."""
         own = self._price @ (self._machines.capacity * self.reserved)
         return np.asarray(np.maximum(self._demand * (1 - _EPS) - own, 0.0))
 
@@ -46,13 +47,13 @@ class Need:
         return met
 
     def of(self, place: int, only: Mask | None = None) -> Array:
-        """Instances of one machine alone, in parts (H,), infinite where it cannot; ``only`` for some signals (K,)."""
+        """Fractional instances of one machine alone (H,), infinite if it cannot; ``only`` selects signals (K,)."""
         if only is not None and not only.any():
             return np.zeros(len(self._demand))
         return self._pair(None, place, slice(None) if only is None else only)(np.zeros((len(self._demand), 1)))[:, 0]
 
     def beside(self, first: int, second: int) -> Callable[[Array], Array]:
-        """Of the second machine, in parts, beside counts of the first: (H, N) of (H, N)."""
+        """Fractional instances of the second machine for counts of the first: from (H, N) to (H, N)."""
         return self._pair(first, second, slice(None))
 
     def _pair(self, first: int | None, second: int, signals: Mask | slice) -> Callable[[Array], Array]:
@@ -88,13 +89,13 @@ class Need:
         first_loses: tuple[bool, float],
         second_loses: float,
     ) -> Callable[[Array], Array]:
-        """Instances of the second machine in one case: ``others`` is what the rest takes (R,).
+        """Instances of the second machine in one case: ``others`` is the load that the other machines take (R,).
 
-        What the first one loses is lost only where there is any of it, if so it is said.
+        ``first_loses`` has the load that the first machine loses, after whether only fleets with that machine lose it.
         """
         machines, price, demand = self._machines, self._price[signals], self._demand[:, signals]
         capacity, reserved = machines.capacity, self.reserved
-        # What the rest leaves of each signal, in load of the second machine; what rounding leaves is nothing.
+        # Demand that the other machines leave of each signal, in load of the second machine, less rounding errors.
         lacking = demand * (1 - _EPS) - price @ others
         takes = price[:, second] > 0
         by_second = lacking[:, takes] / price[takes, second]
@@ -122,7 +123,7 @@ class Need:
         return needed
 
     def left_over(self, extra: Array) -> Array:
-        """Whole instances of each machine that fleets (H, N, R) beside the reserved ones could do without."""
+        """Whole instances of each machine that fleets (H, N, R), with the reserved ones, could do without."""
         machines, fleet = self._machines, extra + self.reserved
         over = (machines.capacity * fleet) @ self._price.T - self._demand[:, None, :]
         found = np.zeros(extra.shape)

@@ -1,14 +1,14 @@
-"""Which fleet each hour gets so that work that may wait finds room before its deadline.
+"""Choose the fleet of each hour so that work that may wait finds room before its deadline.
 
-With steps j of hour h that cost c_hj and take r_hj besides the hour's own traffic, and what waits of class k (see
-waiting.py):
+Steps j of hour h cost c_hj and take r_hj in addition to the hour's own traffic. Of class k, a_kh arrives, s_kh is sent
+and q_kh waits (see waiting.py):
 
     min  sum c_hj z_hj;    sum_j z_hj = 1;    sum_k s_kh <= sum_j r_hj z_hj
     q_kh = q_k(h-1) + a_kh - s_kh;    0 <= q_kh <= most that may wait
 
-and, as fleets that change pay for instances that start and drain, + kappa sum u_h with u_h >= cost_h - cost_(h-1),
-u_h >= 0, where kappa is the time that a change is paid for [h]. z is whole. With z in parts it is a transport of
-work into hours with convex costs, of whose hours few are in parts.
+A change of the fleet pays for instances that start and drain. This adds kappa sum u_h to the cost, with
+u_h >= cost_h - cost_(h-1) and u_h >= 0, where kappa is the time that a change is paid for [h]. z is integer. With
+fractional z this is a transportation problem of work into hours with convex costs, and few hours have a fractional z.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from melange.plan.schedule.waiting import Waiters
 from melange.workload.demand import Indices
 from melange.workload.workload import Array, Mask
 
-# Up to this number of steps the program is solved to the end in whole steps. More are rounded, and then changed two at
-# a time: on weeks of 3 to 300 requests/s that ended within 0.1 % of the program in parts at most turns, in 0.05 s of
-# CPU; branching to 0.05 % took 5 s.
+# Up to this number of steps the integer program is solved to optimality. With more steps the fractional solution is
+# rounded and then improved by changing two hours at a time: on weeks of 3 to 300 requests/s that mostly ended within
+# 0.1 % of the fractional program, in 0.05 s of CPU; branching to 0.05 % took 5 s.
 _FEW_STEPS, _TIME_S = 60, 60.0
-# Changes of two hours that are tried in each turn, and turns.
+# Changes of two hours that are tried in each round, and number of rounds.
 _PAIRS, _TURNS = 400, 3
 
 
@@ -38,9 +38,9 @@ class Placement:
     Parameters
     ----------
     waiting
-        What waits of each class after each hour (K) (H,) [USD/h].
+        Work of each class that waits after each hour (K) (H,) [USD/h].
     cost_per_h
-        Of the hours' steps, on average, without what changes cost [USD/h].
+        Average cost of the hours' steps, without the cost of changes [USD/h].
     """
 
     waiting: tuple[Array, ...]
@@ -48,7 +48,7 @@ class Placement:
 
 
 def place(steps: HourSteps, waiting: Waiters, change_h: float = 0.0) -> Placement | None:
-    """The cheapest steps that leave nothing beyond its deadline; None where none do.
+    """The cheapest steps with which all work meets its deadline; None if there are none.
 
     Each rise of an hour's cost above that of the hour before is paid for ``change_h`` [h].
     """
@@ -58,7 +58,7 @@ def place(steps: HourSteps, waiting: Waiters, change_h: float = 0.0) -> Placemen
         program = _program(steps, waiting, change_h, is_whole=True)
         found = minimise(program, time_limit_s=_TIME_S, start=point)
         whole = None if found.x is None else found.x[: len(steps.hour)] > 0.5
-        # Within the solver's own tolerance some work may come late.
+        # Within the solver's tolerance some work may be late.
         if whole is not None and waiting.is_in_time(_room(steps, whole, len(waiting))):
             chosen = whole
     if chosen is None:
@@ -69,21 +69,21 @@ def place(steps: HourSteps, waiting: Waiters, change_h: float = 0.0) -> Placemen
 
 
 def least_cost(steps: HourSteps, waiting: Waiters, change_h: float = 0.0) -> float:
-    """What the hours cost at least with the steps in parts, on average [USD/h]; infinite where work comes too late.
+    """Lowest average cost of the hours with fractional steps [USD/h]; infinite if some work would be late.
 
-    Changes are counted in.
+    The cost of changes is included.
     """
     found = minimise(_program(hull_of(steps), waiting, change_h, is_whole=False))
     return np.inf if found.x is None else found.bound / len(waiting)
 
 
 def changes(cost_per_h: Array) -> float:
-    """By how much the hours' costs (H,) rise from each hour to the next, on average [USD/h]."""
+    """Average rise of the hours' costs (H,) from each hour to the next; falls count as 0 [USD/h]."""
     return float(np.maximum(cost_per_h - np.roll(cost_per_h, 1), 0.0).mean())
 
 
 def _rounded(steps: HourSteps, waiting: Waiters, change_h: float) -> Mask | None:
-    """Steps of the program in parts rounded up, and then down one by one where all is still in time."""
+    """Steps of the fractional program rounded up, and then lowered one by one while all work is still in time."""
     hull = hull_of(steps)
     found = minimise(_program(hull, waiting, change_h, is_whole=False))
     if found.x is None:
@@ -112,7 +112,7 @@ def _rounded(steps: HourSteps, waiting: Waiters, change_h: float) -> Mask | None
 
 
 def _lower(steps: HourSteps, waiting: Waiters, at: Indices, first: Indices, change_h: float) -> None:
-    """Take hours a step down where all is still in time, those first that save most; ``at`` is changed (H,)."""
+    """Take hours a step down while all work is still in time, the largest savings first; ``at`` is changed (H,)."""
     saves = steps.cost_per_h[at] - steps.cost_per_h[np.maximum(at - 1, first)]
     for h in np.argsort(-saves, kind="stable").tolist():
         while at[h] > first[h]:
@@ -121,7 +121,7 @@ def _lower(steps: HourSteps, waiting: Waiters, at: Indices, first: Indices, chan
 
 
 def _swapped(steps: HourSteps, waiting: Waiters, at: Indices, first: Indices, end: Indices, change_h: float) -> bool:
-    """Take one hour a step up and another down where that costs less and all is still in time; whether any was."""
+    """Take one hour a step up and another down if that costs less and all work is in time; whether any was changed."""
     cost = steps.cost_per_h
     more = np.where(at + 1 < end, cost[np.minimum(at + 1, end - 1)] - cost[at], np.inf)
     less = np.where(at > first, cost[at] - cost[np.maximum(at - 1, first)], -np.inf)
@@ -143,7 +143,7 @@ def _swapped(steps: HourSteps, waiting: Waiters, at: Indices, first: Indices, en
 
 
 def _moved(steps: HourSteps, waiting: Waiters, at: Indices, by: dict[int, int]) -> bool:
-    """Take some hours some steps on, if all is still in time; ``at`` is changed (H,)."""
+    """Move some hours by some steps if all work is still in time; ``at`` is changed (H,)."""
     for h, count in by.items():
         at[h] += count
     if waiting.is_in_time(steps.room[at]):
@@ -154,7 +154,7 @@ def _moved(steps: HourSteps, waiting: Waiters, at: Indices, by: dict[int, int]) 
 
 
 def _gain(steps: HourSteps, at: Indices, by: dict[int, int], change_h: float) -> float:
-    """What is saved if some hours are taken some steps on, changes counted in [USD/h]."""
+    """Savings if some hours move by some steps, including the cost of changes [USD/h]."""
     before, moved = steps.cost_per_h[at], at.copy()
     for h, count in by.items():
         moved[h] += count
@@ -181,7 +181,7 @@ def _point(steps: HourSteps, waiting: Waiters, chosen: Mask) -> Array | None:
 
 
 def _program(steps: HourSteps, waiting: Waiters, change_h: float, *, is_whole: bool) -> LinearRows:
-    """Columns: steps, what is sent and waits of each class, rises. Rows: one step, its room, the balances, the rise."""
+    """Columns: steps, sent and waiting work of each class, rises. Rows: one step an hour, its room, balances, rises."""
     hours, count, kinds = len(waiting), len(steps.hour), len(waiting.classes)
     each, own = np.arange(hours), np.arange(count)
     after = (each + 1) % hours
@@ -189,7 +189,7 @@ def _program(steps: HourSteps, waiting: Waiters, change_h: float, *, is_whole: b
     for k in range(kinds):
         balance, sent, waits = (2 + k) * hours, count + k * hours, count + (kinds + k) * hours
         parts += [(hours + each, sent + each, np.ones(hours)), (balance + each, sent + each, np.ones(hours))]
-        if hours > 1:  # else what waits is the same before and after, and nothing rises
+        if hours > 1:  # with one hour, waiting work is the same before and after, and nothing rises
             parts += [
                 (balance + each, waits + each, np.ones(hours)),
                 (balance + after, waits + each, -np.ones(hours)),

@@ -1,4 +1,4 @@
-"""The verb of planning over time: what to reserve, and how the rest follows the traffic."""
+"""Plan over time: what to reserve, and how the rest follows the traffic."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from melange.profile.profile import Profile
 from melange.workload.cycle import WEEK
 from melange.workload.demand import Demand
 
-# Shares of the reserved counts that the hours ask for, among which the back-test of the rule decides. What the hours
-# ask for is right for who knows them; a scaler that must look ahead runs more, and a base takes its place.
+# Factors on the reserved counts that are best for the hours; the back-test of the rule chooses one. These counts are
+# right with perfect knowledge of the hours. A scaler must look ahead and runs more, which a larger base can replace.
 _BASES = (1.0, 0.85, 1.15)
 
 Say = Callable[[str], None]
@@ -52,26 +52,26 @@ def plan_over_time(
     demand
         The traffic of the past, window by window (W).
     profile
-        What replica types carry, over the same sizes (R, I, O) [1/s]; those offered on demand scale with the traffic.
+        Capacity of the replica types, over the same sizes (R, I, O) [1/s]; on-demand types scale with the traffic.
     options
-        Of a plan: headroom, limits, exclusions; None for the defaults.
+        Options of a plan: headroom, limits, exclusions; None for the defaults.
     schedule_options
         Commitments, spot, start-up, how many requests may be short; None for the defaults.
     over
-        ``day`` or ``week``: what repeats.
+        The cycle that repeats: ``day`` or ``week``.
     statistic
-        Of the windows of an hour, what its own fleet is planned for: ``max``, ``mean`` or a percentile.
+        Statistic over the windows of an hour that its fleet is planned for: ``max``, ``mean`` or a percentile.
     progress
-        Called with a sentence now and then.
+        Called with a sentence at each stage.
 
     Raises
     ------
     InputError
-        Settings that a schedule does not follow, a demand that is too short, prices that are asked for and not there.
+        A setting is not supported by a schedule, the demand is too short, or prices are missing.
     InfeasibleError
-        Sizes that no type serves, or limits below what some hour needs.
+        No type serves some sizes, or the limits are below what some hour needs.
     SolverError
-        A program without an answer, or a schedule that fails its own check.
+        A program has no answer, or the schedule fails its own check.
     """
     began = time.monotonic()
     plan_options, settings, say = (
@@ -129,7 +129,7 @@ def _shared(job: _Job) -> Sharing:
 
 
 def _with_rule(best: Committed, history: History, settings: ScheduleOptions) -> tuple[Committed, ChosenRule]:
-    """The rule, and of some shares of the reserved counts the one with which it costs least on its training part."""
+    """The rule, with the factor on the reserved counts that has the lowest cost on the training part."""
     signals, machines = best.reservation.hours.signals, best.machines
     tried: dict[tuple[float, ...], ChosenRule] = {}
     for share in _BASES if best.reservation.reserved.any() else _BASES[:1]:

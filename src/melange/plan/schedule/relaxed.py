@@ -1,4 +1,4 @@
-"""The week in parts of instances: which machines are in contention, and a cost that no schedule is below.
+"""The week with fractional instances: which machines are in contention, and a lower bound on any schedule's cost.
 
 The program over typical hours k and merged sizes b (formulation.md, "Hours of a week"):
 
@@ -8,8 +8,9 @@ The program over typical hours k and merged sizes b (formulation.md, "Hours of a
 
 A savings plan adds H (1 - d) A to the cost, and use u_kr of covered machines that it pays for: sum_r c_r u_kr <= A.
 
-Its duals, prices of load by hour, make the bound. It is evaluated over all hours and all sizes in plain NumPy, whatever
-solver or hours the prices come from: any prices that respect the markets' are a bound.
+The duals of the program are prices of load by hour, and they give the bound. The bound is evaluated over all hours and
+all sizes in plain NumPy. It does not depend on the solver or the hours that the prices come from: all prices that
+respect those of the markets give a bound.
 """
 
 from __future__ import annotations
@@ -27,25 +28,25 @@ from melange.plan.schedule.typical import TypicalHours
 from melange.workload.demand import Indices
 from melange.workload.workload import Array
 
-# Time for a program over typical hours [s] by the clock: it takes a second, and a minute on a machine with much else to
-# do. One that takes longer than this is in trouble.
+# Time limit for a program over typical hours, wall-clock [s]: it takes a second, or a minute on a busy machine. Beyond
+# this limit something is wrong.
 _TIME_LIMIT_S = 1200.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Relaxation:
-    """The answer in parts of instances.
+    """The answer with fractional instances.
 
     Parameters
     ----------
     reserved
         Instances to reserve (R,).
     used_share
-        Share of the cost that each machine has (R,), 0-1.
+        Share of each machine in the cost (R,), 0-1.
     price
         Price of a unit of load in each typical hour (T, R) [USD/h].
     cost_per_h
-        Of the program, on average over its hours [USD/h].
+        Average cost of the program over its hours [USD/h].
     """
 
     reserved: Array
@@ -177,12 +178,12 @@ def relax(
 def bound_per_h(
     machines: Machines, rates: Array, price: Array, spot: Spot | None, plan: SavingsPlan | None = None
 ) -> float:
-    """A cost that no schedule is below, on average over all hours, from prices of load (H, R) [USD/h].
+    """Lower bound on the cost of any schedule, on average over all hours, from prices of load (H, R) [USD/h].
 
-    Prices are first lowered to what a market allows: C_r y_hr <= c_r in every hour, and sum_h C_r y_hr <= H c^res_r.
-    An hour's use that a savings plan pays for is worth the highest of v_hr / c_r, and that may come to no more than the
-    plan costs: sum_h max_r v_hr / c_r <= H (1 - d) over covered machines. What may be on spot lowers the hour's worth
-    by as little as its limits ask for.
+    Prices are first lowered to what the markets allow: C_r y_hr <= c_r in every hour, and sum_h C_r y_hr <= H c^res_r.
+    Use that a savings plan pays for in an hour is worth the highest v_hr / c_r, with v_hr = C_r y_hr. The sum of these
+    must not exceed the cost of the plan: sum_h max_r v_hr / c_r <= H (1 - d) over covered machines. Spot lowers the
+    worth of an hour by the least amount that the limits on spot require.
     """
     lowered = allowed_prices(machines, price, plan)
     value = lowered * machines.capacity
@@ -193,7 +194,7 @@ def bound_per_h(
     excess = np.where(
         offered, np.maximum(0.0, value - np.where(offered, machines.spot_per_h, 0.0)) / machines.on_demand_per_h, 0.0
     )
-    # pi + pi_r >= excess_r at the least sigma pi + sum of most_r pi_r: pi is 0 or one of the excesses.
+    # Minimize sigma pi + sum of most_r pi_r with pi + pi_r >= excess_r: the best pi is 0 or one of the excesses.
     levels = np.concatenate([np.zeros((len(rates), 1)), excess], axis=1)
     each = room.most(machines.on_demand_per_h) * machines.on_demand_per_h
     over = (each[:, None, :] * np.maximum(0.0, excess[:, None, :] - levels[:, :, None])).sum(axis=2)
@@ -218,7 +219,7 @@ def allowed_prices(machines: Machines, price: Array, plan: SavingsPlan | None) -
 
 def worth_of_sizes(machines: Machines, price: Array) -> Array:
     """What a request per second of each size is worth at prices of load (H, R): min_r y_r / max rate (H, B) [USD/h]."""
-    # Hour by hour: (H, R, B) at a time would be large.
+    # Machine by machine: an array (H, R, B) would be large.
     worth = np.full((len(price), machines.max_request_rate.shape[1]), np.inf)
     for r in range(len(machines)):
         speed = machines.max_request_rate[r]

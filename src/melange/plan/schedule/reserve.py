@@ -23,30 +23,30 @@ from melange.plan.schedule.spot_room import SpotRoom
 from melange.plan.schedule.typical import TypicalHours
 from melange.workload.workload import Array, Mask
 
-# Counts that are tried on the typical hours, and the best of them that are tried on all hours. A count takes a few
-# milliseconds on the former and some tenths of a second on the latter.
+# Most counts that are tried on the typical hours, and how many of the best are then tried on all hours. A count takes a
+# few milliseconds on the typical hours, and some tenths of a second on all hours.
 _MOST_TRIED, _FINALISTS = 100, 3
-# Where counts times hours are so few, every count is tried on all hours: a second at most.
+# If counts times hours are at most this number, every count is tried on all hours: a second at most.
 ALL_TRIED = 600
-# A signal of which no fleet gives nearly what it takes decides nothing: below this share it is left out. If that was
-# wrong, the fleet that falls short brings it back.
+# A signal whose demand stays below this share of what each fleet gives decides nothing, and is left out. If that was
+# wrong, a short fleet brings it back.
 _CLOSE = 0.8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Reservation:
-    """What is reserved, and all hours beside it.
+    """What is reserved, and the fleets of all hours in addition.
 
     Parameters
     ----------
     machines
-        What they were chosen from, with what a savings plan pays.
+        The machines that were available, with the allowance of a savings plan.
     reserved
-        Instances (R,).
+        Reserved instances (R,).
     hours
         The fleets of all hours, checked.
     cost_per_h
-        Of all, savings plan included, on average over the hours [USD/h].
+        Average cost over the hours, including reserved instances and the savings plan [USD/h].
     """
 
     machines: Machines
@@ -65,9 +65,9 @@ def search_reserved(
     also: Iterable[Array] = (),
     plan: SavingsPlan | None = None,
 ) -> Reservation:
-    """The best counts to reserve, with the fleets of all hours (H, B) beside them.
+    """The best counts to reserve, with the fleets of all hours (H, B) in addition.
 
-    ``also`` are counts (R,) to try besides, such as the fleet of a plan for the peak; ``plan`` may be committed to.
+    ``also`` has more counts (R,) to try, such as the fleet for the peak; ``plan`` is a savings plan on offer.
     """
     can_reserve = np.isfinite(machines.reserved_per_h)
     signals = first_checked(machines, signals, typical, spot)
@@ -113,7 +113,7 @@ def _best_of(
     plan: SavingsPlan | None,
     counts: list[tuple[float, ...]],
 ) -> Reservation:
-    """The best of some counts on all hours; each begins with the signals that the ones before needed."""
+    """The best of some counts on all hours; each starts with the signals that the counts before it needed."""
     best = finished(machines, signals, rates, np.array(counts[0]), spot, plan)
     for key in counts[1:]:
         reserved, known = np.array(key), best.hours.signals
@@ -124,9 +124,9 @@ def _best_of(
 
 
 def least_beside(machines: Machines, signals: Signals, rates: Array, reserved: Array, spot: Spot | None) -> float:
-    """What all hours cost beside some reserved counts as far as these signals know: no fleet was held to its traffic.
+    """Cost of all hours with some reserved counts according to these signals, without a check against the traffic.
 
-    More signals make no hour cheaper.
+    It is a lower bound for the search: more signals make no hour cheaper.
     """
     room = SpotRoom.of(machines, machines.work(rates), spot)
     fleets = cheapest_hours(machines, signals, signals.demand(rates), reserved, room)
@@ -134,7 +134,7 @@ def least_beside(machines: Machines, signals: Signals, rates: Array, reserved: A
 
 
 def first_checked(machines: Machines, signals: Signals, typical: TypicalHours, spot: Spot | None) -> Signals:
-    """The signals, and those that fleets of the typical hours needed besides; without those that never decide."""
+    """The signals, plus those that fleets of the typical hours needed, without those that never decide."""
     checked = checked_hours(machines, signals, typical.rates, np.zeros(len(machines)), spot)
     fleet = np.where(np.isfinite(checked.fleets.cost_per_h)[:, None], checked.fleets.extra, 0.0)
     demand = checked.signals.demand(typical.rates)
@@ -152,7 +152,7 @@ def finished(
     spot: Spot | None,
     plan: SavingsPlan | None = None,
 ) -> Reservation:
-    """All hours beside some reserved counts, and beside a savings plan that is worth it."""
+    """All hours with some reserved counts, and with a savings plan as far as it pays off."""
     if plan is not None:
         signals = checked_hours(machines, signals, rates, reserved, spot).signals
         room, demand = SpotRoom.of(machines, machines.work(rates), spot), signals.demand(rates)
@@ -168,7 +168,7 @@ def finished(
 
 
 def most_useful(machines: Machines, rates: Array) -> Array:
-    """Instances (R,) that carry all that they can serve in any hour: one more reserved one is of no use."""
+    """Instances (R,) that carry all traffic that their type can serve in any hour: reserving more is of no use."""
     with np.errstate(divide="ignore"):
         each = np.where(machines.max_request_rate > 0, 1.0 / machines.max_request_rate, 0.0)
     alone = (rates @ each.T).max(axis=0) / machines.capacity
@@ -192,7 +192,7 @@ def _busy_long_enough(machines: Machines, extra: Array, typical: TypicalHours) -
 
 
 def _descend(best: Array, most: Array, cost: Callable[[Array], float], tried: dict[tuple[float, ...], float]) -> None:
-    """Walk from counts to better ones: one more or fewer of a machine, a tenth, or one for another."""
+    """Move from counts to better ones: one more or fewer of a machine, a tenth, or one machine for another."""
     types = np.flatnonzero(most > 0)
     while len(tried) < _MOST_TRIED:
         moves: list[Array] = []

@@ -2,12 +2,12 @@
 
 Every window, for each signal j:
 
-    load_j   = sum over sizes of request_weight_j x request rate        what the traffic takes
+    load_j   = sum over sizes of request_weight_j x request rate        load of the traffic
     ahead_j  = (1 + margin) x the last load, the highest of some, or a line through them
     wanted_j = ceil((ahead_j / target - reserved_j) / per_instance_j)
 
-The instances wanted are the most that any signal asks for, and go down only once ``stable_windows`` have asked for no
-more. Several metrics of which the most counts are what HPA and KEDA know anyway.
+The number of instances is the highest that any signal wants. It goes down only after ``stable_windows`` windows that
+wanted no more. HPA and KEDA also take the highest of several metrics.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LAST, HIGHEST, LINE = "last", "highest", "line"
 AHEAD = (LAST, HIGHEST, LINE)
 
 
-# Windows that a rule looks back or waits for: a week of minutes. Each takes a place in memory.
+# Most windows that a rule looks back or waits for: the minutes of a week. Each one takes memory.
 _MOST_WINDOWS = 10_080
 
 
@@ -38,9 +38,9 @@ class Signal:
     Parameters
     ----------
     request_weight
-        What one request per second of each size adds (I, O) [instances]; 0 for sizes without traffic.
+        Load that one request per second of each size adds (I, O) [instances]; 0 for sizes without traffic.
     reserved_load
-        What the reserved instances take of it [instances].
+        Load that the reserved instances carry [instances].
     """
 
     request_weight: Array
@@ -66,16 +66,16 @@ class RuleSettings:
     Parameters
     ----------
     ahead
-        ``last``: the last window's load; ``highest``: of the last ``look_back`` windows; ``line``: a least-squares line
-        through them, at the time when instances that are ordered now are up.
+        ``last``: the load of the last window; ``highest``: the highest load of the last ``look_back`` windows;
+        ``line``: a least-squares line through them, at the time when instances that are ordered now are up.
     look_back
-        Windows that ``highest`` and ``line`` look at; 1 for ``last``.
+        Number of windows that ``highest`` and ``line`` use; 1 for ``last``.
     margin
-        Added to it, as a share of the load.
+        Added to the expected load, as a share of it.
     target
-        Share of its planned capacity that the fleet is to be loaded with, 0-1.
+        Load to aim for, as a share of the fleet's planned capacity, 0-1.
     stable_windows
-        Windows that must have asked for no more before instances are given back.
+        Windows in a row that must want no more before instances are given back.
     """
 
     ahead: str
@@ -94,7 +94,7 @@ class RuleSettings:
 
     @property
     def words(self) -> str:
-        """In words.
+        """The settings in words.
 
         >>> RuleSettings(ahead="highest", look_back=3, margin=0.1, target=0.9, stable_windows=2).words
         'highest load of 3 windows + 10 %, target 0.9, down after 2 windows'
@@ -111,7 +111,7 @@ class RuleSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ScalingRule:
-    """How many instances of one type run besides the reserved ones.
+    """How many instances of one type run in addition to the reserved ones.
 
     Parameters
     ----------
@@ -120,15 +120,15 @@ class ScalingRule:
     settings
         How it looks ahead.
     signals
-        What it watches; the most that any of them asks for counts.
+        The signals that it watches; the one that wants most instances counts.
     window_s
         Length of a window [s].
     delay_windows
         Windows from an order to the first request of an instance.
     spot_share
-        At most this share of the load is on spot, 0-1: the instances beyond it are on demand.
+        Largest share of the load on spot, 0-1: the instances beyond it are on demand.
     buckets
-        The sizes that its weights are over; None in files of before, which do not say.
+        The sizes of its weights; None in older files, which do not have them.
     """
 
     replica_type: str
@@ -153,22 +153,22 @@ class ScalingRule:
             raise InputError("rule: window_s must be > 0, delay_windows >= 0 and spot_share 0 to 1")
 
     def wanted(self, rates: Array) -> int:
-        """Instances to run in the next window, from the rates of the last ones (W, I, O), the newest last [1/s].
+        """Instances to run in the next window, from the rates of the last windows (W, I, O), the newest last [1/s].
 
-        It looks at the last ``look_back`` + ``stable_windows`` - 1 windows; of fewer, at as many as there are.
+        The rule uses the last ``look_back`` + ``stable_windows`` - 1 windows, or all of them if there are fewer.
         """
         return int(self._after_each(rates)[-1])
 
     def wanted_over(self, rates: Array) -> Array:
-        """Instances to run in each of some windows (W,), each decided on those before it; the first on itself.
+        """Instances to run in each of some windows (W,), decided from the windows before; the first from itself.
 
-        ``rates`` are those of the windows (W, I, O) [1/s].
+        ``rates`` are the rates of the windows (W, I, O) [1/s].
         """
         after = self._after_each(rates)
         return np.asarray(np.concatenate([after[:1], after[:-1]]))
 
     def _after_each(self, rates: Array) -> Array:
-        """What is decided after each window (W,)."""
+        """Instances that are decided after each window (W,)."""
         flat = np.asarray(rates, float).reshape(len(rates), -1)
         one = self.settings
         wanted = np.zeros(len(flat))
@@ -211,9 +211,9 @@ class ScalingRule:
 
 
 def look_ahead(load: Array, settings: RuleSettings, delay_windows: float) -> Array:
-    """What is expected after each window, from it and those before it (W,); at the beginning from those that there are.
+    """Expected load after each window (W,), from that window and those before it, as far as there are any.
 
-    A line is read at the middle of the first window that instances ordered now serve wholly.
+    A line is read at the middle of the first window in which instances ordered now serve all the time.
     """
     if settings.ahead == LAST or settings.look_back == 1:
         return np.asarray(load, float)

@@ -1,4 +1,4 @@
-"""The noun of planning over time: what to reserve, the fleets of all hours, and the rule that follows the traffic.
+"""A schedule: what to reserve, the fleets of all hours, and the rule that follows the traffic.
 
 Arrays have the axes (hour H, replica type T), over the types that are used.
 """
@@ -28,7 +28,7 @@ from melange.workload.workload import Array
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommitmentOutlook:
-    """A commitment, and what is at stake with it.
+    """A commitment and its risk.
 
     Parameters
     ----------
@@ -37,11 +37,11 @@ class CommitmentOutlook:
     reserved
         Instances to reserve, by replica type name.
     cost_per_h
-        Of the hours' fleets with it [USD/h].
+        Cost of the hours' fleets with it [USD/h].
     reserved_per_h
-        What they cost, used or not [USD/h].
+        Cost of the reserved instances, used or not [USD/h].
     committed_per_h
-        What is committed to a savings plan, used or not [USD/h].
+        Cost of the savings plan, used or not [USD/h].
     break_even_fraction
         Share of the time in which a reserved instance must be needed to be worth its price, 0-1.
     upfront_usd
@@ -49,7 +49,7 @@ class CommitmentOutlook:
     at_less_traffic_per_h
         The same as ``cost_per_h`` if 30 % of the traffic goes away and the commitment stays [USD/h].
     uncommitted_at_less_per_h
-        What the hours would cost then if nothing had been reserved [USD/h].
+        Cost of the hours in that case if nothing had been reserved [USD/h].
     """
 
     name: str
@@ -70,11 +70,11 @@ class Alternative:
     Parameters
     ----------
     name
-        In words.
+        The alternative in words.
     outcome
-        What it costs and leaves.
+        Its cost and shortage.
     note
-        What is to be known of it.
+        A remark on it.
     """
 
     name: str
@@ -91,23 +91,23 @@ class PlayedStretch:
     label
         The hour that it lies in.
     requests
-        How many were played out.
+        Number of simulated requests.
     load
-        The window's load as a share of the planned capacity of its fleet: above 1 it is short.
+        The window's load as a share of its fleet's planned capacity: above 1, requests are short.
     attainment
-        Share of them that met the SLO, 0-1. Requests that may wait count by themselves.
+        Share of these requests that met the SLO, 0-1. Requests that may wait count separately.
     low
-        Lower end of its 95 % interval, 0-1.
+        Lower end of the attainment's 95 % interval, 0-1.
     started, drained
-        Replicas that came and went in it.
+        Replicas that joined and left in this time.
     words
         What was simulated.
     deferred_requests
-        Requests that may wait which were played out beside them.
+        Requests that may wait which were simulated in the same window.
     deferred_attainment
-        Share of those that met their class's limits from when they were sent, 0-1; None: there were none.
+        Share of these that met the limits of their class, counted from when they were sent, 0-1; None: there were none.
     attainment_alone
-        ``attainment`` of the same window without them, 0-1; None: there were none.
+        ``attainment`` of the same window without requests that may wait, 0-1; None: there were none.
     """
 
     label: str
@@ -130,64 +130,64 @@ class Schedule:
     Parameters
     ----------
     over
-        ``day`` or ``week``: what repeats.
+        The cycle that repeats: ``day`` or ``week``.
     labels
-        What each hour is called (H).
+        Name of each hour (H).
     replica_types
         The types that are used (T), as rented on demand.
     reserved
         Instances that run all the time (T,).
     on_demand, spot
-        Instances beside them in each hour (H, T), each hour planned for its own traffic.
+        Additional instances in each hour (H, T), each hour planned for its own traffic.
     request_rate
         Arrivals per second that each hour is planned for (H,) [1/s].
     work_per_h
-        What that traffic costs at least on demand, in parts of instances (H,) [USD/h].
+        Lowest on-demand cost of that traffic, with fractional instances (H,) [USD/h].
     hour_cost_per_h
-        What each hour costs, reserved instances included (H,) [USD/h].
+        Cost of each hour, including reserved instances (H,) [USD/h].
     reserved_per_h, on_demand_per_h, spot_per_h
-        Price of an instance of each type in each market (T,) [USD/h]; nan where it is not offered. Spot includes what
-        standing in for it costs.
+        Price of an instance of each type in each market (T,) [USD/h]; nan if it is not offered. Spot includes the cost
+        of its replacements.
     bound_per_h
-        No schedule of the hours costs less, on average [USD/h].
+        Lower bound: no schedule of the hours costs less on average [USD/h].
     commitment
-        The one that was chosen; None where nothing is reserved.
+        The chosen commitment; None if nothing is reserved.
     savings_plan, committed_per_h
-        The savings plan that was chosen, None for none, and what is committed to it, used or not [USD/h].
+        The chosen savings plan, or None, and its cost, used or not [USD/h].
     commitments
-        Every commitment that was on offer, and none at all.
+        Outlooks of every commitment on offer, and of no commitment.
     rule
-        How the rest follows the traffic; None where nothing but the reserved instances is needed.
+        How the rest follows the traffic; None if the reserved instances are enough.
     running
-        The rule run over the whole history: what the service costs.
+        The rule run over the whole history: the cost of the service.
     training, unseen
         The same in the first two thirds, on which the rule was chosen, and in the last third.
     frontier
-        Other rules, by cost, in the last third.
+        Other rules, by cost, with their outcomes in the last third.
     alternatives
         Other ways to run the service.
     clairvoyant_per_h
         Cost with perfect knowledge of every window and the same commitment, with whole instances [USD/h]; None if no
         fleet within the limits carries every window.
     static
-        Instances of the fleet for the peak (T,), and of types that the schedule does not use by name in the note of
-        its alternative.
+        Instances of the fleet for the peak (T,); if it has types that the schedule does not use, the note of its
+        alternative names them.
     options
-        What it respects.
+        The settings of the schedule.
     headroom
         Share of each replica's capacity kept free, 0-1.
     window_s
         Length of a window of the history [s].
     slo, model, source
-        What it is for, in words.
+        The SLO, the model and the source of the traffic, in words.
     played
-        What was simulated request by request.
+        Windows that were simulated request by request.
     deferred
-        The classes of requests that may wait, and when they are sent; None where none may.
+        The classes of requests that may wait, and when they are sent; None if there are none.
     solve_s
-        Time that it took [s].
+        Time to plan [s].
     cautions
-        What a reader should know.
+        Warnings for the reader.
     """
 
     over: str
@@ -245,7 +245,7 @@ class Schedule:
 
     @property
     def cost_per_week(self) -> float:
-        """What the service costs in a week, run by the rule over its history [USD]."""
+        """Cost of the service in a week, run by the rule over its history [USD]."""
         return self.running.cost_per_h * H_PER_WEEK
 
     @property
@@ -255,12 +255,12 @@ class Schedule:
 
     @property
     def planned_per_h(self) -> float:
-        """What the hours' own fleets cost on average, which know each hour before it comes [USD/h]."""
+        """Average cost of the hours' own fleets, which are planned with knowledge of each hour [USD/h]."""
         return float(self.hour_cost_per_h.mean())
 
     @property
     def reserved_cost_per_h(self) -> float:
-        """What the reserved instances cost [USD/h]."""
+        """Cost of the reserved instances [USD/h]."""
         return float(self.reserved @ np.where(self.reserved > 0, self.reserved_per_h, 0.0))
 
     @property
@@ -270,7 +270,7 @@ class Schedule:
 
     @property
     def commitment_name(self) -> str:
-        """What was committed to, in words; empty for nothing."""
+        """The commitments in words; empty if there are none."""
         return " and ".join(one.name for one in (self.commitment, self.savings_plan) if one is not None)
 
     @property
@@ -280,12 +280,12 @@ class Schedule:
 
     @property
     def static_per_h(self) -> float:
-        """What the fleet for the peak costs, all the time, on demand [USD/h]."""
+        """Cost of running the fleet for the peak on demand all the time [USD/h]."""
         return next((one.outcome.cost_per_h for one in self.alternatives if one.name == STATIC), float("nan"))
 
     @property
     def savings(self) -> float:
-        """Saved against the fleet for the peak, 0-1."""
+        """Share of the cost that is saved compared with the fleet for the peak, 0-1."""
         return 1.0 - self.running.cost_per_h / self.static_per_h
 
     def instances_at(self, hour: int) -> dict[str, dict[str, int]]:
@@ -369,7 +369,7 @@ class Schedule:
         return read_as(path, "schedule", cls.from_json)
 
 
-# Names of the alternatives that others look up.
+# Names of the alternatives that other code looks up.
 STATIC, AT_ONCE = "a fleet for the peak, on demand", "all requests served as they arrive"
 _LISTED = ("reserved", "savings_plans", "deferrals")
 PLAIN = ("headroom", "window_s", "slo", "model", "source", "solve_s", "committed_per_h")

@@ -1,4 +1,4 @@
-"""A schedule from its file: every value of its kind, and what it says twice in agreement."""
+"""Read a schedule from its file: check the type of every value, and that redundant values agree."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from melange.profile.profile import ReplicaType
 from melange.records import items, mapping, number, record, records, text, value_of
 from melange.workload.workload import Array
 
-# How far what is said twice may be apart: sums of floats in another order.
+# Tolerance between redundant values: sums of floats in a different order.
 _ROUNDING = 1e-6
 
 
 def schedule_from_json(content: Json) -> Schedule:
-    """A schedule from what its ``to_json`` makes.
+    """A schedule from the JSON object that its ``to_json`` makes.
 
     Raises
     ------
     InputError
-        A value of another kind, or costs that contradict the instances at their prices.
+        A value has the wrong type, or costs contradict the instances at their prices.
     """
     types = records(ReplicaType, content["replica_types"], "replica_types")
     names = [one.name for one in types]
@@ -119,7 +119,7 @@ def _prices(content: Mapping[str, Any], market: str, names: list[str]) -> Array:
 
 
 def _check(schedule: Schedule) -> None:
-    """Compare what the file says twice: what each hour costs, and its instances at their prices."""
+    """Compare the cost of each hour in the file with the cost of its instances at their prices."""
     fixed = schedule.reserved_cost_per_h + schedule.committed_per_h
     paid = schedule.on_demand * schedule.on_demand_per_h
     plan = schedule.savings_plan

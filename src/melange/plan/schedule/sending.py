@@ -1,9 +1,9 @@
 """When requests that may wait were sent in a history of windows, by the plan of their hours; and when they were done.
 
-Each hour sends at its planned rate, in the order of arrival, as much more or less as more or fewer requests than
-planned arrived within the last deadline. What waits until an hour before its deadline is sent whatever the plan. Once
-sent, requests have the lowest priority: they are served by what the others leave of the fleet. Arrays have the axes
-(window W, size B, signal K, rule N).
+Requests are sent in the order of arrival. Each hour sends at its planned rate times a factor: the requests that arrived
+within the last deadline over the planned number. A request that still waits an hour before its deadline is sent
+regardless of the plan. Requests that were sent have the lowest priority: they use the capacity that the others leave.
+Arrays have the axes (window W, size B, signal K, rule N).
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ _EPS = 1e-9
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Sent:
-    """What was sent of a class that may wait.
+    """The sent requests of a class that may wait.
 
     Parameters
     ----------
     rates
-        By window and size (W, B) [1/s].
+        Rates by window and size (W, B) [1/s].
     reached
-        Requests that have been sent by the beginning of each window, and in all, in the order of arrival (W + 1,).
+        Requests that were sent before each window, and in total, counted in the order of arrival (W + 1,).
     due
-        Requests that must be done by the end of each window, counted alike (W,).
+        Requests that must be done by the end of each window, counted in the same way (W,).
     """
 
     rates: Array
@@ -45,27 +45,27 @@ class Sent:
 
     @property
     def mix(self) -> Array:
-        """Share of its requests that each size has (B,), 0-1."""
+        """Share of each size in its requests (B,), 0-1."""
         return _mix(self.rates)
 
 
 def sent_of(
     rates: Array, hour: Indices, arriving: Array, sending: Array, *, window_s: float, deadline_s: float
 ) -> Sent:
-    """What the plan of the hours sends of a history.
+    """The requests of a history that the plan of the hours sends, by window.
 
     Parameters
     ----------
     rates
         Arrivals of the class by window and size (W, B) [1/s].
     hour
-        Which hour of the cycle each window lies in (W,).
+        Hour of the cycle of each window (W,).
     arriving, sending
         Requests per second that arrive and are sent in each hour by the plan (H,) [1/s].
     """
     windows = max(1, int(deadline_s / window_s))
     hours, in_hour = len(arriving), round(S_PER_H / window_s)
-    # Before the history all was as planned: for a deadline back.
+    # For the length of a deadline before the history, traffic is assumed as planned.
     before = (int(hour[0]) - 1 - np.arange(windows)[::-1] // in_hour) % hours
     planned = np.concatenate([arriving[before], arriving[hour]]) * window_s
     all_sizes = np.concatenate([np.outer(arriving[before], _mix(rates)), rates]) * window_s
@@ -73,7 +73,7 @@ def sent_of(
     expected = np.concatenate([[0.0], np.cumsum(planned)])
     left = np.cumsum(arriving - sending) * S_PER_H
     reached = [max(0.0, float(arrived[windows] - (left - left.min())[hour[0] - 1]))]
-    kept = windows - in_hour  # windows after which a request is sent whatever the plan
+    kept = windows - in_hour  # windows after which a request is sent regardless of the plan
     for k, place in enumerate(hour.tolist()):
         now = windows + k
         usual = expected[now] - expected[now - windows]
@@ -93,18 +93,19 @@ def _mix(rates: Array) -> Array:
 def late_fractions(
     sent: Sequence[Sent], weight: Array, given: Array, up: Array, held: Array, demand: Array, window_s: float
 ) -> Array:
-    """Share of each class's requests that are done after their deadline under some rules (C, N), 0-1.
+    """Share of each class's requests that are done after their deadline, for each rule (C, N), 0-1.
 
     Parameters
     ----------
     weight
-        What one request per second of each size takes of the signals (K, B).
+        Demand of one request per second of each size for the signals (K, B).
     given, held
-        What an instance that serves gives to each (K,), and what the reserved ones do, always (K,) or by window (W, K).
+        What a serving instance gives to each signal (K,), and what the reserved instances give, always (K,) or by
+        window (W, K).
     up
         Instances that serve, on average over each window (W, N).
     demand
-        What requests that do not wait take of each signal (W, K).
+        Demand of the requests that may not wait for each signal (W, K).
     """
     if not sent:
         return np.zeros((0, up.shape[1]))

@@ -1,12 +1,12 @@
-"""Signals: weighted sums of request rates that say whether a fleet carries the traffic.
+"""Signals: weighted sums of request rates that show whether a fleet carries the traffic.
 
-For prices of load y (one a machine) a fleet n carries rates of sizes only if
+For prices of load y (one for each machine), a fleet n carries rates of sizes only if
 
     sum_r y_r C_r n_r >= sum_b w_b rate_b,      w_b = min_r y_r / max_request_rate_rb
 
 and it does carry them if this holds for every y >= 0 (duality; see plan/exact/projection). The right side is linear in
-the rates: a signal is a weight for each request size. A few of them decide for all hours at once, without a solver, and
-are what a scaler can watch. Arrays have the axes (signal K, machine R, bucket B).
+the rates: a signal is a weight for each request size. A few signals decide for all hours at once, without a solver, and
+a scaler can watch them. Arrays have the axes (signal K, machine R, bucket B).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from melange.plan.schedule.machines import Machines
 from melange.workload.demand import Indices
 from melange.workload.workload import Array
 
-# Factors on the price of one machine at which a signal is made before any is asked for by a fleet that fell short.
-# Fewer, and more rounds of those are needed; more, and each hour takes longer. A judgment.
+# Factors on the price of one machine for the initial signals, before short fleets add more. With fewer factors, short
+# fleets need more rounds; with more, each hour takes longer. Chosen by judgment.
 _FACTORS = (0.25, 0.5, 0.7, 0.8, 0.9, 1.12, 1.25, 1.45, 2.0, 4.0)
 
 
@@ -33,7 +33,7 @@ class Signals:
     price
         Price of a unit of load (K, R).
     weight
-        What one request per second of each size adds (K, B).
+        Demand of one request per second of each size (K, B).
     """
 
     price: Array
@@ -44,13 +44,13 @@ class Signals:
 
     @classmethod
     def of(cls, machines: Machines, price: Array) -> Signals:
-        """The signals of some prices (K, R); those that say nothing are left out."""
+        """The signals of some prices (K, R), without those that carry no information."""
         weight = machines.weights(price)
         kept = np.isfinite(weight).all(axis=1) & (weight.max(axis=1, initial=0.0) > 0)
         return cls(price=price[kept], weight=weight[kept])
 
     def demand(self, rates: Array) -> Array:
-        """What traffic (H, B) takes of each signal (H, K)."""
+        """The demand of traffic (H, B) for each signal (H, K)."""
         return np.asarray(rates @ self.weight.T)
 
     def per_instance(self, machines: Machines) -> Array:
@@ -58,11 +58,11 @@ class Signals:
         return np.asarray(self.price * machines.capacity)
 
     def given(self, machines: Machines, instances: Array) -> Array:
-        """What a fleet (R,) gives to each signal whichever replicas are lost (K,)."""
+        """What a fleet (R,) gives to each signal after any loss of replicas (K,)."""
         return np.asarray(np.min([self.price @ carried for carried in machines.scenarios(instances)], axis=0))
 
     def held(self, machines: Machines, reserved: Array, place: int) -> Array:
-        """What reserved instances (R,) give to each signal beside more of machine ``place``, spares set aside (K,)."""
+        """What reserved instances (R,) give to each signal next to more of machine ``place``, less spares (K,)."""
         own = machines.capacity * reserved - machines.spare * ((reserved > 0) | (np.arange(len(reserved)) == place))
         cases = [own]
         if machines.spare_total > 0:
@@ -73,20 +73,20 @@ class Signals:
         return np.asarray(np.min([self.price @ carried for carried in cases], axis=0))
 
     def with_more(self, machines: Machines, price: Array) -> Signals:
-        """These and those of more prices (M, R)."""
+        """These signals and the signals of more prices (M, R)."""
         more = Signals.of(machines, price)
         return Signals(
             price=np.concatenate([self.price, more.price]), weight=np.concatenate([self.weight, more.weight])
         )
 
     def chosen(self, places: Indices | list[int]) -> Signals:
-        """Some of them."""
+        """Some of the signals."""
         where = np.asarray(places, np.int64)
         return replace(self, price=self.price[where], weight=self.weight[where])
 
 
 def first_signals(machines: Machines) -> Signals:
-    """At on-demand prices, at those with one machine cheaper or more expensive, and for sizes that few can serve."""
+    """Signals at on-demand prices, with one machine cheaper or more expensive, and for sizes that few can serve."""
     own = machines.price
     rows = [own]
     for r in range(len(machines)):

@@ -1,4 +1,4 @@
-"""How many of an hour's instances may be on spot, and which of them are."""
+"""How many of an hour's instances may be on spot, and which ones are."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _EPS = 1e-9
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SpotRoom:
-    """What may be on spot in each hour, at on-demand prices.
+    """Limits on spot in each hour, at on-demand prices.
 
     Parameters
     ----------
     whole, pool, zone
-        In all, of one type in one zone, and of all types in one zone (H, ...) [USD/h].
+        Limit in total, for one type in one zone, and for all types in one zone (H, ...) [USD/h].
     spot
-        The settings that it follows; None: nothing may.
+        The settings behind the limits; None: no spot.
     """
 
     whole: Array
@@ -33,7 +33,7 @@ class SpotRoom:
 
     @classmethod
     def of(cls, machines: Machines, work: Array, spot: Spot | None) -> SpotRoom:
-        """For hours whose traffic costs ``work`` (H,) at least on demand [USD/h]."""
+        """For hours whose traffic has a lowest on-demand cost of ``work`` (H,) [USD/h]."""
         if spot is None or not np.isfinite(machines.spot_per_h).any():
             none = np.zeros(len(work))
             return cls(whole=none, pool=none, zone=none, spot=None)
@@ -51,25 +51,25 @@ class SpotRoom:
 
     @property
     def all_zones(self) -> Array:
-        """Most on spot over all zones, in parts of instances (H,) [USD/h]."""
+        """Limit over all zones, with fractional instances (H,) [USD/h]."""
         return np.asarray(np.minimum(self.whole, self.zone * self.zones))
 
     def at(self, hours: Indices) -> SpotRoom:
-        """Of some hours, for fleets (N, M) of each."""
+        """The limits of some hours, for fleets (N, M) of each."""
         picked = {name: getattr(self, name)[hours, None] for name in ("whole", "pool", "zone")}
         return replace(self, **picked)
 
     def most(self, cost: Array) -> Array:
-        """Whole instances at prices ``cost`` (R,) that one type may have on spot (H, R)."""
+        """Most whole instances that one type may have on spot at prices ``cost`` (R,) (H, R)."""
         in_zone = np.floor(np.minimum(self.pool, self.zone)[:, None] / cost + _EPS)
         return np.asarray(np.minimum(np.floor(self.whole[:, None] / cost + _EPS), self.zones * in_zone))
 
 
 def split_spot(machines: Machines, extra: Array, room: SpotRoom, spare: Array | None = None) -> Array:
-    """How many of some instances (..., R) are on spot: as much as there is room for, the largest savings first.
+    """How many of some instances (..., R) are on spot: as many as the limits allow, the largest savings first.
 
-    ``spare`` are the instances of each type that the fleet could do without (..., R), where pools may be lost. What a
-    savings plan pays for stays on demand.
+    ``spare`` is the number of instances of each type that the fleet could do without (..., R), if pools may be lost.
+    Instances that a savings plan pays for stay on demand.
     """
     on_spot = np.zeros_like(extra)
     if room.spot is None:

@@ -1,4 +1,4 @@
-"""The traffic of a cycle: all of it, and apart what may wait."""
+"""The traffic of a cycle: all of it, and separately the requests that may wait."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class CycleTraffic:
     Parameters
     ----------
     cycle
-        All of it, as it arrives.
+        All traffic, as it arrives.
     own
-        Rates by hour and size without what may wait (H, I x O) [1/s].
+        Rates by hour and size without the requests that may wait (H, I x O) [1/s].
     deferred
-        Mean rates of each class that may wait (H, I x O) [1/s], the shortest wait first: within an hour it waits for
-        room anyway, so its busiest window is not planned for.
+        Mean rates of each class that may wait (H, I x O) [1/s], the shortest wait first. The mean is enough, because
+        within an hour these requests can wait for capacity.
     change_h
-        Time that an instance which comes is paid for without being of use [h].
+        Time for which a new instance is paid without being of use [h].
     """
 
     cycle: Cycle
@@ -36,7 +36,7 @@ class CycleTraffic:
 
 
 def traffic_of(demand: Demand, over: str, statistic: str, settings: ScheduleOptions) -> CycleTraffic:
-    """The traffic of a demand, with the classes that may wait apart."""
+    """The traffic of a demand, with the classes that may wait separate."""
     cycle = fold(demand, over, statistic=statistic)
     deferrals = settings.deferrals
     if not deferrals:

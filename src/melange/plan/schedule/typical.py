@@ -1,4 +1,4 @@
-"""A few typical hours and a few merged sizes that stand for all of them while what to reserve is searched for."""
+"""A few typical hours and a few merged sizes that represent all of them in the search for what to reserve."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from melange.plan.schedule.machines import Machines
 from melange.workload.demand import Indices
 from melange.workload.workload import Array
 
-# Typical hours and merged sizes where nobody says how many. On a week of ServeGen's m-mid (25 machines, 60 sizes), the
-# relaxation over 24 hours and all sizes took 0.23 s of CPU and its bound was 0.63 % below that over all 168 hours,
-# which took 2.7 s; with 48 hours 0.53 s and 0.14 %.
+# Default numbers of typical hours and merged sizes. On a week of ServeGen's m-mid (25 machines, 60 sizes), the
+# relaxation over 24 hours and all sizes took 0.23 s of CPU, and its bound was 0.63 % below the bound over all 168
+# hours, which took 2.7 s; with 48 hours it was 0.53 s and 0.14 %.
 _HOURS, _SIZES = 24, 60
 # Rounds of k-means; it rarely takes ten.
 _ROUNDS = 30
@@ -20,16 +20,16 @@ _ROUNDS = 30
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TypicalHours:
-    """Hours that stand for others.
+    """Hours that represent others.
 
     Parameters
     ----------
     rates
-        Mean rates of the hours that each stands for (T, B) [1/s].
+        Mean rates of the hours that each typical hour represents (T, B) [1/s].
     weight
-        How many hours it stands for (T,).
+        Number of hours that each typical hour represents (T,).
     of_hour
-        Which of them stands for each hour (H,).
+        Index of the typical hour that represents each hour (H,).
     """
 
     rates: Array
@@ -38,7 +38,7 @@ class TypicalHours:
 
 
 def typical_hours(machines: Machines, rates: Array, seed: int = 0, count: int = _HOURS) -> TypicalHours:
-    """Typical hours of rates (H, B), alike in what each size costs at least in them."""
+    """Typical hours of rates (H, B): each represents hours with a similar lowest cost of each size."""
     features = rates * machines.weights(machines.price)
     of_hour = _k_means(features, min(count, len(rates)), seed)
     weight = np.bincount(of_hour).astype(float)
@@ -48,9 +48,9 @@ def typical_hours(machines: Machines, rates: Array, seed: int = 0, count: int = 
 
 
 def merged_sizes(machines: Machines, rates: Array, seed: int = 0, count: int = _SIZES) -> Indices:
-    """Which merged size each size belongs to (B,): those that machines serve in nearly the same proportion.
+    """Index of the merged size of each size (B,): sizes are merged if relative costs on the machines are similar.
 
-    Sizes that other machines can serve are never merged.
+    Sizes that different sets of machines can serve are never merged.
     """
     rate, price = machines.max_request_rate, machines.price
     with np.errstate(divide="ignore"):

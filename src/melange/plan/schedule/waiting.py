@@ -1,12 +1,13 @@
 """Work that may wait: how much of it waits after each hour, and which requests are then sent.
 
-Requests of a class are sent in the order of their arrival. So what waits after an hour says everything: with a_h the
-work that arrives in hour h, s_h what is sent and q_h what waits after it, the hours of a cycle one after the other,
+Requests of a class are sent in the order of their arrival, so the waiting work after each hour determines everything.
+Let a_h be the work that arrives in hour h, s_h the work that is sent in it, and q_h the work that waits after it. Over
+the hours of a cycle, which repeats,
 
     q_h = q_(h-1) + a_h - s_h,    0 <= q_h <= sum of the last L hours' arrivals
 
-where L is the number of hours after its own in which a request may still be sent. Work is what the traffic takes of the
-load of the cheapest machines, at on-demand prices. Arrays have the axes (hour H, size B).
+where L is the number of hours after the hour of arrival in which a request may still be sent. Work is the load of the
+traffic on the cheapest machines, at on-demand prices. Arrays have the axes (hour H, size B).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from melange.plan.schedule.machines import Machines
 from melange.workload.workload import Array
 
-# Work that is within this share of what arrives in the cycle is rounding.
+# Differences of work within this share of the cycle's arrivals are rounding errors.
 _ROUNDING = 1e-9
 
 
@@ -36,11 +37,11 @@ class Waiting:
     weight
         Work of one request per second of each size (B,) [USD/h].
     lag
-        Hours after the one of its arrival in which a request may still be sent.
+        Hours after the hour of arrival in which a request may still be sent.
     work
-        What arrives in each hour (H,) [USD/h].
+        Work that arrives in each hour (H,) [USD/h].
     most_waiting
-        What may wait after each hour (H,): the arrivals of the last ``lag`` hours [USD/h].
+        Most work that may wait after each hour (H,): the arrivals of the last ``lag`` hours [USD/h].
     """
 
     rates: Array
@@ -55,17 +56,17 @@ class Waiting:
 
     @classmethod
     def of(cls, machines: Machines, rates: Array, lag: int) -> Waiting:
-        """Of arrivals (H, B), in work of some machines."""
+        """From arrivals (H, B), with the work measured on some machines."""
         return cls(rates=rates, weight=machines.weights(machines.price), lag=lag)
 
     def left_by(self, room: Array) -> Array | None:
-        """What waits after each hour (H,) if each takes as much as it has room for (H,); None if some comes too late.
+        """Work that waits after each hour (H,) if each hour takes up to its ``room`` (H,); None if some is late.
 
-        All is sent as soon as there is room.
+        All work is sent as soon as there is room.
         """
         arriving = self.work
-        # What waits when the cycle begins is what is left at its end: from nothing on it grows for a cycle, and stays.
-        # Started at nothing, it is how far the arrivals beyond the room have risen above their lowest so far.
+        # The queue at the start of the cycle must equal the queue at its end: from empty, it gets there in one cycle. A
+        # queue that starts empty is the excess of arrivals over room, less the minimum of that excess so far.
         beyond = np.cumsum(np.tile(arriving - room, 2))
         waiting = (beyond - np.minimum.accumulate(np.minimum(beyond, 0.0)))[len(arriving) :]
         total = float(arriving.sum())
@@ -75,7 +76,7 @@ class Waiting:
         return waiting
 
     def sent(self, waiting: Array) -> Array:
-        """Rates that are sent in each hour (H, B) if so much waits after each (H,) [1/s]."""
+        """Rates that are sent in each hour (H, B) if the work ``waiting`` is left after each hour (H,) [1/s]."""
         hours = len(self.rates)
         cycles = self.lag // hours + 2
         arrived = np.concatenate([[0.0], np.cumsum(np.tile(self.work, cycles))])
@@ -88,10 +89,10 @@ class Waiting:
 
 
 class Waiters:
-    """Classes that may wait beside each other, over the hours of a cycle: what is due first is sent first.
+    """Several classes that may wait, over the hours of a cycle: the work that is due first is sent first.
 
-    All is in time if no interval of hours has less room than the work that arrives and is due within it. With the room
-    for all work, intervals of a cycle decide: each cycle more adds as much room as work.
+    All work is in time if no interval of hours has less room than the work that arrives and is due within it. If a
+    cycle has room for all work, intervals up to a cycle decide: one more cycle adds at least as much room as work.
     """
 
     def __init__(self, classes: Sequence[Waiting]) -> None:
@@ -105,7 +106,7 @@ class Waiters:
         return len(self.work)
 
     def mix(self, waiting: Sequence[Array]) -> Array:
-        """Rate of each size in a unit of the work that is sent in each hour (H, B); of all where nothing is."""
+        """Rate of each size in a unit of the work sent in each hour (H, B); of all work if the hour sends none."""
         sent = self.sent(waiting)
         work, total = (sent @ self.classes[0].weight)[:, None], float(self.work.sum())
         of_all = np.sum([one.rates.sum(axis=0) for one in self.classes], axis=0) / max(total, 1e-300)
@@ -113,11 +114,11 @@ class Waiters:
             return np.asarray(np.where(work > _ROUNDING * total, sent / work, of_all))
 
     def sent(self, waiting: Sequence[Array]) -> Array:
-        """Rates that are sent in each hour (H, B) if so much of each class waits after each (K) (H,) [1/s]."""
+        """Rates sent in each hour (H, B) if the work ``waiting`` of each class is left after it (K) (H,) [1/s]."""
         return np.asarray(np.sum([one.sent(left) for one, left in zip(self.classes, waiting, strict=True)], axis=0))
 
     def is_in_time(self, room: Array) -> bool:
-        """Whether hours with so much room (H,) leave nothing beyond its deadline."""
+        """Whether all work meets its deadline if the hours have this room (H,)."""
         if len(self.classes) == 1:
             return self.classes[0].left_by(room) is not None
         hours, total = len(room), float(self.work.sum())
@@ -129,9 +130,9 @@ class Waiters:
         return bool((ends - until[:hours, None] >= self._due - slack).all())
 
     def left_by(self, room: Array) -> tuple[Array, ...] | None:
-        """What waits of each class after each hour (K) (H,) if each takes as much as it has room for (H,).
+        """Work of each class that waits after each hour (K) (H,) if each hour takes up to its ``room`` (H,).
 
-        None if some comes too late. All is sent as soon as there is room.
+        None if some work is late. All work is sent as soon as there is room.
         """
         if len(self.classes) == 1:
             left = self.classes[0].left_by(room)
@@ -140,7 +141,7 @@ class Waiters:
 
 
 def _due_within(classes: Sequence[Waiting]) -> Array:
-    """Work that arrives and is due within hours on from each: 1, 2, ... of them, a cycle at most (H, H)."""
+    """Work that arrives and is due within 1, 2, ... hours from each hour, up to a cycle (H, H)."""
     hours = len(classes[0].work)
     first, count = np.arange(hours)[:, None], np.arange(1, hours + 1)[None, :]
     found = np.zeros((hours, hours))
@@ -151,9 +152,9 @@ def _due_within(classes: Sequence[Waiting]) -> Array:
 
 
 def _earliest_first(classes: Sequence[Waiting], room: Array) -> tuple[Array, ...]:
-    """What waits of each class after each hour (K) (H,), the earliest deadline sent first.
+    """Work of each class that waits after each hour (K) (H,), if the earliest deadline is sent first.
 
-    From nothing on it grows for a cycle; then each cycle is like the one before.
+    The queues start empty and are run until each cycle is like the one before.
     """
     queues: list[deque[list[float]]] = [deque() for _ in classes]
     waiting = [np.zeros(len(room)) for _ in classes]
@@ -175,7 +176,7 @@ def _earliest_first(classes: Sequence[Waiting], room: Array) -> tuple[Array, ...
 
 
 def last_hours(work: Array, count: int) -> Array:
-    """The sum of each hour's and the hours before it (H,), ``count`` of them, the cycle going round."""
+    """The sum over each hour and those before it (H,), ``count`` hours in total; the cycle wraps around."""
     hours = len(work)
     whole, rest = divmod(count, hours)
     padded = np.concatenate([[0.0], np.cumsum(np.tile(work, 2))])
@@ -184,8 +185,8 @@ def last_hours(work: Array, count: int) -> Array:
 
 
 def in_order(arrived: Array, sizes: Array, reached: Array) -> Array:
-    """The sizes (M, B) that work in the order of its arrival has reached at some amounts (M,).
+    """Cumulative sizes (M, B) of the first amounts ``reached`` (M,) of work, in the order of arrival.
 
-    ``arrived`` is the work that has arrived by some times (T,), and ``sizes`` what it consists of (T, B).
+    ``arrived`` is the cumulative work at some times (T,), and ``sizes`` its cumulative sizes (T, B).
     """
     return np.stack([np.interp(reached, arrived, column) for column in sizes.T], axis=1)

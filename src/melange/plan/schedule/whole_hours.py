@@ -1,11 +1,11 @@
-"""Hours in whole instances by the solver of plans: a bound above that of parts of instances, and each hour's optimum.
+"""Hours with whole instances, solved by the planner: a tighter bound than with fractions, and each hour's optimum.
 
 An instance that is rented in an hour is reserved, on spot or on-demand. So an hour is a planning problem over three
-copies of the machines, with limits on what may be on spot.
+copies of the machines, with limits on spot.
 
-**Bound.** Reserved instances are the same in all hours. Let each hour pay mu_hr for a reserved instance that it uses,
-and use as many as it wants, with sum_h mu_hr <= H c^res_r: no schedule costs less than the mean of the hours' least
-costs, for any such mu >= 0 (Lagrangian relaxation of "the same in all hours").
+**Bound.** Reserved instances are the same in all hours. Let each hour pay mu_hr for each reserved instance that it
+uses, and use as many as it wants, with sum_h mu_hr <= H c^res_r. For any such mu >= 0, no schedule costs less than the
+mean of the hours' lowest costs (Lagrangian relaxation of "the same in all hours").
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from melange.plan.schedule.machines import Machines
 from melange.plan.schedule.spot_room import SpotRoom
 from melange.workload.workload import Array
 
-# Gap of one hour, and time for it [s]: an hour that takes longer keeps its own bound.
+# Gap and time limit of one hour [s]: an hour that takes longer keeps the bound that it has.
 _GAP, _TIME_S = 2e-3, 5.0
-# What a reserved instance costs in an hour that has it anyway, as a share of its price: fleets are compared by cost,
-# and one that costs nothing cannot be.
+# Cost of a reserved instance in an hour that has it anyway, as a share of its price: fleets are compared by cost, and a
+# cost of zero does not allow that.
 _FREE = 1e-6
 
 
 def whole_bound_per_h(
     machines: Machines, rates: Array, price: Array, spot: Spot | None, *, deadline: float
 ) -> tuple[float, int]:
-    """A cost that no schedule of whole instances is below, on average over all hours [USD/h].
+    """Lower bound on the cost of any schedule of whole instances, on average over all hours [USD/h].
 
     Parameters
     ----------
     machines
-        All of them (R): a bound over some says nothing of the others.
+        All machines (R): a bound over some of them does not hold for the others.
     rates
         Arrivals per second by hour and size (H, B) [1/s].
     price
@@ -53,7 +53,7 @@ def whole_bound_per_h(
     Returns
     -------
     tuple
-        The bound, and the hours that it holds in whole instances; others count in parts of instances.
+        The bound, and the number of hours that count with whole instances; the others count with fractions.
     """
     paid = hourly_price(machines, price)
     room = SpotRoom.of(machines, machines.work(rates), spot)
@@ -75,7 +75,7 @@ def whole_bound_per_h(
                 bound, solved = found.bound, solved + 1
             except MelangeError:
                 bound = -np.inf
-        # A price of nothing is planned at a little more than nothing, which the bound gives back.
+        # A price of zero is planned as a little more than zero; the bound subtracts the difference.
         total -= _FREE * float(problem.cost.max()) * float(problem.most.max())
         in_parts = (problem.cost / problem.capacity)[:, None] * problem.load
         total += max(bound, float(in_parts.min(axis=0).sum()))
@@ -83,7 +83,7 @@ def whole_bound_per_h(
 
 
 def hourly_price(machines: Machines, price: Array) -> Array:
-    """What an hour pays for each reserved instance (H, R) [USD/h]: at most on-demand, in all no more than it costs."""
+    """Price of a reserved instance in each hour (H, R) [USD/h]: at most on-demand, in total at most what it costs."""
     value = np.minimum(price * machines.capacity, machines.on_demand_per_h)
     most = machines.reserved_per_h * len(price)
     total = value.sum(axis=0)
@@ -93,14 +93,14 @@ def hourly_price(machines: Machines, price: Array) -> Array:
 
 
 def best_hours(machines: Machines, rates: Array, reserved: Array, spot: Spot | None, *, deadline: float) -> Array:
-    """The least cost of each hour beside reserved instances, of any types [USD/h] (H,); nan where time ran out."""
+    """Lowest cost of each hour in addition to reserved instances, of any types (H,) [USD/h]; nan if time ran out."""
     return optimal_hours(machines, rates, reserved, spot, deadline=deadline).cost_per_h
 
 
 def optimal_hours(
     machines: Machines, rates: Array, reserved: Array, spot: Spot | None, *, deadline: float
 ) -> HourFleets:
-    """The cheapest fleet of each hour beside reserved instances, of any types; a cost of nan where none was found."""
+    """The cheapest fleet of each hour in addition to reserved instances, of any types; a cost of nan if not found."""
     room = SpotRoom.of(machines, machines.work(rates), spot)
     most_on_spot, whole = room.most(machines.on_demand_per_h), room.all_zones
     cost = np.full(len(rates), np.nan)
@@ -131,14 +131,14 @@ def optimal_hours(
 def longer_search(
     machines: Machines, rates: Array, weight: Array, start: Array, spot: Spot | None, *, deadline: float
 ) -> tuple[Array, float]:
-    """Reserved counts from ``start`` (R,) on that cost less, each hour at its optimum: one more, one fewer, or a swap.
+    """Cheaper reserved counts, found from ``start`` (R,) with each hour at its optimum: one more, one fewer, or a swap.
 
     Parameters
     ----------
     machines
-        Those to reserve and rent (R).
+        The machines to reserve and rent (R).
     rates, weight
-        Of the hours (H, B) [1/s], and how many hours each stands for (H,).
+        Rates of the hours (H, B) [1/s], and the number of hours that each represents (H,).
     start
         Counts to begin from (R,).
     spot
@@ -149,7 +149,7 @@ def longer_search(
     Returns
     -------
     tuple
-        The counts, and what they cost with all hours [USD/h].
+        The counts, and their cost with all hours [USD/h].
     """
 
     def cost(counts: Array) -> float:
@@ -171,7 +171,7 @@ def longer_search(
                 continue
             tried.add(key)
             found = cost(counts)
-            if found < least - 1e-9:  # nan where time ran out is none
+            if found < least - 1e-9:  # false for nan, if time ran out
                 best, least, is_better = counts, found, True
                 break
     return best, least
@@ -180,20 +180,20 @@ def longer_search(
 def hour_problem(
     machines: Machines, rates: Array, reserved_per_h: Array, reserved: Array | None, room: float, most_on_spot: Array
 ) -> Problem | None:
-    """One hour as a planning problem over three copies of the machines; None where it has no traffic.
+    """One hour as a planning problem over three copies of the machines; None if it has no traffic.
 
     Parameters
     ----------
     machines
-        What may be rented (R).
+        The machines that may be rented (R).
     rates
-        Of each size (B,) [1/s].
+        Rate of each size (B,) [1/s].
     reserved_per_h
         What the hour pays for a reserved instance (R,) [USD/h].
     reserved
-        How many there are (R,); None: as many as it wants.
+        Number of reserved instances (R,); None: as many as the hour wants.
     room, most_on_spot
-        What may be on spot in all, at on-demand prices [USD/h], and how many of each machine (R,).
+        Limit on spot in total, at on-demand prices [USD/h], and number of each machine that may be on spot (R,).
     """
     cells = np.flatnonzero(rates > 0)
     if not len(cells):
@@ -215,7 +215,7 @@ def hour_problem(
     limits = [
         Limit(name="spot", members=copies[count : 2 * count], weight=machines.on_demand_per_h, most=max(room, 1e-12))
     ]
-    # What there is only so much of is no substitute for what there is enough of, though it costs less.
+    # A limited supply cannot replace an unlimited one, even if it is cheaper: these limits keep the copies separate.
     limits += [
         Limit(name="pool", members=copies[[count + r]], weight=np.ones(1), most=on_spot[r]) for r in range(count)
     ]
