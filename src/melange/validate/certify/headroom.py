@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -177,9 +176,9 @@ class Search:
         for one in sorted(self.judge.known.values(), key=lambda each: each.attainment.value):
             if one.plan.cost_per_h < ceiling and self.judge.may_hold(one):
                 near[one.plan.instances.tobytes()] = one
-        refuted = [one.plan.instances for one in self.judge.known.values() if one.is_refuted]
+        refuted = [one.plan for one in self.judge.known.values() if one.is_refuted]
         for tried in sorted(near.values(), key=lambda one: one.plan.cost_per_h)[:_MOST_CHANCES]:
-            if not tried.is_refuted and _is_smaller(tried.plan.instances, refuted):
+            if not tried.is_refuted and any(_is_smaller(tried.plan, one) for one in refuted):
                 continue
             proof = self.proof(tried, best)
             if self.judge.is_proven(proof):
@@ -321,11 +320,12 @@ class Search:
         return tried if self.judge.holds(tried) and tried.plan.cost_per_h <= best.plan.cost_per_h + ROUNDING else None
 
 
-def _is_smaller(fleet: npt.NDArray[np.int64], others: Sequence[npt.NDArray[np.int64]]) -> bool:
-    """Whether a fleet of one type has fewer instances than one of the other fleets of that type."""
-    return np.count_nonzero(fleet) == 1 and any(
-        np.count_nonzero(one) == 1 and bool((one >= fleet).all()) for one in others
-    )
+def _is_smaller(plan: Plan, other: Plan) -> bool:
+    """Whether two fleets are of one type each, on equal engines, and the first one has no more replicas."""
+    ours, theirs = np.flatnonzero(plan.instances), np.flatnonzero(other.instances)
+    if len(ours) != 1 or len(theirs) != 1 or plan.engines[ours[0]] != other.engines[theirs[0]]:
+        return False
+    return sum(plan.replicas.values()) <= sum(other.replicas.values())
 
 
 def as_asked(plan: Plan, question: Question) -> Plan:

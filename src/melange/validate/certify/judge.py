@@ -137,7 +137,7 @@ class Judge:
     full: Array = field(init=False)
 
     def __post_init__(self) -> None:
-        self._ahead = RunsAhead(self.arrivals, self.policy)
+        self._ahead = RunsAhead(self.arrivals, self.policy, 0 if self.replays is not None else _FRESH)
         self.full = at_full_throughput(self.question).profile.max_request_rate
         if self.replays is not None and self.replays.is_one_run:
             self.strictness = 1.0  # the runs that choose a plan also certify it

@@ -1,6 +1,7 @@
 """Runs of a plan, made on request; on a cluster, runs that may be requested one after another are made at once.
 
-Runs that were made ahead and not requested count nowhere, so the answer is the same.
+Runs that were made ahead and not requested count nowhere, so the answer is the same. Runs that compare plans simulate a
+part of a large fleet.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from melange.plan.plan import Plan
 from melange.processes import each_of, is_on_cluster
+from melange.replica.policy import POLICIES, PREFIX_AFFINITY
+from melange.validate.certify.part_of_fleet import part_of
 from melange.validate.certify.spare import without_spare
 from melange.validate.simulate import Run, simulate
 from melange.workload.arrivals import Arrivals
@@ -21,9 +24,13 @@ _Job = tuple[Plan, Arrivals, str, int, Mapping[str, int] | None]
 class RunsAhead:
     """The runs of one plan at a time."""
 
-    def __init__(self, drawn: Drawn, policy: str) -> None:
-        """Use requests that are ``drawn``, balanced by a policy."""
+    def __init__(self, drawn: Drawn, policy: str, in_part: int) -> None:
+        """Use requests that are ``drawn``, balanced by a policy; runs with a number below ``in_part`` may be in part.
+
+        Prefix affinity always gets the whole fleet: its cache hits depend on the number of replicas.
+        """
         self._drawn, self._policy = drawn, policy
+        self._in_part = 0 if policy == POLICIES[PREFIX_AFFINITY] else in_part
         self._plan: Plan | None = None
         self._made: dict[tuple[int, int], list[Run]] = {}
 
@@ -42,8 +49,14 @@ class RunsAhead:
         return made or list(map(_simulated, self._jobs(plan, requests, number)))
 
     def _jobs(self, plan: Plan, requests: int, number: int) -> list[_Job]:
-        arrivals = self._drawn(requests, number)
-        return [(plan, arrivals, self._policy, abs(number), counts) for counts in without_spare(plan)]
+        lost = without_spare(plan)
+        fewer = part_of(plan.replicas, requests) if number < self._in_part and lost == [None] else None
+        if fewer is None:
+            arrivals = self._drawn(requests, number)
+            return [(plan, arrivals, self._policy, abs(number), counts) for counts in lost]
+        part = sum(fewer.values()) / sum(plan.replicas.values())
+        arrivals = self._drawn(round(requests * part), number)
+        return [(plan, arrivals.at_rate(arrivals.rate * part), self._policy, abs(number), fewer)]
 
 
 def _simulated(job: _Job) -> Run:

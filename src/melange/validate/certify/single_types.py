@@ -143,10 +143,11 @@ def _proven_alone(search: Search, one: Lone, count: int, prove: Callable[[Trial]
 
 
 def _known_to_miss(search: Search, one: Lone) -> list[int]:
-    """Counts of instances with which a type alone surely misses."""
-    alone = [each for each in search.judge.known.values() if np.count_nonzero(each.plan.instances) == 1]
-    missing = [each for each in alone if each.plan.instances[one.place] and search.judge.surely_misses(each)]
-    return [int(each.plan.instances[one.place]) for each in missing]
+    """Counts of instances with which a type alone surely misses, from all fleets of equal engines."""
+    engines, known = search.question.profile.engines, search.judge.known.values()
+    alone = [each for each in known if np.count_nonzero(each.plan.instances) == 1 and search.judge.surely_misses(each)]
+    alike = [each for each in alone if engines[int(each.plan.instances.argmax())] == engines[one.place]]
+    return [sum(each.plan.replicas.values()) // one.replicas for each in alike]
 
 
 def _candidates(search: Search) -> list[Lone]:
