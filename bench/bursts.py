@@ -2,8 +2,8 @@
 
 All requests of a run are present from the start, so the requests that share a step do not depend on the step times. The
 steps are therefore counted once, by the rules of :mod:`melange.replica.simulated.batching`; for any constants, the
-times of all runs are then a single sum in NumPy. The package's own simulation, which ``public.py`` uses, agrees within
-1 %.
+times of all runs are then a single sum in NumPy. The package's own simulation, which ``public_runs.py`` uses, agrees
+within 1 %.
 """
 
 from __future__ import annotations

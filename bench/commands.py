@@ -56,7 +56,7 @@ def cpu_s(arguments: Sequence[str], source: Path, code: str = RUN) -> float:
 
 
 def archive(commit: str, folder: Path) -> Path:
-    """The package as it was in a commit."""
+    """The source folder of a commit."""
     packed = subprocess.run(["git", "archive", commit, "src"], cwd=ROOT, capture_output=True, check=True).stdout
     subprocess.run(["tar", "x", "-C", str(folder)], input=packed, check=True)
     return folder / "src"

@@ -71,13 +71,13 @@ class Curve:
         return max_request_rate(replicas, point.model, sizes, limits)[:, 0, 0]  # type: ignore[arg-type] # one a replica
 
     def interval(self, limits_s: Array, constants: Constants, residuals: Residuals) -> tuple[Array, Array]:
-        """What ``low`` and ``high`` of an estimate say [1/s]."""
+        """The rates ``low`` and ``high`` of an estimate [1/s]."""
         slow, fast = (self.predicted(limits_s, constants, factor) for factor in (residuals.high, residuals.low))
         return slow, fast
 
 
 def hardware_of(point: Point) -> Hardware:
-    """The hardware of a point."""
+    """The hardware on which a point was measured."""
     is_pcie = point.tensor_parallel > 1 and accelerators()[point.accelerator].link.startswith("PCIe")
     return Hardware(accelerator=point.accelerator, tensor_parallel=point.tensor_parallel, is_pcie=is_pcie)
 

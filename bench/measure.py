@@ -34,7 +34,7 @@ SEEDS = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """An engine and the size of requests to it."""
+    """An engine, and the size of its requests."""
 
     about: str
     engine: Engine

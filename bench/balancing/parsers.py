@@ -54,12 +54,12 @@ def by_hand() -> list[tuple[bytes, bytes]]:
 
 
 def by_expression() -> list[tuple[bytes, bytes]]:
-    """By a regular expression, which passes over what is no field."""
+    """Parse with a regular expression, which skips everything that is not a field."""
     return FIELD.findall(HEAD)
 
 
 def chunk_by_hand() -> bytes:
-    """Whether a piece is one whole chunk, by its size."""
+    """Return the content of a piece that is exactly one chunk, by its size."""
     at = CHUNK.find(b"\r\n", 0, 10)
     size = SIZES.get(CHUNK[:at])
     if size is None or len(CHUNK) != at + 4 + size or CHUNK[-2:] != b"\r\n":

@@ -206,7 +206,7 @@ def left_out(found: Study) -> str:
 
 
 def arena_at(found: Study, limit_ms: int) -> Result:
-    """The short Arena workload within a limit."""
+    """The result for Arena with short prompts under a limit."""
     return next(r for r in found.results if r.limit_ms == limit_ms and r.case.published == "Arena")
 
 

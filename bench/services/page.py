@@ -159,7 +159,7 @@ def fresh_text(seed: int | None, count: int) -> str:
 
 
 def _current(seed: int, count: int) -> list[Line]:
-    """Results on the services of a seed as they are drawn now."""
+    """Results for the current services of a seed, without those of earlier draws."""
     current = {(one.name, hash_of(one.text)) for one in services(seed, count)}
     return [one for one in read_lines(file_of(seed)) if (one.service, one.text) in current]
 

@@ -80,7 +80,7 @@ def certified(session: Session) -> Plan:
 
 
 def _candidates(question: Question, slo: Slo, target: float) -> Iterator[Candidate]:
-    """The types on which enough requests can meet the limits at all, the cheapest of those that are alike."""
+    """The types on which enough requests can meet the limits alone, with the cheapest of equal types."""
     types, engines = question.profile.replica_types, question.profile.engines
     load = loads(question.workload, question.profile)
     need = np.where(np.isfinite(load), load, 0.0).sum(axis=1)

@@ -152,7 +152,7 @@ class _DriverFlags:
     api_server: Annotated[str, typer.Option(metavar="URL", help="kubernetes: an API server without login.")] = ""
 
     def made(self, operation: Operation, settings: OperateSettings, traffic: Traffic) -> tuple[Driver, Lease]:
-        """The driver, and the lease that goes with it."""
+        """The driver and its lease."""
         from melange.deploy.operate.lease import FileLease
 
         self.state.mkdir(parents=True, exist_ok=True)
