@@ -1,11 +1,12 @@
-"""By how much additive loads miss: what one replica carries of a mix, beside what the sum of its sizes' loads says.
+"""Error of additive loads: the simulated rate of a mix on one replica, relative to the rate by the sum of loads.
 
     python bench/additive.py
 
-The paper adds up loads: a size of which a replica carries ``rate`` a second takes ``1 / rate`` of it, whatever else
-runs there, so a mix with shares p is carried at ``1 / sum(p / rate)``. Here the mix is simulated on one replica with
-Poisson arrivals, and the rate raised until the mean over its requests reaches the limit. Sizes that the type cannot
-serve are left out of both. Above 1 the sum of loads is cautious, below 1 it promises too much.
+The paper adds up loads: if a replica serves a size at ``rate`` requests per second, each request per second of that
+size takes ``1 / rate`` of the replica, whatever else runs there. The rate of a mix with shares p is therefore
+``1 / sum(p / rate)``. This script simulates the mix on one replica with Poisson arrivals, and searches for the rate at
+which the mean over its requests reaches the limit. Sizes that the type cannot serve are left out of both. Above 1 the
+sum of loads is conservative, below 1 it is too optimistic.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def simulated_rate(engine: Engine, workload: Workload, limit_s: float, start: fl
 
 
 def mean_ntpot_s(engine: Engine, workload: Workload) -> float:
-    """Mean latency per output token of requests on one replica [s]; infinite where it falls behind."""
+    """Mean latency per output token of requests on one replica [s]; infinite if it falls behind."""
     arrivals = draw(workload, REQUESTS, seed=1)
     fits = arrivals.input_tokens + arrivals.output_tokens <= engine.max_context
     sizes = (arrivals.input_tokens[fits], arrivals.output_tokens[fits])
@@ -55,7 +56,7 @@ def mean_ntpot_s(engine: Engine, workload: Workload) -> float:
 
 
 def main() -> None:
-    """Print a table: rows are workloads and limits, columns accelerators."""
+    """Print a table with a row per workload and limit, and a column per accelerator."""
     print("simulated rate of the mix on one replica / rate by the sum of loads, mean NTPOT")
     print(f"{'engine':<10}{'mix':<21}{'limit':>7}  " + "".join(f"{name:>11}" for name in GPUS))
     offers = melange.load_catalog().select(gpus=list(GPUS), markets=["on-demand"]).offers

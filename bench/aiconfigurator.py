@@ -1,10 +1,10 @@
-"""Errors of TPOT with step times of our own and of aiconfigurator-core, on the measured points that both cover.
+"""Errors of TPOT with our step times and with those of aiconfigurator-core, on the measured points that both cover.
 
     python bench/aiconfigurator.py MEASURED
 
-MEASURED is a folder with ``concurrency_sweeps.csv``, which bench/measured.py reads. Both go through the same closed
-form. Ours were fitted to these very points and aiconfigurator's operators were not, so ours have the easier task.
-Skips where the folder or the package is not there.
+MEASURED is a folder with ``concurrency_sweeps.csv``, which bench/measured.py reads. The same closed form is used with
+both. Our step times were fitted to these points, but aiconfigurator's operators were not, so ours have an advantage.
+The script does nothing if the folder or the package is missing.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ def ratios(points: Sequence[Point], era: Era) -> tuple[Array, list[Point], dict[
     Returns
     -------
     tuple
-        The ratios (2, N), ours first; their points; how many points only we cover, by reason; and how far the fitted
-        coefficients are from its steps, by model and hardware (root mean square of the logarithm).
+        The ratios (2, N), ours first; their points; the number of points that only we cover, by reason; and the
+        difference between the fitted coefficients and aiconfigurator's steps, by model and hardware (root mean square
+        of the logarithm).
     """
     pairs, covered, reasons, misfits = [], [], {}, {}
     facts = accelerators()
@@ -73,10 +74,10 @@ def _hardware(point: Point) -> Hardware:
 
 
 def report(era: Era, ratio: Array, points: Sequence[Point], reasons: dict[str, int], misfits: dict[str, float]) -> None:
-    """Print errors of both, by kind of model, accelerator and model, and what is not covered."""
-    print(f"\n{era.name}: {len(points)} points that both cover, {sum(reasons.values())} that only we do")
+    """Print the errors of both by kind of model, accelerator and model, and the points that are not covered."""
+    print(f"\n{era.name}: {len(points)} points covered by both, {sum(reasons.values())} by Melange only")
     worst = max(misfits, key=lambda name: misfits[name])
-    print(f"  fitted coefficients against its steps: median {np.median(list(misfits.values())):.1%}", end=", ")
+    print(f"  error of the coefficients fitted to its steps: median {np.median(list(misfits.values())):.1%}", end=", ")
     print(f"largest {misfits[worst]:.1%} ({worst})")
     keys: dict[str, Callable[[Point], str]] = {
         "all": lambda point: "",
@@ -89,7 +90,8 @@ def report(era: Era, ratio: Array, points: Sequence[Point], reasons: dict[str, i
         for group in sorted(set(groups)):
             chosen = ratio[:, [one == group for one in groups]]
             print(
-                f"  {title:12} {group:36} n {chosen.shape[1]:4}  ours {_errors(chosen[0])}   its {_errors(chosen[1])}"
+                f"  {title:12} {group:36} n {chosen.shape[1]:4}  Melange {_errors(chosen[0])}   "
+                f"aiconfigurator {_errors(chosen[1])}"
             )
     for why, count in sorted(reasons.items()):
         print(f"  not covered  {count:4} {why}")
@@ -102,7 +104,7 @@ def _errors(ratio: Array) -> str:
 
 
 def main() -> None:
-    """Compare every engine's points."""
+    """Compare the points of every engine."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("measured", type=Path)
     arguments = parser.parse_args()

@@ -1,14 +1,14 @@
-"""Shows how much a few measured points per replica type improve the maximum rate under a TPOT limit.
+"""Improvement of the maximum rate under a TPOT limit by a few measured points (anchors) per replica type.
 
     python bench/anchors.py MEASURED [--fit]
 
-MEASURED is a folder with the files that bench/measured.py reads, by which the points come. A replica type is a model in
-a precision on an accelerator, with a degree and an engine; its constants were fitted without any point of its
-accelerator, or of its model. A curve is one size at three concurrencies or more; limits are those of bench/curves.py.
-0 to 3 points anchor the model, one after the other, each the point of the curve that is nearest to where the model,
-anchored so far, would run: the point that a user who follows ``--suggest-measurements`` would measure. No point lies at
-the limit itself. The same with points of another size of the same replica type. ``--fit`` looks for the shares of
-melange.profile.correction again.
+MEASURED is a folder with the files that bench/measured.py reads. A replica type is a model with a precision on an
+accelerator, with a degree and an engine; its constants were fitted without any point of its accelerator, or of its
+model. A curve is one size at three or more concurrencies; the limits are those of bench/curves.py. The model is
+corrected by 0 to 3 points, added one after the other. Each is the point of the curve that is nearest to the operating
+point of the model corrected so far: the point that a user of ``--suggest-measurements`` would measure. No point lies
+exactly at the limit. The same is done with points of another size of the same replica type. ``--fit`` fits the shares
+of melange.profile.correction again.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ HELD = ("accelerator", "model")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Type:
-    """One replica type, as the model has it without having seen its like, and what was measured on it."""
+    """One replica type: the model fitted without its points, and the measured curves."""
 
     replicas: Replicas
     residuals: Residuals
@@ -55,12 +55,12 @@ class Type:
         return [point for curve in self.curves for point in curve.points]
 
     def samples(self, points: Sequence[Point]) -> list[Sample]:
-        """Points against the model."""
+        """Points compared with the model."""
         return samples_of(self.replicas, points[0].model, [measurement_of(one) for one in points])[0] if points else []
 
 
 def types_of(held: HeldOut, kind: str) -> list[Type]:
-    """Every replica type of an era that has curves; ``kind`` is what was held out."""
+    """All replica types of an era that have curves; ``kind`` is what was held out."""
     by_type: dict[tuple[object, ...], list[Curve]] = defaultdict(list)
     for curve in curves_of(held):
         point = curve.points[0]
@@ -79,7 +79,7 @@ def _type(held: HeldOut, kind: str, curves: list[Curve]) -> Type:
 def predicted(
     kind: Type, samples: Sequence[Sample], curve: Curve, limit_s: float, shares: Shares = SHARES
 ) -> list[float]:
-    """Rate, low and high under a TPOT limit, with no more requests than were measured [1/s]."""
+    """Rate and its interval under a TPOT limit, with no more concurrent requests than were measured [1/s]."""
     point = curve.points[-1]
     sizes = Sizes(inputs=np.full((1, 1, 1), point.inputs), outputs=np.full((1, 1, 1), point.outputs))
     most = np.minimum(kind.replicas.max_sequences, point.concurrency)
@@ -99,7 +99,7 @@ def predicted(
 def trial(
     kinds: Sequence[Type], most: int, *, same_size: bool, shares: Shares = SHARES
 ) -> tuple[list[np.ndarray], list[float]]:
-    """By number of anchors: relative errors of the rate, and the share of rates within low and high."""
+    """By number of anchors: relative errors of the rate, and the share of measured rates within the interval."""
     errors: list[list[float]] = [[] for _ in range(most + 1)]
     within: list[list[bool]] = [[] for _ in range(most + 1)]
     for kind in kinds:
@@ -121,13 +121,13 @@ def trial(
 
 
 def nearest(curve: Curve, taken: Sequence[Point], concurrency: float) -> Point:
-    """The point of a curve, not taken yet, whose concurrency is nearest."""
+    """The point of a curve with the nearest concurrency, among those not taken yet."""
     left = [point for point in curve.points if point not in taken]
     return min(left, key=lambda point: abs(math.log(point.concurrency / concurrency)))
 
 
 def fit(kinds: Sequence[Type]) -> Shares:
-    """The most likely shares: coordinate search on the likelihood of all types' ratios."""
+    """The maximum-likelihood shares for the ratios of all types, by coordinate search."""
     samples = [kind.samples(kind.points) for kind in kinds]
     samples = [listed for listed in samples if len(listed) >= 6]
     values = np.array([0.36, 0.41, 0.23, 0.22, 2.1]) * np.array([0.07] * 4 + [1.0])
@@ -164,13 +164,13 @@ def _unlikelihood(values: np.ndarray, samples: Sequence[Sequence[Sample]]) -> fl
 
 
 def report_fit(kinds: Sequence[Type]) -> None:
-    """Print the shares in force beside the most likely ones, and what noise is best near a measured point."""
+    """Print the current and the most likely shares, and the errors with several noise shares."""
     likely = fit(kinds)
-    print(f"in force: {asdict(SHARES)}\nmost likely: {asdict(likely)}")
+    print(f"current: {asdict(SHARES)}\nmost likely: {asdict(likely)}")
     trials = {f"noise {noise}": _with_noise(noise) for noise in NOISES} | {"most likely": likely}
     for name, shares in trials.items():
         errors, within = trial(kinds[::3], 2, same_size=True, shares=shares)
-        print(f"{name}: two anchors, median error {np.median(errors[2]):.1%}, interval holds {within[2]:.0%}")
+        print(f"{name}: two anchors, median error {np.median(errors[2]):.1%}, interval covers {within[2]:.0%}")
 
 
 def _with_noise(noise: float) -> Shares:
@@ -179,7 +179,7 @@ def _with_noise(noise: float) -> Shares:
 
 
 def main() -> None:
-    """Print the errors with 0 to 3 anchors, and the bars."""
+    """Print the errors with 0 to 3 anchors, and whether they meet the targets."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("measured", type=Path)
     parser.add_argument("--fit", action="store_true")
@@ -200,11 +200,11 @@ def main() -> None:
             for count, (found, inside) in enumerate(zip(errors, within, strict=True)):
                 print(
                     f"  {count} anchors of {'the same' if same_size else 'another'} size: n {len(found):4}  median "
-                    f"{np.median(found):6.1%}  90 % {np.quantile(found, 0.9):6.1%}  80 % interval holds {inside:.0%}"
+                    f"{np.median(found):6.1%}  90 % {np.quantile(found, 0.9):6.1%}  80 % interval covers {inside:.0%}"
                 )
                 medians.append(float(np.median(found)))
         for name, bar, reached in (("no anchor", NONE_MEDIAN, medians[0]), ("two anchors", TWO_MEDIAN, medians[2])):
-            print(f"  bar: {name} <= {bar:.0%}: {reached:.1%} {'reached' if reached <= bar else 'NOT reached'}")
+            print(f"  target: {name} <= {bar:.0%}: {reached:.1%} {'met' if reached <= bar else 'NOT MET'}")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
-"""What the balancer costs and whether it keeps its word, beside others in one run.
+"""CPU time, latency and correctness of the balancer, compared with other proxies in the same run.
 
     python bench/balance.py                        # CPU, first byte, shares, a killed replica, choices (4 minutes)
     python bench/balance.py --quick                # fewer requests (about 1 minute)
-    python bench/balance.py --streams 10000        # N slow streams at the same time in one process: memory
-    python bench/balance.py --soak 200000          # N requests: does anything grow
-    python bench/balance.py --litellm VENV/bin/litellm    # LiteLLM's proxy too, from its own environment
+    python bench/balance.py --streams 10000        # memory of one process with N slow streams at the same time
+    python bench/balance.py --soak 200000          # growth of memory and open files over N requests
+    python bench/balance.py --litellm VENV/bin/litellm    # also LiteLLM's proxy, from its own environment
 
-Replicas are one server that answers at once and costs next to nothing. Every proxy is asked in turn, round after round,
-so that a noisy neighbor affects all equally; CPU time is of the proxy's processes, medians over rounds are printed.
-HAProxy takes part where it is installed. Everything runs on this machine and ends with it.
+The replica is a server that answers at once and needs very little CPU. The proxies are measured in turn, round after
+round, so that other load on the machine affects all of them equally. CPU time is that of the proxy's processes; medians
+over rounds are printed. HAProxy is included if it is installed. All servers run on this machine and end with the
+script.
 """
 
 from __future__ import annotations
@@ -37,21 +38,21 @@ from balancing.processes import Server, running, seen
 from balancing.several import several
 from melange.plan.plan import Plan
 
-# Wanted: CPU beside the bare aiohttp proxy's, the first byte after direct [ms], the largest difference of shares.
+# Targets: CPU relative to the bare aiohttp proxy, added time to the first byte [ms], largest difference of shares.
 PLAIN_BAR, STREAM_BAR, FIRST_BYTE_BAR_MS, SHARE_BAR = 0.35, 0.5, 0.5, 0.01
 CLIENTS = 16
 MIB = 2**20
 
 
 def main() -> None:
-    """Print what was asked for."""
+    """Print the requested measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer requests")
     parser.add_argument(
-        "--part", choices=("cpu", "first-byte", "shares", "several", "kill", "choice"), help="only this"
+        "--part", choices=("cpu", "first-byte", "shares", "several", "kill", "choice"), help="only this part"
     )
-    parser.add_argument("--streams", type=int, help="only: N slow streams at the same time")
-    parser.add_argument("--soak", type=int, help="only: N requests")
+    parser.add_argument("--streams", type=int, help="only this: N slow streams at the same time")
+    parser.add_argument("--soak", type=int, help="only this: a soak test of N requests")
     parser.add_argument("--litellm", type=Path, help="the litellm command of another environment")
     given = parser.parse_args()
     allow_files()
@@ -77,7 +78,7 @@ def main() -> None:
 
 
 def allow_files() -> None:
-    """As many sockets as may be; processes that we start inherit it."""
+    """Raise the limit on open files to the maximum, also for the processes that this script starts."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (65_536, max(65_536, hard)))
@@ -86,7 +87,7 @@ def allow_files() -> None:
 
 
 def cpu(folder: Path, is_quick: bool, litellm: Path | None) -> None:
-    """CPU of each proxy per request: plain, and for a stream of 64 tokens."""
+    """Print the CPU time of each proxy per plain request, and per stream of 64 tokens."""
     rounds, plain, streams = (5, 600, 128) if is_quick else (5, 5000, 1000)
     replica = processes.upstream()
     proxies = {
@@ -116,34 +117,34 @@ def cpu(folder: Path, is_quick: bool, litellm: Path | None) -> None:
             f"{name:20}{middle['plain']:8.3f}{middle['plain'] / base['plain']:8.2f}"
             f"{middle['stream']:18.3f}{middle['stream'] / base['stream']:8.2f}"
         )
-    print(f"{'bar':28}{PLAIN_BAR:8.2f}{'':18}{STREAM_BAR:8.2f}")
+    print(f"{'target':28}{PLAIN_BAR:8.2f}{'':18}{STREAM_BAR:8.2f}")
     if litellm is None:
-        print("LiteLLM was not asked: --litellm names its command")
+        print("LiteLLM was not measured: give its command with --litellm")
     print()
 
 
 def prompts(count: int, *, stream: bool = False) -> list[bytes]:
-    """Requests of about 2 kB, of ever other lengths."""
+    """Requests of about 2 kB, with varying lengths."""
     return [request_of(WORDS[: len(WORDS) - k % 200], stream=stream) for k in range(count)]
 
 
-# Room for all that comes, and no company.
+# Options that avoid queueing and all background work.
 EASY = ("--max-fill", "1e9", "--health-path", "/count", "--replan-every", "0")
 
 
 def used_by(proxy: Server, requests: list[bytes], clients: int = CLIENTS) -> float:
-    """CPU that a proxy uses per request [ms]."""
+    """CPU time of a proxy per request [ms]."""
     before_s = proxy.cpu_s()
     tally = uvloop.run(ask_all(proxy.port, requests, clients))
     if tally.served != len(requests):
         raise SystemExit(
-            f"{proxy.command[0]}: of {len(requests)} requests {tally.served} were served: {tally.statuses}"
+            f"{proxy.command[0]}: {tally.served} of {len(requests)} requests were served: {tally.statuses}"
         )
     return (proxy.cpu_s() - before_s) / len(requests) * 1e3
 
 
 def first_byte(folder: Path, is_quick: bool, litellm: Path | None) -> None:
-    """How much later the first byte of a stream comes than without a proxy."""
+    """Print the time that each proxy adds to the first byte of a stream."""
     count = 200 if is_quick else 1000
     replica = processes.upstream("--tokens", "4", "--gap-ms", "1")
     ways = {
@@ -163,12 +164,12 @@ def first_byte(folder: Path, is_quick: bool, litellm: Path | None) -> None:
     direct = statistics.median(tallies["direct"].first_s) * 1e3
     for name, tally in tallies.items():
         middle, last = (float(np.percentile(tally.first_s, q)) * 1e3 for q in (50, 99))
-        print(f"{name:20}{middle:8.3f}{last:8.3f}   {middle - direct:+.3f} after direct")
-    print(f"{'bar':36}   +{FIRST_BYTE_BAR_MS:.3f}\n")
+        print(f"{name:20}{middle:8.3f}{last:8.3f}   {middle - direct:+.3f} against direct")
+    print(f"{'target':36}   +{FIRST_BYTE_BAR_MS:.3f}\n")
 
 
 async def interleaved(clients: dict[str, Client], count: int) -> None:
-    """One stream each in turn."""
+    """Send one stream to each proxy in turn."""
     request = request_of(stream=True)
     for _ in range(count):
         for client in clients.values():
@@ -176,14 +177,14 @@ async def interleaved(clients: dict[str, Client], count: int) -> None:
 
 
 def shares(folder: Path, count: int) -> None:
-    """Where requests of a real plan's sizes go, beside what the plan says."""
+    """Print the share of requests that each type gets, and the plan's share, for the sizes of a real plan."""
     plan = planned(folder)
     names = [name for name, replicas in plan.replicas.items() for _ in range(replicas)]
     replicas = [processes.upstream() for _ in names]
     kept = [r for r, one in enumerate(plan.replica_types) if plan.replicas[one.name]]
     proxy = processes.melange(folder / "plan.json", list(zip(names, replicas, strict=True)), *EASY)
     with running(proxy, *replicas):
-        # Each bucket as often as it was planned for, at its mean size; clients set no limit.
+        # Buckets by their planned frequency, at their mean sizes; clients set no limit.
         random = np.random.default_rng(1)
         rates = plan.workload.request_rate.ravel()
         cells = random.choice(len(rates), count, p=rates / rates.sum())
@@ -201,7 +202,7 @@ def shares(folder: Path, count: int) -> None:
         observed = sent[name] / sum(sent.values())
         worst = max(worst, abs(observed - planned_share[r]))
         print(f"{name:44}{planned_share[r]:9.2%} planned{observed:9.2%} observed")
-    print(f"largest difference {worst * 100:.2f} points (bar {SHARE_BAR * 100:.0f})\n")
+    print(f"largest difference {worst * 100:.2f} points (target {SHARE_BAR * 100:.0f})\n")
 
 
 def planned(folder: Path) -> Plan:
@@ -212,7 +213,7 @@ def planned(folder: Path) -> Plan:
 
 
 def kill(folder: Path) -> None:
-    """A replica is killed under load and started again: what is lost, and how soon it is back."""
+    """Kill a replica under load and start it again: print the lost requests, and the time until it is used again."""
     slow = ("--first-ms", "20", "--tokens", "16")
     replicas = [processes.upstream(*slow) for _ in range(3)]
     names = ["A", "A", "B"]
@@ -220,14 +221,15 @@ def kill(folder: Path) -> None:
     proxy = processes.melange(processes.two_types(folder), list(zip(names, replicas, strict=True)), *EASY, *often)
     with running(proxy, *replicas):
         tally, times = uvloop.run(killed(proxy, replicas[1]))
-    print("kill -9 of one replica of three under the load of 32 clients, half of them streaming; back after 3 s")
-    print(f"served {tally.served:,}; lost without a byte {tally.unbegun}; cut in mid-stream {tally.cut}; "
-          f"other answers {tally.statuses or 'none'}")  # fmt: skip
-    print(f"longest time without an answer while it was away {times[0]:.2f} s; in use again {times[1]:.2f} s after\n")
+    print("kill -9 of one of three replicas with 32 clients, half of them streaming; restarted after 3 s")
+    print(f"served {tally.served:,}; failed without a byte {tally.unbegun}; cut off in mid-stream {tally.cut}; "
+          f"other responses {tally.statuses or 'none'}")  # fmt: skip
+    print(f"longest time without a response while it was down {times[0]:.2f} s; used again {times[1]:.2f} s after "
+          f"its restart\n")  # fmt: skip
 
 
 async def killed(proxy: Server, victim: Server) -> tuple[Tally, tuple[float, float]]:
-    """Load, a kill, a return; the longest silence after the kill and the time to the first request after the return."""
+    """Run the load with a kill and a restart; the longest gap between responses, and the time to the next request."""
     tally, is_over = Tally(), asyncio.Event()
     kinds = [request_of(), request_of(stream=True)]
 
@@ -259,10 +261,10 @@ async def killed(proxy: Server, victim: Server) -> tuple[Tally, tuple[float, flo
 
 
 def choice(folder: Path) -> None:
-    """What choosing a replica costs, by the size of the fleet."""
+    """Print the CPU time of choosing a replica, by the size of the fleet."""
     plan = planned(folder)
-    print("CPU of choosing, booking and giving back [us], for the plan of the chat example")
-    print(f"{'':18}{'replicas':>10}{'index':>10}{'all':>10}")
+    print("CPU of choosing a replica, booking and releasing a request [us], for the plan of the chat example")
+    print(f"{'':18}{'replicas':>10}{'index':>10}{'scan':>10}")
     for name in ("plan-least-work", "prefix-affinity"):
         for replicas in (10, 100, 1000):
             indexed_us, all_us = choices(plan, replicas, 5000, name)
@@ -271,11 +273,11 @@ def choice(folder: Path) -> None:
 
 
 def slow_streams(folder: Path, count: int) -> None:
-    """Memory of one process with many streams at the same time, a token every two seconds each."""
+    """Print the memory of one process with many streams at the same time, each with a token every two seconds."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     most = (limit - 100) // 2  # a stream takes two sockets
     if count > most:
-        print(f"{count:,} streams need {2 * count + 100:,} sockets, this system allows {limit:,}: {most:,} are opened")
+        print(f"{count:,} streams need {2 * count + 100:,} sockets, but the limit is {limit:,}: {most:,} are opened")
     replica = processes.upstream("--tokens", "15", "--gap-ms", "2000")
     options = (*EASY, "--max-connections", "1000000", "--idle-timeout", "120")
     proxy = processes.melange(processes.two_types(folder), [("A", replica)], *options)
@@ -285,17 +287,17 @@ def slow_streams(folder: Path, count: int) -> None:
         tally, most_open = uvloop.run(opened(proxy, min(count, most)))
         peak, cpu_s = proxy.memory_bytes(peak=True), proxy.cpu_s()
     print(
-        f"{min(count, most):,} slow streams at once in one process, up to {most_open:,} at a time: "
-        f"{tally.served:,} served, {tally.unbegun + tally.cut} failed, {tally.statuses or 'no'} other answers"
+        f"{min(count, most):,} slow streams in one process, up to {most_open:,} at the same time: "
+        f"{tally.served:,} served, {tally.unbegun + tally.cut} failed, {tally.statuses or 'no'} other responses"
     )
     print(
-        f"memory {before / MIB:.0f} MiB before, {peak / MIB:.0f} MiB at most (bar 1,024); "
+        f"memory {before / MIB:.0f} MiB before, {peak / MIB:.0f} MiB at most (target 1,024); "
         f"CPU {cpu_s:.1f} s in {time.monotonic() - began_s:.0f} s\n"
     )
 
 
 async def opened(proxy: Server, count: int) -> tuple[Tally, int]:
-    """All streams, begun within some seconds, and the most that the proxy had at once."""
+    """Open all streams within ten seconds; their tally, and the most that the proxy had at the same time."""
     tally, request, most = Tally(), request_of(stream=True), 0
 
     async def run(number: int) -> None:
@@ -315,20 +317,20 @@ async def opened(proxy: Server, count: int) -> tuple[Tally, int]:
 
 
 def outstanding(proxy: Server) -> int:
-    """Requests that replicas have, as the proxy says it."""
+    """Outstanding requests of all replicas, from the proxy's metrics."""
     with urllib.request.urlopen(f"http://127.0.0.1:{proxy.port}/metrics") as answer:
         lines = answer.read().decode().splitlines()
     return int(sum(float(line.split()[-1]) for line in lines if line.startswith("melange_replica_outstanding{")))
 
 
 def soak(folder: Path, count: int) -> None:
-    """Many requests of all kinds, some of whose clients go away: memory and files as it goes."""
+    """Print memory and open files during many requests of all kinds, some with clients that disconnect."""
     first_of_two, second = (processes.upstream("--tokens", "8", "--gap-ms", "1") for _ in range(2))
     proxy = processes.melange(processes.two_types(folder), [("A", first_of_two), ("B", second)], *EASY)
     with running(proxy, first_of_two, second):
         print(
-            f"A soak of {count:,} requests: half plain, half streams of 8 tokens; for 200 of them one client goes "
-            "away in mid-stream and one sends no HTTP"
+            f"Soak test of {count:,} requests: half plain, half streams of 8 tokens; per 200 requests, one client "
+            "disconnects in mid-stream and one sends invalid HTTP"
         )
         print(f"{'requests':>10}{'memory MiB':>12}{'files':>8}")
         steps, done, first = 10, 0, 0
@@ -340,21 +342,21 @@ def soak(folder: Path, count: int) -> None:
                 uvloop.run(soaked(proxy, count // steps))
                 done += count // steps
         time.sleep(6)  # idle connections to replicas are closed after 4 s
-        print(f"{'at rest':>10}{proxy.memory_bytes() / MIB:12.1f}{proxy.files():8}")
-        print(f"grown by {(proxy.memory_bytes() - first) / MIB:+.1f} MiB from the first tenth to the end\n")
+        print(f"{'idle':>10}{proxy.memory_bytes() / MIB:12.1f}{proxy.files():8}")
+        print(f"growth {(proxy.memory_bytes() - first) / MIB:+.1f} MiB from the first tenth to the end\n")
 
 
 async def soaked(proxy: Server, count: int) -> None:
-    """A part of the soak."""
+    """Send one part of the soak test."""
     kinds = [request_of(), request_of(stream=True)]
     requests = [kinds[number % 2] for number in range(count)]
     tally, _ = await asyncio.gather(ask_all(proxy.port, requests, CLIENTS), nuisance(proxy, count // 100))
     if tally.served != count:
-        raise SystemExit(f"of {count} requests {tally.served} were served: {tally}")
+        raise SystemExit(f"{tally.served} of {count} requests were served: {tally}")
 
 
 async def nuisance(proxy: Server, count: int) -> None:
-    """Clients that go away in mid-stream, and requests that are none."""
+    """Clients that disconnect in mid-stream, and invalid requests."""
     for number in range(count):
         reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
         writer.write(request_of(stream=True) if number % 2 else b"POST /v1/completions HTTP/1.1\r\nX\r\n\r\n")

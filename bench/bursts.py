@@ -1,8 +1,9 @@
-"""Finite runs side by side, so that constants can be fitted to them: which steps a run takes, and how long they are.
+"""Steps of finite benchmark runs and their times, for fitting constants to such runs.
 
-All requests of a run are there from the start, so which requests share a step does not depend on how long steps take.
-Steps are counted once, by the rules of :mod:`melange.replica.simulated.batching`; for any constants their times are
-then one sum in NumPy. The product's own simulation, which ``public.py`` judges with, agrees within 1 %.
+All requests of a run are present from the start, so the requests that share a step do not depend on the step times. The
+steps are therefore counted once, by the rules of :mod:`melange.replica.simulated.batching`; for any constants, the
+times of all runs are then a single sum in NumPy. The package's own simulation, which ``public_runs.py`` uses, agrees
+within 1 %.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from public_points import Run
 Array = npt.NDArray[np.float64]
 
 NO_WINDOW = 1e12  # infinity times no running requests is not 0
-# A replica type of n runs weighs n ** (1 - SHARED), as in table.py.
+# A replica type with n runs has the weight n ** (1 - SHARED), as in table.py.
 SHARED = 0.5
 
 
@@ -43,7 +44,7 @@ class _Request:
 
 
 class Steps:
-    """The steps of one run: how many are alike, and what is in each (S,)."""
+    """The steps of one run: the number of equal steps, and the content of each (S,)."""
 
     NAMES = ("count", "batch", "context", "window_context", "prefill", "pairs", "window_pairs", "admitted")
 
@@ -78,7 +79,7 @@ class Steps:
         return self._used(1) + self._held(one.context) <= self.capacity or not self.running
 
     def _prompts(self) -> bool:
-        """One step that reads prompts; False where none can be read."""
+        """Count one step that processes prompts; False if none can be processed."""
         is_chunked = self.settings.is_chunked
         batch = len(self.running) if is_chunked else 0
         budget = self.budget - batch
@@ -122,7 +123,7 @@ class Steps:
         return has_room
 
     def _decode(self) -> None:
-        """As many steps as are alike, or one request less where the cache is full."""
+        """Count all equal steps until the next change, after preempting requests if the cache is full."""
         while len(self.running) > 1 and self._used(1) > self.capacity:
             last = self.running.pop()
             self.waiting.appendleft(last)
@@ -153,7 +154,7 @@ _ROWS: dict[tuple[object, ...], Array] = {}
 
 
 def _rows_of(run: Run, era: Era, layers: tuple[int, int, int, int], kv_tokens: float) -> Array:
-    """The steps of a run, which are worked out once for every engine's limits."""
+    """The steps of a run, computed once for each engine's limits."""
     key = (id(run), era.settings, kv_tokens)
     if key not in _ROWS:
         _ROWS[key] = np.array(Steps(run, era, layers, kv_tokens).rows, float)
@@ -161,7 +162,7 @@ def _rows_of(run: Run, era: Era, layers: tuple[int, int, int, int], kv_tokens: f
 
 
 class Bursts:
-    """Runs of one era, with the interface of :class:`table.Table`: weights, and measured over predicted times."""
+    """Runs of one era, with weights and measured over predicted times, like :class:`table.Table`."""
 
     def __init__(self, runs: Sequence[Run], era: Era) -> None:
         self.era = era
@@ -211,7 +212,7 @@ class Bursts:
         )
 
     def predicted_s(self, constants: Constants) -> Array:
-        """Time of each run, or its time per output token where requests came alone (N,) [s]."""
+        """Predicted time of each run, without the first token if its request ran alone (N,) [s]."""
         cost = self.costs(constants)
         tokens = self.batch + self.prefill
         read_s = cost.weights_s - cost.experts_s * np.expm1(cost.expert_decay * tokens)
@@ -233,6 +234,6 @@ class Bursts:
 
 
 def _measured_s(run: Run) -> float:
-    """Measured time of the steps that count [s]: all of them, or those after a lone request's first token."""
+    """Measured time of the steps that count [s]: all steps, or those after the first token of a single request."""
     tokens = run.outputs.sum() - 1 if run.is_alone else run.outputs.sum()
     return float(tokens / run.measured)

@@ -1,15 +1,16 @@
-"""Fits the constants of each engine era to measurements, and writes ``src/melange/replica/constants/*.toml``.
+"""Fit the constants of each engine era to measurements, and write ``src/melange/replica/constants/*.toml``.
 
     python bench/calibrate.py MEASURED [--write]
 
-MEASURED is a folder with the files that bench/measured.py reads. Without ``--write`` the errors of the constants in
-force are printed, no more. With it, each accelerator and each model is also held out of a fit of its own, in all eras
-at once: how wrong that is on it gives the intervals. Skips where the folder is not there.
+MEASURED is a folder with the files that bench/measured.py reads. Without ``--write``, the script only prints the errors
+of the current constants. With it, each accelerator and each model is also held out of a separate fit, in all eras at
+once: the errors on the held-out points give the intervals. The script does nothing if the folder is missing.
 
-Fitted are the most likely constants (logarithms, Gaussian about what is known beforehand; pseudo-Huber loss on the
-logarithm of measured over predicted step time; a replica type of n points weighs sqrt(n)) by Levenberg-Marquardt. In
-two stages: constants of dense models, then what only mixtures and latent caches have. In either stage modern engines
-are first fitted as one, and then each about the result: shares of peak, which belong to the hardware, more tightly than
+The result is the maximum-a-posteriori estimate of the constants, by Levenberg-Marquardt: Gaussian priors on their
+logarithms, pseudo-Huber loss on the logarithm of measured over predicted step time, and a weight of sqrt(n) for a
+replica type with n points. There are two stages: first the constants of dense models, then those that only
+mixture-of-experts models and latent caches have. In each stage, all modern engines are first fitted together; then each
+is fitted with the common result as its prior, which is tighter for shares of peak (a property of the hardware) than for
 host times.
 """
 
@@ -42,22 +43,22 @@ START = Constants(
     mfu_fp4=0.3,
     mfu_experts=0.5,
     mfu_attention=0.4,
-    t_step_s=0.3e-3,  # what is left of the host once its work overlaps with the accelerator's
-    t_layer_s=30e-6,  # some ten kernels in a layer, 3 us each to start and to run out
-    t_moe_layer_s=15e-6,  # five more: router, sorting, gathering, adding up
+    t_step_s=0.3e-3,  # host time that does not overlap with the accelerator's work
+    t_layer_s=30e-6,  # about ten kernels in a layer, with 3 us each to start and finish
+    t_moe_layer_s=15e-6,  # five more kernels: router, sorting, gathering, summing
     t_latent_layer_s=20e-6,
     t_sequence_s=2e-6,
     t_request_s=1e-4,
     t_stream_s=50e-6,
     link_latency_s=8e-6,
-    pcie_latency_s=30e-6,  # no measurement tells these two of PCIe apart from the server
+    pcie_latency_s=30e-6,  # no measurement separates the two PCIe constants from the server's own
     link_efficiency=0.7,
     pcie_efficiency=0.4,
 )
-# vLLM 0.2: Python between the steps, no graphs, and offline.
+# vLLM 0.2: Python code between the steps, no CUDA graphs, and measured offline.
 HOST_BOUND = replace(START, t_step_s=1e-3, t_layer_s=4e-6, t_sequence_s=0.24e-3, t_request_s=15.6e-3, t_stream_s=0.0)
-# vLLM handed on 29,000 tokens a second (MiniMax on two B300) without a sign of a front end that would limit it;
-# offline there is none.
+# Eras without a front-end limit: vLLM sent 29,000 tokens per second (MiniMax on two B300) without any sign of one;
+# offline there is no front end.
 UNLIMITED = ("vllm-1", "trtllm-offline")
 LARGEST = {
     "mbu": 0.92,
@@ -71,7 +72,7 @@ LARGEST = {
     "link_efficiency": 0.95,
     "t_step_s": 20e-3,
 }
-# Standard deviations of the logarithm, before anything is measured.
+# Prior standard deviations of the logarithms.
 DENSE = {
     "mbu": 0.2,
     "mba": 0.4,
@@ -88,12 +89,13 @@ DENSE = {
     "link_efficiency": 0.5,
 }
 OTHER_KINDS = {"mfu_experts": 0.5, "t_moe_layer_s": 0.7, "mba_latent": 0.5, "t_latent_layer_s": 0.7}
-# One model on two accelerators: with less pull either predicts the other worse.
+# Factor on prior deviations for this era, measured with one model on two accelerators: with wider priors, a fit to
+# either accelerator predicts the other worse.
 PULL_ALONE = 0.35
 HOST_BOUND_FREE = {
     name: DENSE[name] * PULL_ALONE for name in ("mbu", "mba", "mfu", "mfu_attention", "t_sequence_s", "t_request_s")
 } | {"t_step_s": PULL_ALONE}
-# How much closer an engine stays to all engines in what belongs to the hardware.
+# Factor on the prior deviations of hardware constants when a single engine is fitted.
 SHRINK = 0.3
 SHRUNK = (
     "mbu",
@@ -106,7 +108,7 @@ SHRUNK = (
     "mfu_attention",
     "link_efficiency",
 )
-LOSS_SCALE = 0.1  # errors of a tenth are ordinary; beyond, a point pulls ever less
+LOSS_SCALE = 0.1  # errors of 10 % are normal; the influence of larger errors decreases
 STRIDE = 0.02
 ITERATIONS = 12
 QUANTILES = np.linspace(0.005, 0.995, 100)
@@ -116,14 +118,14 @@ ALONE = "vllm-0.2"
 FITTED = (
     *MODERN,
     ALONE,
-)  # the others, and what is otherwise on classes of hardware: public_eras.py, which runs after this
+)  # public_eras.py, which runs after this script, fits the other eras and the values for classes of hardware
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldOut:
-    """Logarithms of measured over predicted step time of an era's points: fitted, accelerator and model held out.
+    """Logarithms of measured over predicted step time of an era's points, fitted and with points held out.
 
-    With the constants that were fitted without each accelerator, and without each model.
+    Also the constants that were fitted without each accelerator, and without each model.
     """
 
     era: Era
@@ -135,7 +137,7 @@ class HeldOut:
     without_model: Mapping[str, Constants]
 
     def constants_for(self, point: Point, held: str) -> Constants:
-        """Fitted on all (``fitted``), or on what is not of the point's ``accelerator`` or ``model``."""
+        """Constants fitted on all points (``fitted``), or without those of the point's ``accelerator`` or ``model``."""
         if held == "fitted":
             return self.era.constants
         if held == "accelerator":
@@ -149,9 +151,9 @@ def fit(
     start: Mapping[str, float],
     spread: Mapping[str, float],
 ) -> dict[str, float]:
-    """The most likely values of the constants in ``spread``, the same for all tables, each on a base of its own.
+    """The most likely values of the constants in ``spread``, common to all tables; other constants are from the bases.
 
-    A constant that is 0 in a base stays so there.
+    A constant that is 0 in a base stays 0 there.
     """
     names = list(spread)
     center = np.log([start[name] for name in names])
@@ -190,7 +192,7 @@ def fit(
 
 
 def _with(base: Constants, found: Mapping[str, float]) -> Constants:
-    """The base with what was found of constants that it has at all."""
+    """The base with the fitted values of those constants that are not 0 in it."""
     return replace(base, **{name: value for name, value in found.items() if getattr(base, name) > 0})
 
 
@@ -201,7 +203,7 @@ def _shrunk(spread: Mapping[str, float]) -> dict[str, float]:
 def fit_stage(
     tables: Mapping[str, Table], bases: Mapping[str, Constants], spread: Mapping[str, float]
 ) -> dict[str, Constants]:
-    """Constants in ``spread`` by era: of all eras as one, then of each about that."""
+    """Fit the constants in ``spread`` by era: first all eras together, then each with that result as its prior."""
     if not tables:
         return dict(bases)
     start = {name: getattr(START, name) for name in spread}
@@ -267,7 +269,7 @@ def _model(point: Point) -> str:
 def _folds(
     eras_by_name: Mapping[str, Era], points_by_era: Mapping[str, Sequence[Point]], key: Callable[[Point], str]
 ) -> dict[str, dict[str, Constants]]:
-    """Constants by era and by what was held out, in whatever era it was measured."""
+    """Constants by era and held-out key, which is held out of all eras."""
     folds: dict[str, dict[str, Constants]] = {era: {} for era in points_by_era}
     for held in dict.fromkeys(key(point) for points in points_by_era.values() for point in points):
         rest = {era: [point for point in points if key(point) != held] for era, points in points_by_era.items()}
@@ -277,7 +279,7 @@ def _folds(
 
 
 def _unseen(era: Era, points: Sequence[Point], key: Callable[[Point], str], without: Mapping[str, Constants]) -> Array:
-    """Residuals of points by constants that were fitted without their like."""
+    """Residuals of points with the constants that were fitted without points of the same key."""
     residuals = np.full(len(points), np.nan)
     for held in dict.fromkeys(map(key, points)):
         places = [place for place, point in enumerate(points) if key(point) == held]
@@ -286,7 +288,7 @@ def _unseen(era: Era, points: Sequence[Point], key: Callable[[Point], str], with
 
 
 def errors(log_ratio: Array) -> str:
-    """Median and 90 % quantile of the relative error, and the quantiles of measured over predicted."""
+    """Text with the median and 90 % quantile of the relative error, and the quantiles of measured over predicted."""
     error, ratio = np.abs(np.exp(-log_ratio) - 1), np.exp(log_ratio)
     low, high = np.quantile(ratio, (0.1, 0.9))
     return (
@@ -296,7 +298,7 @@ def errors(log_ratio: Array) -> str:
 
 
 def report(era: Era, log_ratio: Array, points: Sequence[Point]) -> None:
-    """Print errors by what was measured, kind of model, accelerator and model."""
+    """Print errors by measured quantity, kind of model, accelerator and model."""
     print(f"\n{era.name}: {errors(log_ratio)}")
     keys: dict[str, Callable[[Point], str]] = {
         "measured": lambda point: point.quantity,
@@ -311,7 +313,10 @@ def report(era: Era, log_ratio: Array, points: Sequence[Point]) -> None:
 
 
 def as_found(held: HeldOut, elsewhere: Array, measured: int, today: date) -> Era:
-    """An era with what was found; ``elsewhere``: accelerators held out in all eras, from ``measured`` points."""
+    """An era with the results of the fit.
+
+    ``elsewhere`` holds the residuals of accelerators held out in all eras, from ``measured`` points.
+    """
     era, points = held.era, held.points
     unseen = np.concatenate([held.accelerator, held.model]) if era.name in MODERN else held.accelerator
     kinds = np.array([kind_of(point.model) for point in points])
@@ -333,7 +338,7 @@ def as_found(held: HeldOut, elsewhere: Array, measured: int, today: date) -> Era
 
 
 def on_other_accelerators(all_held: Iterable[HeldOut]) -> Array:
-    """Residuals of accelerators held out in all eras, as many quantiles of each, so that each counts alike."""
+    """Residuals of held-out accelerators in all eras: the same number of quantiles of each, for equal weights."""
     groups = []
     for held in all_held:
         cards = np.array([point.accelerator for point in held.points])
@@ -342,7 +347,7 @@ def on_other_accelerators(all_held: Iterable[HeldOut]) -> Array:
 
 
 def main() -> None:
-    """Report, or fit, write and report."""
+    """Report the current errors; with ``--write``, fit and write the constants first."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("measured", type=Path)
     parser.add_argument("--write", action="store_true")

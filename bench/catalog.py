@@ -1,9 +1,10 @@
-"""Derives the bundled tables of accelerators and offers from the project's collected data.
+"""Create the bundled tables of accelerators and offers from the project's collected data.
 
 Usage: python bench/catalog.py [folder with accelerators.csv and offers.csv [folder to write to]]
 
-The collected data are not part of the repository; without them this says so and stops. The rules of curation
-are in catalog_rules.py, applied here in the order of offer_rows; the run prints what each of them dropped.
+The collected data are not part of the repository; without them the script prints a message and stops. The curation
+rules are in catalog_rules.py and are applied in the order of offer_rows; the script prints the number of rows that each
+rule dropped.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ DTYPES = {
 
 
 def accelerator_rows(collected: list[dict[str, str]]) -> list[dict[str, object]]:
-    """The bundled table: facts we stand behind, dense throughput only."""
+    """The bundled table of accelerators: checked or marked facts, with dense throughput only."""
     rows = []
     for row in [*collected, ADDED]:
         name = row["gpu"]
@@ -90,7 +91,7 @@ def accelerator_rows(collected: list[dict[str, str]]) -> list[dict[str, object]]
 
 
 def offer_rows(collected: list[dict[str, str]], facts: Mapping[str, Accelerator]) -> list[dict[str, object]]:
-    """The bundled table: whole instances of main regions, one per provider, region, accelerator, count and market."""
+    """The bundled table of offers: whole instances of main regions, one row for each combination in :func:`key`."""
     dropped: Counter[str] = Counter()
     rows: list[dict[str, object]] = []
     for row in collected:
@@ -131,7 +132,7 @@ def offer_rows(collected: list[dict[str, str]], facts: Mapping[str, Accelerator]
 
 
 def unfit(row: dict[str, str]) -> str:
-    """Why a row cannot stand in the table at all; empty where it can."""
+    """The reason why a row cannot be in the table; empty if it can."""
     if row["provider"] in REGIONS and row["region"] not in REGIONS[row["provider"]]:
         return "region not taken"
     if row["gpu"].startswith(OTHER_ENGINES):
@@ -151,7 +152,7 @@ def part_name(row: dict[str, str]) -> str:
 
 
 def shapes(row: dict[str, str]) -> list[tuple[str, int]]:
-    """The instances that a row stands for: itself, or 1, 2, 4, 8 of an accelerator that is priced singly."""
+    """The instances for a row: its own, or 1, 2, 4, 8 of an accelerator that is priced individually."""
     if row["price_basis"] == "instance":
         return [(row["instance_type"], int(row["gpu_count"]))] if row["provider"] in REGIONS else []
     whole = WHOLE.get((row["provider"], row["source_gpu_name"]))
@@ -166,22 +167,22 @@ def shapes(row: dict[str, str]) -> list[tuple[str, int]]:
 
 
 def source(row: dict[str, str]) -> str:
-    """Where the price was seen; rows under CC BY name their license."""
+    """The source of the price, with the license if it is CC BY."""
     return row["source"] + (" (CC BY 4.0)" if row["licence"] == "CC-BY-4.0" else "")
 
 
 def key(row: dict[str, object]) -> tuple[object, ...]:
-    """What a buyer can distinguish only by price."""
+    """The key of offers that differ only in price for a buyer."""
     return tuple(row[column] for column in ("provider", "region", "accelerator", "accelerators", "market"))
 
 
 def order(row: dict[str, object]) -> tuple[object, ...]:
-    """Provider, accelerator, region, market, count."""
+    """The sort key: provider, accelerator, region, market, count."""
     return tuple(row[column] for column in ("provider", "accelerator", "region", "market", "accelerators"))
 
 
 def outdated_spot(rows: list[dict[str, object]], dropped: Counter[str]) -> list[dict[str, object]]:
-    """Spot prices go with the on-demand prices of their day: they fall when those have changed since."""
+    """Drop spot prices from before the last change of the corresponding on-demand price."""
     on_demand: dict[tuple[object, ...], dict[str, float]] = {}
     for row in rows:
         if row["market"] == "on-demand":
@@ -198,7 +199,7 @@ def outdated_spot(rows: list[dict[str, object]], dropped: Counter[str]) -> list[
 
 
 def same_shape(rows: list[dict[str, object]], dropped: Counter[str]) -> list[dict[str, object]]:
-    """Where a region's cheapest shape is missing in the source, its next one would pass for a high price: left out."""
+    """Drop other shapes than the cheapest one in the first region: if that is missing, the next looks overpriced."""
     home = {
         (row["provider"], row["accelerator"], row["accelerators"]): row["instance_type"]
         for row in rows
@@ -215,7 +216,7 @@ def same_shape(rows: list[dict[str, object]], dropped: Counter[str]) -> list[dic
 
 
 def newest(rows: list[dict[str, object]], dropped: Counter[str]) -> list[dict[str, object]]:
-    """Of two prices of the same thing, the later one."""
+    """Keep the latest price of each key."""
     latest: dict[tuple[object, ...], str] = {}
     for row in rows:
         latest[key(row)] = max(latest.get(key(row), ""), str(row["seen"]))
@@ -225,7 +226,7 @@ def newest(rows: list[dict[str, object]], dropped: Counter[str]) -> list[dict[st
 
 
 def cheapest(rows: list[dict[str, object]], dropped: Counter[str]) -> list[dict[str, object]]:
-    """Of shapes that differ in processors and memory only, the cheapest."""
+    """Keep the cheapest of the shapes that differ only in processors and memory."""
     best: dict[tuple[object, ...], dict[str, object]] = {}
     for row in rows:
         if key(row) not in best or float(str(row["cost_per_h"])) < float(str(best[key(row)]["cost_per_h"])):
@@ -235,7 +236,7 @@ def cheapest(rows: list[dict[str, object]], dropped: Counter[str]) -> list[dict[
 
 
 def plausible(rows: list[dict[str, object]], dropped: Counter[str]) -> list[dict[str, object]]:
-    """Prices within a factor of the median of their accelerator and market, and spot below on-demand."""
+    """Keep prices within a factor of the median of their accelerator and market, and spot prices below on-demand."""
     single: dict[tuple[object, object], list[float]] = {}
     for row in rows:
         single.setdefault((row["accelerator"], row["market"]), []).append(price(row))
@@ -263,7 +264,7 @@ def price(row: dict[str, object]) -> float:
 
 
 def write_table(path: Path, rows: list[dict[str, object]]) -> None:
-    """One table as CSV."""
+    """Write one table as CSV."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, rows[0], lineterminator="\n")
     writer.writeheader()
@@ -276,7 +277,7 @@ def main() -> int:
     """Read the collected data, write the tables."""
     folder, tables = (*map(Path, sys.argv[1:]), *(COLLECTED, TABLES)[len(sys.argv) - 1 :])
     if not (folder / "offers.csv").is_file():
-        print(f"skipped: {folder} holds no offers.csv; the collected data are not part of the repository")
+        print(f"skipped: no offers.csv in {folder}; the collected data are not part of the repository")
         return 0
     collected = {
         name: list(csv.DictReader((folder / f"{name}.csv").read_text(encoding="utf-8").splitlines()))

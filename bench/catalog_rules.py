@@ -1,6 +1,6 @@
-"""What the bundled tables take from the collected data, what they leave out, and why: the rules of bench/catalog.py."""
+"""Curation rules of bench/catalog.py: the collected data that the bundled tables include or leave out, with reasons."""
 
-# When the accelerators were last held against their sources.
+# Date when the accelerators were last compared with their sources.
 CHECKED = "2026-11-23"
 
 # ---- Accelerators ---------------------------------------------------------------------------------------------------
@@ -9,7 +9,7 @@ LEFT_OUT = {
     "RTXPRO4500": "no compute figures in the source",
     "MI250X": "two devices of 64 GB to every engine, one in the source",
 }
-# Memory as nvidia-smi reports it [MiB], error correction taken off; the others: nominal GiB.
+# Memory as reported by nvidia-smi, without error correction [MiB]; for other accelerators: nominal GiB.
 REPORTED_MIB = {
     "T4": 15360, "A10": 23028, "A10G": 23028, "A30": 24576, "A40": 46068, "RTXA6000": 49140, "RTX3090": 24576,
     "A100-40GB": 40960, "A100-80GB": 81920, "A100-PCIe-80GB": 81920, "L4": 23034, "L40": 46068, "L40S": 46068,
@@ -17,7 +17,7 @@ REPORTED_MIB = {
     "H100-PCIe-80GB": 81559, "H100-NVL-94GB": 95830, "GH200-96GB": 97871, "H200": 143771, "H200-NVL": 143771,
     "B200": 183359, "B300": 275040, "GB200": 189471, "GB300": 284208,
 }  # fmt: skip
-# Figures of the source that are replaced, with the reason; None: left out.
+# Replacements for figures of the source, with reasons below; None: left out.
 CORRECTIONS: dict[str, dict[str, float | None]] = {
     "RTXPRO6000": {"memory_bandwidth_gb_s": 1597},
     "B300": {"fp4_dense_tflops": 13125, "int8_dense_tops": None},
@@ -30,7 +30,7 @@ REASONS = {
     "GB300": "INT8: sources disagree, left out",
     "Gaudi3": "FP16 rate differs from BF16 and was not found, left out",
 }
-# Rows that the source calls partly verified and that were looked up since: dense rates quoted from the makers' sheets.
+# Rows that the source calls partly verified and that were checked later, with dense rates from the makers' datasheets.
 CONFIRMED = {
     "A40": "NVIDIA A40 datasheet (compute)",
     "L40": "NVIDIA L40 datasheet (compute; half the L40S figure on the same die)",
@@ -64,7 +64,7 @@ ALIASES = {
     "TPUv5p": "tpu-v5p",
     "TPUv6e": "tpu-v6e",
 }
-# One part that offers name and the source lacks.
+# One accelerator that occurs in offers but is missing in the source.
 ADDED = {
     "gpu": "A100-PCIe-40GB", "vendor": "nvidia", "architecture": "Ampere", "memory_gib": "40",
     "memory_bandwidth_gb_s": "1555", "bf16_dense_tflops": "312", "fp16_dense_tflops": "312", "int8_dense_tops": "624",
@@ -80,7 +80,7 @@ REGIONS = {
     "gcp": ("us-central1", "europe-west4", ""),
     "azure": ("eastus", "eastus2", "westeurope", ""),
 }
-# Rented whole although priced by the accelerator: these prices are of no region.
+# Instances that are rented as a whole although their price is per accelerator; these prices have no region.
 WHOLE = {
     ("gcp", "h200"): ("a3-ultragpu-8g", 8),
     ("gcp", "b200"): ("a4-highgpu-8g", 8),
@@ -90,9 +90,9 @@ WHOLE = {
     ("azure", "h100-sxm"): ("Standard_ND96isr_H100_v5", 8),
     ("azure", "h100-nvl"): ("Standard_NC40ads_H100_v5", 1),
 }
-# What a provider that prices by the accelerator rents out: counts by its own name of the accelerator. Those of Lambda,
-# Nebius, Hyperstack and Verda agree with SkyPilot's catalogs (July 2026 and before); the others are assumed: a count
-# that is not sold is the likeliest slip here.
+# Accelerator counts for rent at providers with prices per accelerator, by the provider's name of the accelerator. Those
+# of Lambda, Nebius, Hyperstack and Verda agree with SkyPilot's catalogs (July 2026 and before); the others are assumed:
+# a count that is not for rent is the most likely error here.
 BY_ONE = (1, 2, 4, 8)
 SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
     "lambda": {
@@ -127,7 +127,7 @@ SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
                       "rtx-6000-ada": BY_ONE, "rtx-a6000": BY_ONE},
     "gmicloud": {"h100": (8,), "h200": (8,), "b200": (8,)},
 }  # fmt: skip
-# The source calls these by a family's name; the provider's listing tells which part it is.
+# The source uses the name of a family here; the provider's listing shows the exact accelerator.
 PARTS = {
     ("hyperstack", "a100"): "A100-PCIe-80GB",
     ("hyperstack", "h100"): "H100-PCIe-80GB",
@@ -140,5 +140,5 @@ RETIRED = ("Standard_NC6s_v3", "Standard_NC12s_v3", "Standard_NC24s_v3", "Standa
 SPOT_ONLY = ("a3-highgpu-1g", "a3-highgpu-2g", "a3-highgpu-4g")
 # Accelerators whose engines the performance model does not cover; their facts are bundled, their offers are not.
 OTHER_ENGINES = ("Inferentia", "Trainium", "TPU", "Gaudi")
-# A price further than this factor from the median of its accelerator and market is a slip.
+# A price that differs from the median of its accelerator and market by more than this factor is an error.
 BAND = 6.0

@@ -1,14 +1,14 @@
-"""What certainty costs: plans before and after certifying, on the paper's workloads, prices and limits.
+"""The cost of certification: plans before and after it, on the paper's workloads, prices and limits.
 
     python bench/certify.py                        # 4 requests/s (about 3 minutes)
     python bench/certify.py --rate 32 --no-cheaper
 
 *Before* is the closed form alone (`melange plan --quick`), *single* the cheapest certified fleet of one type. Plans are
-judged by bench/services/fresh.py on long runs of requests that no certificate has seen. Where a certified plan costs
-much more than the closed form, every fleet that costs less is simulated too, until none holds with confidence: the
-shares under which requests come easiest within their limits are looked for by moving prompts, as far as `--moves` goes.
-Fleets to which an instance can be added below that cost are left out: one that is not needed may stand idle. Seconds
-are CPU time of `certify` in a process that has simulated before.
+tested by bench/services/fresh.py on long runs of requests that no certificate has used. If a certified plan costs much
+more than the closed form, every cheaper fleet is simulated too, until none meets the SLO with confidence. For each of
+them, a local search with `--moves` moves of prompts between types looks for the shares with the best attainment. Fleets
+to which another instance can be added at less cost than the plan are skipped, since an additional instance can be idle.
+Seconds are CPU time of `certify` in a process that has already run simulations.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ MIXES: dict[str, str | dict[str, float]] = {
 LIMITS_MS = (120, 40)
 ERAS = {"vllm-0.2": "Llama-2-7b, vLLM 0.2", "vllm-1": "Llama-3.1-8B, vLLM 1"}
 TARGET = 0.995
-MOST_COST, MEDIAN_COST = 0.20, 0.05  # bars: over the closed form, of any case and of the median
-# Of cheaper fleets: how the rates of the first of their types are multiplied for the shares that moves begin with, and
-# runs that moves are judged by. And the most that a type may be loaded: shares beyond it would rest on the balancer,
-# which sends elsewhere what does not fit. Fleets that strain requests this many times more than may miss are left out.
+MOST_COST, MEDIAN_COST = 0.20, 0.05  # targets: cost above the closed form, of every case and in the median
+# For cheaper fleets: factors on the rates of their first type for the initial shares of the local search; simulated
+# runs per move; the maximum load of a type (with more, the result would depend on the balancer sending requests to
+# other types); fleets whose initial strain is this many times the allowed share of misses are skipped.
 STARTS, SETS, MOST_LOAD, FAR = (1.0, 0.6, 0.35), 3, MOST_CARRIED, 15.0
 
 
@@ -72,18 +72,18 @@ class Case:
 
     @property
     def slo(self) -> Slo:
-        """That every request is to meet by itself."""
+        """The SLO of each request."""
         assert self.profile.slo is not None
         return self.profile.slo
 
     def judged(self, plan: Plan) -> Interval:
-        """Share of requests that meet the SLO, among such that no certificate has seen."""
+        """Share of requests that meet the SLO, among requests that no certificate has used."""
         return measured(plan, self.workload, self.slo, TARGET, FRESH_SEED)[0]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One service, certified; ``before`` is the plan by closed form."""
+    """One certified service; ``before`` is the plan by closed form."""
 
     case: Case
     before: Plan
@@ -92,17 +92,17 @@ class Row:
 
     @property
     def price(self) -> float:
-        """What certainty costs, as a share of the closed form."""
+        """The additional cost of the certified plan, as a share of the closed form's cost."""
         return self.plan.cost_per_h / self.before.cost_per_h - 1.0
 
     @property
     def name(self) -> str:
-        """What it is called in sentences."""
+        """Its name in messages."""
         return f"{self.case.mix}, {self.case.era}, {self.case.limit_ms} ms"
 
 
 def profile_of(era: str, workload: Workload, limit_ms: float) -> Profile:
-    """The paper's model and engine, or today's, at the paper's prices."""
+    """The profile of the paper's model and engine, or of current ones, at the paper's prices."""
     slo = Slo(ntpot_s=limit_ms / 1e3, attainment=TARGET)
     if era == setting.ERA:
         return estimate(find_model(setting.MODEL), setting.offers(), slo, workload, engine=setting.era())
@@ -110,14 +110,14 @@ def profile_of(era: str, workload: Workload, limit_ms: float) -> Profile:
 
 
 def cases(rate: float, eras: tuple[str, ...]) -> Iterator[Case]:
-    """Every mix and limit."""
+    """All combinations of engine, mix and limit."""
     for era, (mix, what), limit_ms in itertools.product(eras, MIXES.items(), LIMITS_MS):
         workload = dataset(what, request_rate=rate)
         yield Case(mix=mix, era=era, limit_ms=limit_ms, workload=workload, profile=profile_of(era, workload, limit_ms))
 
 
 def certified(case: Case, requests: int | None, repeats: int) -> Row:
-    """A case before and after."""
+    """A case with its plans before and after certification."""
     cpu_s = []
     for _ in range(repeats):
         began = time.process_time()
@@ -128,7 +128,7 @@ def certified(case: Case, requests: int | None, repeats: int) -> Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Cheaper:
-    """What fleets below a certified plan hold: the cheapest that surely holds, and the best of those below it."""
+    """Fleets cheaper than a certified plan: the cheapest that meets the SLO with confidence, and the best below it."""
 
     fleets: int
     cheapest: tuple[Plan, float] | None
@@ -136,14 +136,14 @@ class Cheaper:
 
     def __str__(self) -> str:
         said = [f"{self.fleets} fleets tried"]
-        for what, found in (("the cheapest that holds", self.cheapest), ("the best of the cheaper", self.best)):
+        for what, found in (("cheapest that holds", self.cheapest), ("best of the cheaper ones", self.best)):
             if found is not None:
                 said.append(f"{what}: {_fleet(found[0])} at {found[0].cost_per_h:.2f}, {found[1]:.2%} met")
         return "; ".join(said)
 
 
 def cheaper(row: Row, moves: int) -> Cheaper:
-    """Cheaper fleets on fresh requests, from the most expensive down to where none holds with confidence."""
+    """Test cheaper fleets on fresh requests, at ever lower cost, until none meets the SLO with confidence."""
     search, below, count = _search(row.case), row.plan.cost_per_h, 0
     cheapest: tuple[Plan, float] | None = None
     while True:
@@ -159,7 +159,7 @@ def cheaper(row: Row, moves: int) -> Cheaper:
 
 
 def _search(case: Case) -> Search:
-    """What simulates fleets of a case, without choosing any."""
+    """A search object that simulates fleets of a case, without choosing any."""
     context = max(engine.max_context for engine in case.profile.engines if engine)
 
     def drawn(count: int, seed: int) -> Arrivals:
@@ -179,7 +179,7 @@ def _search(case: Case) -> Search:
 
 
 def _most_for_less(case: Case, below: float) -> Iterator[np.ndarray]:
-    """Fleets (R,) that cost less than so much, and to which no instance can be added at less."""
+    """Fleets (R,) that cost less than ``below``, and to which no instance can be added below that cost."""
     price = np.array([one.cost_per_h for one in case.profile.replica_types])
     able = case.profile.max_request_rate.max(axis=(1, 2)) > 0
     counts = [range(int(below / cost) + 1 if serves else 1) for cost, serves in zip(price, able, strict=True)]
@@ -189,7 +189,7 @@ def _most_for_less(case: Case, below: float) -> Iterator[np.ndarray]:
 
 
 def _easiest(search: Search, instances: np.ndarray, moves: int) -> Plan | None:
-    """A fleet with the shares under which requests come easiest within their limits; None: it comes nowhere near."""
+    """A fleet with the best shares that the local search finds; None if it is far from meeting the SLO."""
     random, used = np.random.default_rng(0), np.flatnonzero(instances)
     starts = []
     for times in STARTS if len(used) > 1 else STARTS[:1]:
@@ -214,7 +214,7 @@ def _easiest(search: Search, instances: np.ndarray, moves: int) -> Plan | None:
 
 
 def _moved(plan: Plan, sizes: np.ndarray, target: int, random: np.random.Generator) -> Plan:
-    """The plan with a part of the prompts of one size, of all up to it or of all from it on, on one type."""
+    """The plan with a part of the prompts moved to one type: those of one size, all up to it, or all from it on."""
     place, part = int(random.integers(len(sizes))), float(random.choice([1.0, 0.5, 0.25]))
     moved = [sizes[place : place + 1], sizes[: place + 1], sizes[place:]][int(random.integers(3))]
     share = plan.share.copy()
@@ -225,7 +225,7 @@ def _moved(plan: Plan, sizes: np.ndarray, target: int, random: np.random.Generat
 
 
 def hopeless() -> tuple[str, float]:
-    """What is said of a limit that prefill alone exceeds for nearly all requests, and how long it takes [CPU s]."""
+    """The error for a limit that prefill alone exceeds for nearly all requests, and the time until it [CPU s]."""
     workload = dataset("arxiv-summarization", request_rate=4.0)
     loose = estimate(find_model("meta-llama/Llama-3.1-8B"), setting.offers(), Slo(tpot_s=0.12), workload)
     began = time.process_time()
@@ -233,21 +233,26 @@ def hopeless() -> tuple[str, float]:
         plan = certify(workload, replace(loose, slo=Slo(ttft_s=0.01, tpot_s=0.12, attainment=TARGET)))
     except InfeasibleError as error:
         return str(error), time.process_time() - began
-    raise AssertionError(f"{plan.cost_per_h:.2f} USD/h answers a limit that hardly any request can meet")
+    raise AssertionError(f"a plan of {plan.cost_per_h:.2f} USD/h for a limit that hardly any request can meet")
 
 
 def main() -> None:
-    """Print the table and the bars."""
+    """Print the table and the targets."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=float, default=4.0, help="requests per second")
-    parser.add_argument("--requests", type=int, help="requests of the shortest run; as certify chooses by default")
-    parser.add_argument("--repeats", type=int, default=1, help="certificates whose median time is taken")
+    parser.add_argument("--requests", type=int, help="requests of the shortest run; default: chosen by certify")
+    parser.add_argument("--repeats", type=int, default=1, help="number of runs, of which the median time is printed")
     parser.add_argument("--eras", nargs="+", default=list(ERAS), help="vllm-0.2, vllm-1")
-    parser.add_argument("--moves", type=int, default=40, help="moves of prompts tried in each cheaper fleet")
-    parser.add_argument("--above", type=float, default=MEDIAN_COST, help="over the closed form: cheaper ones are tried")
-    parser.add_argument("--no-cheaper", action="store_true", help="do not look at cheaper fleets")
+    parser.add_argument("--moves", type=int, default=40, help="moves of the local search in each cheaper fleet")
+    parser.add_argument(
+        "--above",
+        type=float,
+        default=MEDIAN_COST,
+        help="try cheaper fleets if the cost above the closed form is larger",
+    )
+    parser.add_argument("--no-cheaper", action="store_true", help="do not try cheaper fleets")
     given = parser.parse_args()
-    certified(next(cases(1.0, ("vllm-1",))), given.requests, 1)  # loaded
+    certified(next(cases(1.0, ("vllm-1",))), given.requests, 1)  # loads everything before times are taken
     print(f"{'mix':20} {'engine':9} {'limit':>6} {'before':>7} {'fresh':>8} {'after':>7} {'':>7} {'fresh':>8} "
           f"{'single':>7} {'plans':>5} {'CPU s':>6}  fleet")  # fmt: skip
     found = []
@@ -261,19 +266,19 @@ def main() -> None:
             if row.price > given.above:
                 print(f"below {row.plan.cost_per_h:.2f} USD/h for {row.name}: {cheaper(row, given.moves)}", flush=True)
     said, cpu_s = hopeless()
-    print(f"TTFT <= 10 ms, less than nearly all prompts take: {cpu_s:.1f} s of CPU until: {said}")
+    print(f"TTFT <= 10 ms, which nearly all prompts exceed: after {cpu_s:.1f} s of CPU: {said}")
 
 
 def _print_bars(found: list[tuple[Row, Interval, Interval]]) -> None:
-    """What is asked of the table."""
+    """Print the results against their targets."""
     prices = [row.price for row, _, _ in found]
     worse = sum(row.plan.cost_per_h > (_single(row.plan) or np.inf) + ROUNDING for row, _, _ in found)
     costly = [f"{row.name}: {row.price:+.1%}" for row, _, _ in found if row.price > MOST_COST]
-    print(f"\nworst fresh attainment {min(after.value for _, _, after in found):.2%} (bar {TARGET:.1%}); before: "
+    print(f"\nworst fresh attainment {min(after.value for _, _, after in found):.2%} (target {TARGET:.1%}); before: "
           f"{sum(before.value >= TARGET for _, before, _ in found)} of {len(found)} hold")  # fmt: skip
-    print(f"over the closed form: median {statistics.median(prices):+.1%} (bar {MEDIAN_COST:+.0%}), "
+    print(f"cost above the closed form: median {statistics.median(prices):+.1%} (target {MEDIAN_COST:+.0%}), "
           f"more than {MOST_COST:.0%}: {'; '.join(costly) or 'none'}")  # fmt: skip
-    print(f"more than the cheapest certified single type: {worse} of {len(found)} (bar 0)")
+    print(f"more expensive than the cheapest certified single type: {worse} of {len(found)} (target 0)")
     print(f"CPU: median {statistics.median(row.cpu_s for row, _, _ in found):.1f} s, "
           f"longest {max(row.cpu_s for row, _, _ in found):.1f} s")  # fmt: skip
 

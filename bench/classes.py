@@ -1,11 +1,11 @@
-"""Random services with two classes of requests, against a fleet for each class and against no classes at all.
+"""Random services with two request classes, compared with separate fleets and with a service without classes.
 
     python bench/classes.py --seed 1 --services 20
 
-Each service is planned and certified with its classes on shared replicas; then each class as a service of its own; and
-with a second class that asks for the same as the first one, which is to cost what the service costs without classes.
-What was certified is simulated again on fresh requests, class by class. A figure is a ratio of costs: below 1 the
-classes cost less together than apart.
+Each service is planned and certified with its classes on shared replicas, and with each class as a separate service. It
+is also planned with a second class that has the same SLO as the first one, which should cost as much as the service
+without classes. Certified plans are simulated again on fresh requests, by class. Results are ratios of costs: below 1,
+the classes cost less on shared replicas than separately.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ MODELS = (
 )
 DATASETS = ("azure-conversation", "azure-code", "arena", "sharegpt")
 GPUS = ("L4", "A10G", "L40S", "A100-80GB", "H100")
-# Requests and runs that certified plans are simulated with again, by seeds that no search uses.
+# Requests and seeds of the runs that test certified plans; no search uses these seeds.
 FRESH_REQUESTS, FRESH_SEEDS = 30_000, range(70_001, 70_004)
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One service: costs [USD/h], and whether every class held on fresh requests."""
+    """One service: costs [USD/h], and the attainment above target of each class on fresh requests."""
 
     shared: float
     apart: float
@@ -75,7 +75,7 @@ def planned(service: dict[str, Any], folder: Path) -> Plan:
 
 
 def apart(service: dict[str, Any], folder: Path) -> float:
-    """What the fleets of both classes cost, each a service of its own [USD/h]."""
+    """The total cost of separate fleets for the two classes [USD/h]."""
     batch, workload = service["classes"]["batch"], service["workload"]
     share = batch.get("share", 0.0)
     rest = {name: value for name, value in service.items() if name != "classes"}
@@ -85,14 +85,14 @@ def apart(service: dict[str, Any], folder: Path) -> float:
 
 
 def alike(service: dict[str, Any], folder: Path) -> tuple[float, float]:
-    """Costs with a second class that asks for what the first one does, and without classes [USD/h]."""
+    """The cost with a second class with the same SLO as the first one, and the cost without classes [USD/h]."""
     rest = {name: value for name, value in service.items() if name != "classes"}
     equal = planned(rest | {"classes": {"batch": {"share": 0.4, "slo": service["slo"]}}}, folder)
     return equal.cost_per_h, planned(rest, folder).cost_per_h
 
 
 def fresh(plan: Plan) -> tuple[float, ...]:
-    """By how much each class is above its target, in simulations of requests that decided nothing."""
+    """Attainment above target of each class, in simulations of fresh requests."""
     samples: list[list[np.ndarray]] = [[], []]
     assert plan.slo is not None
     for seed in FRESH_SEEDS:
@@ -107,7 +107,7 @@ def fresh(plan: Plan) -> tuple[float, ...]:
 
 
 def result(service: dict[str, Any], folder: Path) -> Result:
-    """All that is compared of a service."""
+    """All results of a service."""
     shared = planned(service, folder)
     classes = shared.certificate.classes if shared.certificate else ()
     equal, alone = alike(service, folder)
@@ -122,11 +122,11 @@ def result(service: dict[str, Any], folder: Path) -> Result:
 
 
 def main() -> None:
-    """Print a line a service and the figures of all."""
+    """Print a line per service, and a summary."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--services", type=int, default=10)
-    parser.add_argument("--skip", type=int, default=0, help="Services that are drawn and not planned.")
+    parser.add_argument("--skip", type=int, default=0, help="Number of services that are drawn but not planned.")
     given = parser.parse_args()
     rng = np.random.default_rng(given.seed)
     results = []
@@ -144,8 +144,8 @@ def main() -> None:
             results.append(one)
             told = " ".join(f"{100 * above:+.2f}" for above in one.fresh)
             print(
-                f"{place:3d} {one.shared:8.2f} USD/h shared, {one.apart:8.2f} apart: {one.shared / one.apart:.3f}; "
-                f"alike {one.equal / one.alone:.3f}; certified {one.is_certified}; fresh {told} points; "
+                f"{place:3d} {one.shared:8.2f} USD/h shared, {one.apart:8.2f} separate: {one.shared / one.apart:.3f}; "
+                f"equal classes {one.equal / one.alone:.3f}; certified {one.is_certified}; fresh {told} points; "
                 f"{time.process_time() - began:.0f} s",
                 flush=True,
             )
@@ -154,9 +154,9 @@ def main() -> None:
     held = sum(all(above >= 0 for above in one.fresh) for one in results)
     certified = sum(one.is_certified for one in results)
     print(f"{len(results)} services, seed {given.seed}")
-    print(f"shared over apart: median {np.median(ratio):.3f}, {ratio.min():.3f} to {ratio.max():.3f}")
-    print(f"alike over none: median {np.median(same):.3f}, {same.min():.3f} to {same.max():.3f}")
-    print(f"every class certified: {certified}; every class held on fresh requests: {held}")
+    print(f"shared / separate: median {np.median(ratio):.3f}, {ratio.min():.3f} to {ratio.max():.3f}")
+    print(f"equal classes / no classes: median {np.median(same):.3f}, {same.min():.3f} to {same.max():.3f}")
+    print(f"all classes certified: {certified}; all classes meet their targets on fresh requests: {held}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""How much sooner a cluster answers: every job of a search timed here, then given to workers on paper.
+"""Speed-up by a cluster: the jobs of a search are timed in this process, then scheduled on a model of workers.
 
     python bench/cluster.py               # a few minutes of CPU
-    python bench/cluster.py --only week   # cases whose name holds this
+    python bench/cluster.py --only week   # cases whose name contains this
 
-Jobs run one after the other in this process and their CPU time is taken, also that between them. A list scheduler then
-gives each group of jobs to the worker that is free first; what lies between groups nobody shares. What a machine takes
-to start and the network to carry requests is not in it.
+Jobs run one after the other in this process, and their CPU time and the CPU time between them is measured. A list
+scheduler then assigns the jobs of each group to the worker that is free first; the time between groups is not
+parallelized. The start-up time of machines and network transfers are not included.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ CASES: dict[str, Callable[[], object]] = {
 
 
 class Stopwatch:
-    """Runs jobs here, and takes the time of each."""
+    """Runs jobs in this process, and measures the time of each."""
 
     def __init__(self) -> None:
-        """With nothing taken yet."""
+        """No times are measured yet."""
         self.groups: list[list[float]] = []
 
     def each_of(self, function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
-        """Results in order, made at once."""
+        """Results in order, after running all jobs."""
         found, times = [], []
         for job in jobs:
             began = time.process_time()
@@ -56,7 +56,7 @@ def _explored() -> object:
 
 
 def makespan(times: Sequence[float], workers: int) -> float:
-    """When the last of some jobs is done that go to whichever worker is free first [s]."""
+    """Time until the last job ends if each job goes to the worker that is free first [s]."""
     free = [0.0] * workers
     for each in times:
         heapq.heappush(free, heapq.heappop(free) + each)
@@ -64,7 +64,7 @@ def makespan(times: Sequence[float], workers: int) -> float:
 
 
 def row(name: str) -> str:
-    """A line of the table: CPU time here [s], then how many times as fast the workers are."""
+    """A line of the table: CPU time in this process [s], then the speed-up by number of workers."""
     case = CASES[name]
     began = time.process_time()
     case()
@@ -80,9 +80,11 @@ def row(name: str) -> str:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="cases whose name holds this")
+    parser.add_argument("--only", default="", help="cases whose name contains this")
     only = parser.parse_args().only
-    Session(EXAMPLES / "chat.yaml", settings=["slo.attainment=0.9", "workload.rate=2"]).answer()  # loads all
+    Session(
+        EXAMPLES / "chat.yaml", settings=["slo.attainment=0.9", "workload.rate=2"]
+    ).answer()  # loads everything before times are taken
     print("| | alone [s] | " + " | ".join(f"{workers} workers" for workers in WORKERS) + " |", flush=True)
     for name in CASES:
         if only in name:

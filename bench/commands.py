@@ -2,8 +2,8 @@
 
     python bench/commands.py [--repeats 5] [--base COMMIT]
 
-With ``--base``, the source of a commit (``git archive``) runs each command beside this one's, in turn, so that a busy
-machine slows both. Imports alone are a line of their own; ``python -X importtime -m melange.cli`` has the modules.
+With ``--base``, each command also runs with the source of that commit (``git archive``), in alternation, so that a busy
+machine slows both. Imports have a separate line; ``python -X importtime -m melange.cli`` shows them by module.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = "from melange.cli import main; main()"
-# Each with its goal [CPU s]; None where a search for a certified plan or a log decides.
+# Each command with its target [CPU s]; None if the time depends on a search for a certified plan or on a log.
 COMMANDS: tuple[tuple[str, float | None], ...] = (
     ("--help", 0.5),
     ("catalog offers", 1.5),
@@ -50,20 +50,20 @@ def cpu_s(arguments: Sequence[str], source: Path, code: str = RUN) -> float:
         [sys.executable, "-c", code, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    if done.returncode not in (0, 1):  # 1: an answer that does not hold
+    if done.returncode not in (0, 1):  # 1: the result does not meet the SLO
         sys.exit(f"melange {' '.join(arguments)}: exit code {done.returncode}\n{done.stderr}")
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def archive(commit: str, folder: Path) -> Path:
-    """The package as it was in a commit."""
+    """The source folder of a commit."""
     packed = subprocess.run(["git", "archive", commit, "src"], cwd=ROOT, capture_output=True, check=True).stdout
     subprocess.run(["tar", "x", "-C", str(folder)], input=packed, check=True)
     return folder / "src"
 
 
 def main() -> None:
-    """Print the table, a line as soon as it is measured."""
+    """Print the table, each line as soon as it is measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--base", help="commit to compare with")
@@ -73,7 +73,7 @@ def main() -> None:
         folder = Path(name)
         sources = [ROOT / "src"] + ([archive(given.base, folder)] if given.base else [])
         base = f"{given.base[:8]:>9}{'ratio':>7}" if given.base else ""
-        print(f"{'melange ...':62}{'CPU s':>7}{base}{'goal':>6}")
+        print(f"{'melange ...':62}{'CPU s':>7}{base}{'target':>8}")
         lines = [("(imports of the command line)", None, "import melange.cli.app"), *((*one, RUN) for one in COMMANDS)]
         for command, goal, code in lines:
             if given.only not in command and "--out OUT/plan.json" not in command:
@@ -85,7 +85,7 @@ def main() -> None:
                     found.append(cpu_s(arguments, source, code))
             own, *other = (statistics.median(one) for one in times)
             compared = f"{other[0]:9.2f}{own / other[0]:7.2f}" if other else ""
-            verdict = "" if goal is None else f"{goal:6.1f}  {'met' if own <= goal else 'NOT MET'}"
+            verdict = "" if goal is None else f"{goal:8.1f}  {'met' if own <= goal else 'NOT MET'}"
             print(f"{command:62}{own:7.2f}{compared}{verdict}", flush=True)
 
 

@@ -1,9 +1,9 @@
-"""The same inputs given to the Mélange release's program and to Melange: cost, fleet, time, proof.
+"""Cost, time and bound of Melange and of the Mélange release's program on the same inputs.
 
     python bench/compare.py
 
-The first row of each input is the binary program of the paper (bench/paper_program.py) on CBC, which is what the
-authors' release and AIBrix's GPU optimizer solve. Times include building the model; medians of three runs.
+The first row of each input is the paper's binary program (bench/paper_program.py), solved with CBC as in the authors'
+release and in AIBrix's GPU optimizer. Times are medians of three runs and include building the model.
 """
 
 import json
@@ -25,7 +25,7 @@ PAPER_PRICES = {"L4": 0.70, "A10G": 1.01, "A100-80GB": 3.67, "H100-80GB": 7.516}
 
 
 def paper_scale(rate: float) -> tuple[Workload, Profile]:
-    """Arena traffic on the paper's four types at its prices and its 120 ms, capacities estimated by us."""
+    """Arena traffic on the paper's four types, with its prices and its limit of 120 ms, and our estimated rates."""
     grid = melange.Buckets(input_edges=PAPER_INPUT_EDGES, output_edges=PAPER_OUTPUT_EDGES)
     workload = melange.dataset("arena", buckets=grid, request_rate=rate).with_upper_sizes()
     offers = [
@@ -37,7 +37,7 @@ def paper_scale(rate: float) -> tuple[Workload, Profile]:
 
 
 def timed(run: Callable[[], tuple[float, str]], repeats: int = 3) -> tuple[float, str, float]:
-    """Answer of a run, and its median time [s]."""
+    """Result of a run, and its median time [s]."""
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -83,7 +83,7 @@ def compare(title: str, workload: Workload, profile: Profile, slices: int) -> No
 
 
 def main() -> None:
-    """Compare on the release's example and at paper scale."""
+    """Compare on the release's example and at the paper's scale."""
     workload, profile, settings = read_melange_config(EXAMPLE)
     rate = json.loads(EXAMPLE.read_text())["total_request_rate"]
     compare(f"the release's example.json, {rate:g} requests/s", workload, profile, settings["slices"])

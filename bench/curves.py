@@ -31,7 +31,7 @@ class Curve:
     Parameters
     ----------
     points
-        Rising concurrency; TPOT and rate made to rise with it.
+        Points by increasing concurrency; TPOT and rate are made monotonic.
     """
 
     held: HeldOut
@@ -39,12 +39,12 @@ class Curve:
 
     @property
     def tpot_s(self) -> Array:
-        """Measured TPOT, made to rise (C,) [s]."""
+        """Measured TPOT, made monotonic (C,) [s]."""
         return np.maximum.accumulate([point.step_s for point in self.points])
 
     @property
     def rate(self) -> Array:
-        """Measured rate, made to rise (C,) [1/s]."""
+        """Measured rate, made monotonic (C,) [1/s]."""
         return np.maximum.accumulate([point.cycle_rate for point in self.points])
 
     def limits_s(self) -> Array:
@@ -54,13 +54,13 @@ class Curve:
         return np.array([limit for limit in wanted if tpot[0] <= limit <= tpot[-1]])
 
     def measured(self, limits_s: Array) -> Array:
-        """Highest rate under each limit, between points on logarithms; 0 below the lowest TPOT [1/s]."""
+        """Highest rate under each limit, interpolated in logarithms; 0 below the lowest TPOT [1/s]."""
         tpot = np.log(self.tpot_s) + 1e-9 * np.arange(len(self.points))
         rate = np.exp(np.interp(np.log(limits_s), tpot, np.log(self.rate)))
         return np.where(np.log(limits_s) < tpot[0] - 1e-6, 0.0, rate)
 
     def predicted(self, limits_s: Array, constants: Constants, factor: float = 1.0) -> Array:
-        """The same of the closed form, with every step ``factor`` times as long, and no more requests than measured."""
+        """The same by the closed form, with all step times multiplied by ``factor``, up to the measured concurrency."""
         point = self.points[0]
         era = replace(self.held.era, constants=constants).with_settings(max_context=10**9)
         replicas = _many(point, replicas_of(point.model, [hardware_of(point)], accelerators(), era), len(limits_s))
@@ -71,19 +71,19 @@ class Curve:
         return max_request_rate(replicas, point.model, sizes, limits)[:, 0, 0]  # type: ignore[arg-type] # one a replica
 
     def interval(self, limits_s: Array, constants: Constants, residuals: Residuals) -> tuple[Array, Array]:
-        """What ``low`` and ``high`` of an estimate say [1/s]."""
+        """The rates ``low`` and ``high`` of an estimate [1/s]."""
         slow, fast = (self.predicted(limits_s, constants, factor) for factor in (residuals.high, residuals.low))
         return slow, fast
 
 
 def hardware_of(point: Point) -> Hardware:
-    """What a point was measured on."""
+    """The hardware on which a point was measured."""
     is_pcie = point.tensor_parallel > 1 and accelerators()[point.accelerator].link.startswith("PCIe")
     return Hardware(accelerator=point.accelerator, tensor_parallel=point.tensor_parallel, is_pcie=is_pcie)
 
 
 def curves_of(held: HeldOut) -> list[Curve]:
-    """Sizes of replica types with three concurrencies and more whose TPOT is the whole story."""
+    """Sizes of replica types with three or more concurrencies at which requests hardly wait before the first token."""
     by_curve: dict[tuple[object, ...], list[Point]] = defaultdict(list)
     for point in held.points:
         if point.quantity == "TPOT":

@@ -1,12 +1,12 @@
-"""Requests that may wait beside those that do not: real services, part of whose requests become batch work.
+"""Deferrable requests: schedules for real services in which a share of the requests becomes batch work.
 
     python bench/deferral.py ../shared/data/traces                 # four services, minutes of CPU
     python bench/deferral.py ../shared/data/traces --only m-small --write docs/classes.md
 
-Of each service of ServeGen's traces (see week.py) a share of the requests is given a deadline. The first half of the
-trace is planned: without them, with all served as they arrive, and with the schedule that sends them. Eight windows of
-the last are then played out request by request, each also without the requests that may wait. Reserved instances cost
-0.45 of the on-demand price, spot 0.4.
+A share of the requests of each service of ServeGen's traces (see week.py) gets a deadline. The first half of the trace
+is planned without these requests, with all requests served as they arrive, and with the schedule that defers them.
+Eight windows of the schedule are then simulated request by request, each also without the deferrable requests. Reserved
+instances cost 0.45 of the on-demand price, spot instances 0.4.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ BEGIN, END = "<!-- bench/deferral.py -->", "<!-- end of bench/deferral.py -->"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One service with a share of requests that may wait, and for how long."""
+    """One service with a share of deferrable requests, and their deadline."""
 
     share: float
     deadline_h: int
@@ -85,8 +85,8 @@ def main() -> None:
     """Print the table, row by row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of servegen_rates_600s.csv.gz and servegen_hist_6h.csv.gz")
-    parser.add_argument("--only", default="", help="services whose name holds this")
-    parser.add_argument("--write", type=Path, help="a document whose table gets these rows")
+    parser.add_argument("--only", default="", help="services whose name contains this")
+    parser.add_argument("--write", type=Path, help="document whose table is replaced by these rows")
     arguments = parser.parse_args()
     print("\n".join(HEAD))
     rows = []
@@ -103,7 +103,7 @@ def main() -> None:
 
 
 def study(name: str, demand: Demand, share: float, deadline_h: int) -> Row:
-    """One service, planned and played out."""
+    """Plan and simulate one service."""
     model, slo = SERVICES[name]
     half = len(demand) // 2
     over = "week" if half >= 7 * 24 * 6 else "day"
@@ -111,7 +111,7 @@ def study(name: str, demand: Demand, share: float, deadline_h: int) -> Row:
     parts = {"default": replace(first, rate=first.rate * (1 - share)), "batch": replace(first, rate=first.rate * share)}
     both = demand_of_classes(parts)
     offers = melange.load_catalog().select(providers=["aws"], markets=["on-demand"], regions=["us-east-1"]).offers
-    # Beside the others a step may take no longer than their time between tokens allows, as melange schedule has it.
+    # On shared replicas, a step may take no longer than the TPOT limit of the other class, as in melange schedule.
     beside, own = Slo(latency_s=600.0, tpot_s=slo.tpot_s), Slo(latency_s=600.0)
     profile = melange.estimate(melange.find_model(model), offers, with_batch(slo, beside), both.workload())
     profile = carried_beside(replace(profile, slo=with_batch(slo, own)), {"batch"})
@@ -129,7 +129,7 @@ def study(name: str, demand: Demand, share: float, deadline_h: int) -> Row:
 
 
 def with_batch(slo: Slo, batch: Slo) -> Slo:
-    """The SLO of a service with a class of batch requests behind the others."""
+    """The SLO of a service with an additional class of batch requests with lower priority."""
     classes = (RequestClass(name="default", slo=slo), RequestClass(name="batch", slo=batch, priority=1))
     return replace(slo, classes=classes)
 

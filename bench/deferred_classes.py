@@ -1,11 +1,11 @@
-"""Several classes that may wait beside each other: what placing one after the other costs over all at once.
+"""Several deferrable classes: the cost of placing them one after the other, compared with all at once.
 
     python bench/deferred_classes.py                 # 60 drawn services, minutes of CPU
 
-Services of six hours with two or three machines, of which some may be reserved, and two classes that may wait for one
-and for three hours after that of their arrival. One mixed-integer program over all hours, fleets, reserved instances
-and both classes gives the least cost, to 0.01 %. What is held against it: ``melange schedule``, and placing one class
-after the other, as it does over a week.
+The services have six hours, two or three machine types, which may be reserved in half of the services, and two classes
+that may wait for one and for three hours after the hour of their arrival. One mixed-integer program over all hours,
+fleets, reserved instances and both classes gives the least cost, to 0.01 %. It is compared with ``melange schedule``,
+and with placing one class after the other, as ``melange schedule`` does over a week.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _GAP, _TIME_S = 1e-4, 120.0
 
 
 def main() -> None:
-    """Print what one after the other costs over all at once."""
+    """Print the cost of each method above the least cost."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--services", type=int, default=60)
     arguments = parser.parse_args()
     found = np.array([studied(seed) for seed in range(arguments.services)])
     joint, arriving, *tried = found.T
-    print(f"{len(found)} services: waiting saves {np.median(1 - joint / arriving):.1%} in the median")
-    for name, cost in zip(("all at once too", "one after the other"), tried, strict=True):
+    print(f"{len(found)} services: deferral saves {np.median(1 - joint / arriving):.1%} in the median")
+    for name, cost in zip(("melange schedule, all at once", "one after the other"), tried, strict=True):
         above = cost / joint - 1
         print(
             f"{name}: median {np.median(above):.2%}, mean {above.mean():.2%}, 90th percentile "
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def studied(seed: int) -> tuple[float, ...]:
-    """The least cost of a service, as it arrives, and as a schedule of both kinds places it [USD/h]."""
+    """The cost of a service: the least, without deferral, with all classes at once, and one by one [USD/h]."""
     found, own, classes = drawn(seed)
     everything = own + sum(classes)
     cycle = Cycle(
@@ -73,7 +73,7 @@ def studied(seed: int) -> tuple[float, ...]:
 
 
 def drawn(seed: int) -> tuple[Machines, Array, list[Array]]:
-    """Machines, the hours' own traffic (H, B), and that of each class (H, B), each of one mix [1/s]."""
+    """Machines, the traffic that cannot wait (H, B), and that of each deferrable class, of a fixed mix (H, B) [1/s]."""
     random = np.random.default_rng(seed)
     count = int(random.integers(2, 4))
     machines = machines_of_rates(
@@ -90,7 +90,7 @@ def drawn(seed: int) -> tuple[Machines, Array, list[Array]]:
 
 
 def machines_of_rates(rate: Array, price: Array, discount: float | None) -> Machines:
-    """Machines of one replica each."""
+    """Machines with one replica each."""
     count = len(price)
     return Machines(
         types=tuple(SimpleNamespace(name=f"type{r}") for r in range(count)),  # type: ignore[misc]  # only names count
@@ -108,10 +108,11 @@ def machines_of_rates(rate: Array, price: Array, discount: float | None) -> Mach
 
 
 def all_at_once(machines: Machines, own: Array, classes: list[Array]) -> float:
-    """The least cost of hours that two classes share, by one program [USD/h].
+    """The least cost with deferrable classes, by one mixed-integer program [USD/h].
 
-    Columns: reserved (R), rented (H R), what each machine serves of each size (H R B), sent and waiting (K H). Rows:
-    each size of each hour is served, no machine is overloaded, and the balance of what waits.
+    Columns: reserved (R) and rented instances (H R), rate of each size on each machine (H R B), sent and waiting
+    requests of each class (K H). Rows: each size of each hour is served, no machine is overloaded, and the balance of
+    waiting requests.
     """
     types, kinds = len(machines), len(classes)
     fleets, served, sent = types, types + HOURS * types, types + HOURS * types * (1 + SIZES)

@@ -1,4 +1,4 @@
-"""Writes the file of an era."""
+"""Write the file of an era."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Array = npt.NDArray[np.float64]
 
 
 def residuals_from(log_ratio: Array, points: int) -> Residuals:
-    """10 % and 90 % quantile and median error of logarithms of measured over predicted."""
+    """10 % and 90 % quantile and median error, from logarithms of measured over predicted step times."""
     low, high = np.exp(np.quantile(log_ratio, (0.1, 0.9)))
     error = float(np.median(np.abs(np.exp(-log_ratio) - 1)))
     return Residuals(

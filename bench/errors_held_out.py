@@ -1,4 +1,4 @@
-"""Errors of estimates, as fitted and as held out: what bench/validation.py and bench/tried.py count."""
+"""Errors of estimates on fitted and on held-out points, for bench/validation.py and bench/tried.py."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Array = npt.NDArray[np.float64]
 
 HELD = ("accelerator", "model")
 TITLES = {"fitted": "fitted", "accelerator": "accelerator held out", "model": "model held out"}
-# What points tell of: rates of endless queues and of closed loops that wait, or step times.
+# Quantities of points: rates of endless queues and of closed loops with waiting requests, and step times.
 RATES, STEPS = ("saturation", "rate"), ("TPOT",)
 
 
 def residuals_of(held: HeldOut, kind: str) -> Array:
-    """Logarithms of measured over predicted: ``fitted``, or of what was held out."""
+    """Logarithms of measured over predicted step times: ``fitted``, or with ``accelerator`` or ``model`` held out."""
     return {"fitted": held.fitted, "accelerator": held.accelerator, "model": held.model}[kind]
 
 
@@ -33,12 +33,12 @@ def rate_error(log_ratio: Array) -> Array:
 
 
 def of_quantity(held: HeldOut, quantities: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """Which points tell of these."""
+    """Mask of the points with one of these quantities."""
     return np.array([point.quantity in quantities for point in held.points])
 
 
 def pooled(all_held: Mapping[str, HeldOut], kind: str, quantities: Sequence[str]) -> Array:
-    """Relative errors over all eras: of rates where rates were measured, of step times where TPOT was."""
+    """Relative errors over all eras: of rates if the quantities are rates, of step times for TPOT."""
     change = relative if "TPOT" in quantities else rate_error
     parts = [change(residuals_of(held, kind)[of_quantity(held, quantities)]) for held in all_held.values()]
     return np.concatenate(parts)

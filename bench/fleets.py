@@ -1,13 +1,14 @@
-"""Services on shared pools, drawn at random: how near to the bound, and in what time.
+"""Gap and CPU time of joint plans for random services on shared pools.
 
     python bench/fleets.py                                        # 8 services x 20 types, ten seeds
     python bench/fleets.py --services 50 --gap 0.02 --seeds 1 2 3
-    python bench/fleets.py --first-seed 100                       # fresh ones
+    python bench/fleets.py --first-seed 100                       # other seeds
 
-All services rent from one market of types (bench/instances.py, 64 sizes); each has speeds of its own, as models do, and
-its own traffic of 8 to 40 replicas. The pools are the four types that the services would use most if they were planned
-apart, with a drawn share (0.2 to 0.8) of what they would then take. Beside the answer stands one service planned after
-the other, the largest first, each with what is left: what teams do without a plan of all.
+All services rent from the same market of types (bench/instances.py, 64 sizes). Each service has its own speeds, like
+different models, and its own traffic of 8 to 40 replicas. The pools limit the four types that the services would use
+most if they were planned separately, to a random share (0.2 to 0.8) of that use. With ``--greedy``, the joint plan is
+compared with planning one service after the other, the largest first, each with the remaining instances, as teams
+without a common plan do.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Drawn:
 
 
 def draw(services: int, types: int, seed: int) -> Drawn:
-    """Random services on one market, and pools that are too small for what they would take apart."""
+    """Random services on one market, and pools that are too small for their separate plans."""
     random = np.random.default_rng([seed, services, types])
     market = draw_instance(8, 8, types, replicas=10, family="mixed", seed=seed)
     price = np.array([one.cost_per_h for one in market.profile.replica_types])
@@ -66,12 +67,12 @@ def draw(services: int, types: int, seed: int) -> Drawn:
 
 
 def members(questions: dict[str, Question], pools: Pools) -> list[Member]:
-    """The services in numbers."""
+    """The services as members of a joint problem."""
     return [Member.of(name, question, pools) for name, question in questions.items()]
 
 
 def checked(drawn: Drawn, found: JointFleets, these: list[Member]) -> None:
-    """Every pool, every share and every load once more, in plain NumPy."""
+    """Check all pools, shares and loads again, in plain NumPy."""
     taken = np.zeros(len(drawn.pools.names))
     for member, column in zip(these, found.columns, strict=True):
         taken += drawn.pools.draw([member.question.profile.replica_types[r] for r in member.problem.types]) @ (
@@ -85,7 +86,7 @@ def checked(drawn: Drawn, found: JointFleets, these: list[Member]) -> None:
 
 
 def one_after_another(drawn: Drawn) -> float:
-    """Cost of services that are planned one after the other, the largest first [USD/h]; infinite if one finds none."""
+    """Cost of services planned one after the other, the largest first [USD/h]; infinite if one of them has no plan."""
     rest, total = drawn.pools.most.copy(), 0.0
     order = sorted(drawn.questions.values(), key=lambda one: -one.workload.total_rate)
     for question in order:
@@ -99,7 +100,7 @@ def one_after_another(drawn: Drawn) -> float:
 
 
 def main() -> None:
-    """A row a seed."""
+    """Print a row for each seed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--services", type=int, default=8)
     parser.add_argument("--types", type=int, default=20)
@@ -109,7 +110,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=10)
     parser.add_argument("--greedy", action="store_true", help="also plan one service after the other")
     given = parser.parse_args()
-    print("seed  USD/h      bound      gap     CPU [s]  apart   one after another")
+    print("seed  USD/h      bound      gap     CPU [s]  separate  one after another")
     for seed in given.seeds or range(given.first_seed, given.first_seed + given.count):
         drawn = draw(given.services, given.types, seed)
         began = time.process_time()
@@ -125,7 +126,7 @@ def main() -> None:
         apart = found.apart_per_h.sum() / found.cost_per_h - 1
         print(
             f"{seed:4d}  {found.cost_per_h:9.2f}  {found.bound_per_h:9.2f}  {found.gap:6.2%}  {took:7.1f}  "
-            f"{apart:+6.1%}  {greedy}",
+            f"{apart:+8.1%}  {greedy}",
             flush=True,
         )
 

@@ -1,11 +1,12 @@
-"""What the gateways do with the files that melange writes: split, delay, cost, and a replica that is killed.
+"""Gateways with the configurations that melange writes: error of shares, added latency, CPU, and a killed replica.
 
     python bench/gateways.py [--requests 10000] [--repeats 100]
 
-Two replicas of a small type and one of a large, all small servers on this machine; a size that belongs to the small
-type, one that is split 0.65 to 0.35 or 0.35 to 0.65 by max_tokens, one that is split 0.03 to 0.97. Gateways that are
-not installed are left out (make test-gateways). First bytes are asked for in turns, direct and through each gateway, so
-that a noisy neighbor hits all alike; CPU time is the gateway's own, its workers included.
+There are two replicas of a small type and one of a large type, all of them small servers on this machine. One request
+size belongs to the small type, one is split 0.65 to 0.35 or 0.35 to 0.65 by max_tokens, and one is split 0.03 to 0.97.
+Gateways that are not installed are left out (make test-gateways installs them). The time to the first byte is measured
+directly and through each gateway in turn, so that other load on the machine affects all of them equally. CPU time is
+that of the gateway with its workers.
 """
 
 from __future__ import annotations
@@ -43,11 +44,11 @@ def main() -> None:
     options = parser.parse_args()
     targets = [target for target in GATEWAYS if not why_not(target)]
     print(
-        f"{'':10}{'split off by':>14}{'first byte':>13}{'parts of a':>12}"
-        f"{'CPU ms a request':>20}{'memory':>9}{'lost by':>9}"
+        f"{'':10}{'share error':>14}{'first byte':>13}{'chunks of':>12}"
+        f"{'CPU ms/request':>20}{'memory':>9}{'lost by':>9}"
     )
     print(
-        f"{'':10}{'points at most':>14}{'delay [ms]':>13}{'20-token':>12}"
+        f"{'':10}{'max. points':>14}{'added [ms]':>13}{'20 tokens':>12}"
         f"{'plain':>10}{'stream':>10}{'[MiB]':>9}{'kill -9':>9}"
     )
     with contextlib.ExitStack() as stack:
@@ -70,7 +71,7 @@ def main() -> None:
 
 
 def first_bytes(server: Server, gateways: list[Gateway], repeats: int) -> tuple[list[float], dict[str, list[float]]]:
-    """Time to the first byte of a stream whose second comes 100 ms later: direct, and by gateway [s]."""
+    """Time to the first byte of a stream of two tokens, 100 ms apart: direct, and by gateway [s]."""
     body = body_of(150, stream=True, tokens=2, gap_s=0.1)
     direct_s: list[float] = []
     through_s: dict[str, list[float]] = {gateway.target: [] for gateway in gateways}
@@ -82,7 +83,7 @@ def first_bytes(server: Server, gateways: list[Gateway], repeats: int) -> tuple[
 
 
 def split_error(gateway: Gateway, requests: int) -> float:
-    """Largest distance of a size's observed share from the plan's, sizes mixed up, 0-1."""
+    """Largest difference between a size's observed and planned share, with mixed sizes, 0-1."""
     order = [SIZES[k % len(SIZES)] for k in range(requests)]
     answered = asyncio.run(replicas_of(gateway.url, [body_of(tokens, max_tokens=most) for tokens, most in order], 16))
     routes = routes_of(two_types())
@@ -94,7 +95,7 @@ def split_error(gateway: Gateway, requests: int) -> float:
 
 
 def cpu_ms(gateway: Gateway, requests: int) -> tuple[float, float]:
-    """CPU time that a plain request with a prompt of 2 kB and a stream take of the gateway [ms]."""
+    """CPU time of the gateway for a plain request with a prompt of 2 kB, and for a stream [ms]."""
     before = cpu_s(gateway)
     asyncio.run(replicas_of(gateway.url, [body_of(500)] * requests, 16))
     between = cpu_s(gateway)
@@ -119,7 +120,7 @@ def open_streams_mib(gateway: Gateway) -> float:
 
 
 def lost(target: str, folder: Path) -> int:
-    """Requests without an answer, of 2,000 during which one of three replicas is killed."""
+    """Number of requests without a response, of 2,000 during which one of three replicas is killed."""
     with serving({SMALL: 2, LARGE: 1}) as servers, running(target, two_types(), servers, folder / target) as gateway:
 
         async def kill_meanwhile() -> list[str]:

@@ -2,8 +2,8 @@
 
     python bench/histograms.py [FOLDER]
 
-FOLDER holds ``traces/*.parquet`` and ``paper/arena_histogram_pct.csv``; default ``../shared/data``. Without it the
-script says so and changes nothing.
+FOLDER contains ``traces/*.parquet`` and ``paper/arena_histogram_pct.csv``; default ``../shared/data``. If it is
+missing, the script prints a message and changes nothing.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import numpy as np
 from melange.workload.workload import DEFAULT_INPUT_EDGES, DEFAULT_OUTPUT_EDGES
 
 TARGET = Path(__file__).parent.parent / "src" / "melange" / "workload" / "data"
-# Arena cells with at least this many requests in the VTC sample take their mean sizes from it, where the sample, cut at
-# 1,023 tokens, holds the whole cell.
+# An Arena cell gets its mean sizes from the VTC sample if the sample has at least this many requests in it, and the
+# whole cell is below the sample's limit of 1,023 tokens.
 ARENA_SAMPLE = 10
 ARENA_SAMPLE_TOKENS = 1023
 ABOUT: dict[str, dict[str, Any]] = {
@@ -77,7 +77,7 @@ ARENA = {
 
 
 def fine_edges(coarse: tuple[int, ...]) -> np.ndarray:
-    """Eight edges an octave, the default edges, and the round numbers people choose, up to the last default edge."""
+    """Eight edges per octave, the default edges, and common round numbers, up to the last default edge."""
     last = coarse[-1]
     octaves = np.floor(2.0 ** (np.arange(0, 18 * 8) / 8) + 0.5)
     rounds = [digit * 10**power for power in range(6) for digit in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7.5, 8)]
@@ -87,7 +87,7 @@ def fine_edges(coarse: tuple[int, ...]) -> np.ndarray:
 
 
 def histogram(inputs: np.ndarray, outputs: np.ndarray, weight: np.ndarray | None = None) -> dict[str, Any]:
-    """The cells of the fine grid that hold requests, as columns."""
+    """The non-empty cells of the fine grid, as columns."""
     input_edges, output_edges = fine_edges(DEFAULT_INPUT_EDGES), fine_edges(DEFAULT_OUTPUT_EDGES)
     i, o = np.searchsorted(input_edges, inputs), np.searchsorted(output_edges, outputs)
     cell, inverse = np.unique(i * len(output_edges) + o, return_inverse=True)
@@ -121,7 +121,7 @@ def from_trace(file: Path, about: dict[str, Any]) -> dict[str, Any]:
         arrivals = np.sort(columns["arrival_s"])
         gaps = np.diff(arrivals)
         duration_s = round(float(arrivals[-1] - arrivals[0]), 6)
-        # A clock too coarse to tell gaps apart tells nothing about burstiness (Mooncake: steps of 3 s).
+        # The burstiness is unknown if the clock is too coarse for the gaps (Mooncake: steps of 3 s).
         burstiness = None if (gaps == 0).mean() > 0.1 else round(float(gaps.std() / gaps.mean()), 4)
     about = {key: value for key, value in about.items() if key != "file"}
     return about | {
@@ -134,7 +134,7 @@ def from_trace(file: Path, about: dict[str, Any]) -> dict[str, Any]:
 
 
 def arena(folder: Path) -> dict[str, Any]:
-    """The Arena histogram: LMSYS shares, mean sizes from the VTC sample where it has enough of them."""
+    """The Arena histogram: LMSYS shares, with mean sizes from the VTC sample if it has enough requests."""
     with (folder / "paper" / "arena_histogram_pct.csv").open() as stream:
         header, *lines = list(csv.reader(stream))
     input_edges = [int(line[0]) for line in lines]
@@ -164,10 +164,10 @@ def arena(folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Write every document and print what is in it."""
+    """Write all documents, and print a summary of each."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent.parent.parent / "shared" / "data"
     if not (folder / "traces").is_dir():
-        print(f"skipped: {folder / 'traces'} is absent; the histograms stay as they are")
+        print(f"skipped: no folder {folder / 'traces'}; the histograms are unchanged")
         return
     documents = {
         name: from_trace(folder / "traces" / f"{about['file']}.parquet", about) for name, about in ABOUT.items()

@@ -3,12 +3,12 @@
     python bench/ingest.py [--rows 100000000] [--repeats 3] [--folder DIR]     # Parquet, against pandas
     python bench/ingest.py --format csv --rows 1000000     # or iso.csv, jsonl, nested.jsonl, against Polars
 
-Both run in turn, each in a process of its own, and both end with the same counts by bucket. Times are those of the
-call, imports done before; memory is the peak of the process. Targets: of Parquet a tenth of the time of pandas'
-``read_parquet`` and ``numpy.histogram2d``, which leave out the token sums, and at most 1 GiB; of text 1.5 times the
-time of Polars, which has all that melange has (counts and token sums by bucket, rate, burstiness by windows of an hour)
-but the checks of every row. The file (about 1 GB for
-100 million rows: arrivals, log-normal sizes) is made once.
+The two run in turn, each in a separate process, and must give the same counts by bucket. Times are those of the call,
+without imports; memory is the peak of the process. Targets for Parquet: a tenth of the time of pandas'
+``read_parquet`` and ``numpy.histogram2d``, which do not compute token sums, and at most 1 GiB. Target for text: 1.5
+times the time of Polars, which computes the same as melange (counts and token sums by bucket, rate, burstiness in
+windows of an hour) but does not check every row. The file (about 1 GB for 100 million rows: arrivals, log-normal sizes)
+is written only once.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def write_requests(file: Path, rows: int, form: str) -> None:
-    """Requests at 1,000/s with log-normal sizes: medians 148 input and 122 output tokens, cut at the last edges."""
+    """Write requests at 1,000/s with log-normal sizes up to the last edges: medians 148 input, 122 output tokens."""
     import duckdb
 
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ def with_melange(file: Path) -> dict[str, float]:
 
 
 def with_pandas(file: Path) -> dict[str, float]:
-    """One run of ``read_parquet`` and ``histogram2d``, and the rate; without the token sums that melange also has."""
+    """One run of ``read_parquet`` and ``histogram2d``, and the rate; without the token sums of melange."""
     import numpy as np
     import pandas as pd
     import pyarrow.parquet  # noqa: F401
@@ -101,7 +101,7 @@ def with_pandas(file: Path) -> dict[str, float]:
 
     started = _clocks()
     table = pd.read_parquet(file)
-    # Whole numbers: half a token more makes upper edges included, as ours are.
+    # Sizes are integers: half a token more makes upper edges inclusive, like ours.
     edges = [np.array([0, *upper]) + 0.5 for upper in (DEFAULT_INPUT_EDGES, DEFAULT_OUTPUT_EDGES)]
     counts, _, _ = np.histogram2d(table["input_tokens"], table["output_tokens"], bins=edges)
     _ = len(table) / (table["arrival_s"].max() - table["arrival_s"].min())
@@ -109,7 +109,7 @@ def with_pandas(file: Path) -> dict[str, float]:
 
 
 def with_polars(file: Path) -> dict[str, float]:
-    """One run of ``scan_csv`` or ``scan_ndjson``, counts and token sums by bucket, the rate and the burstiness."""
+    """One run of ``scan_csv`` or ``scan_ndjson``, with counts and token sums by bucket, rate and burstiness."""
     import numpy as np
     import polars as pl
 
@@ -140,7 +140,7 @@ def with_polars(file: Path) -> dict[str, float]:
 
 
 def _clocks() -> tuple[float, float]:
-    """Time, and CPU time of this process [s]."""
+    """Wall-clock time, and CPU time of this process [s]."""
     return time.perf_counter(), time.process_time()
 
 
@@ -158,7 +158,7 @@ def _measured(started: tuple[float, float], counts: list[list[float]]) -> dict[s
 
 
 def _sum(counts: list[list[float]]) -> float:
-    """A weighted sum that differs where counts lie in other buckets."""
+    """A weighted sum, which changes if counts are in other buckets."""
     return sum(count * (31 * i + o + 1) for i, row in enumerate(counts) for o, count in enumerate(row))
 
 
@@ -166,7 +166,7 @@ SIDES = {"melange": with_melange, "pandas": with_pandas, "polars": with_polars}
 
 
 def compare(file: Path, rows: int, repeats: int, form: str) -> None:
-    """Interleaved runs; prints each, the medians and the ratio."""
+    """Run both sides in turn; print each run, the medians and the ratio."""
     other = "pandas" if form == "parquet" else "polars"
     found: dict[str, list[dict[str, float]]] = {"melange": [], other: []}
     for _ in range(repeats):
@@ -179,7 +179,7 @@ def compare(file: Path, rows: int, repeats: int, form: str) -> None:
             print(f"{side:8} {times}   peak {result['peak_gib']:.2f} GiB", flush=True)
     sums = {run["checksum"] for runs in found.values() for run in runs}
     if len(sums) > 1:
-        raise SystemExit("the two sides counted differently")
+        raise SystemExit("the counts of the two sides differ")
     seconds = {side: statistics.median(run["elapsed_s"] for run in runs) for side, runs in found.items()}
     cpu = {side: statistics.median(run["cpu_s"] for run in runs) for side, runs in found.items()}
     print(f"{form}, {rows:,} rows, median of {repeats}:")
@@ -196,7 +196,7 @@ def compare(file: Path, rows: int, repeats: int, form: str) -> None:
 
 
 def _reached(is_reached: bool) -> str:
-    return "reached" if is_reached else "NOT reached"
+    return "met" if is_reached else "NOT MET"
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Planning problems to measure solvers on: random, with capacities shaped like those of real accelerators.
+"""Random planning problems for measuring solvers, with capacities similar to those of real accelerators.
 
-A type has memory, bandwidth, arithmetic and a price; its capacity follows from one engine step of a 7B model (weights
-read or arithmetic done, KV cache read, a fixed cost), under a limit of 120 ms a token and the memory left for the KV
-cache. So small cards win on small requests, cannot serve the large ones, and types of one class are near-equal.
+A type has memory, bandwidth, arithmetic rate and a price. Its capacity follows from one engine step of a 7B model (the
+longer of reading weights and arithmetic, reading the KV cache, and a fixed time) under a limit of 120 ms per token and
+the memory left for the KV cache. As with real accelerators, small ones are the cheapest for small requests and cannot
+serve large ones, and types of the same class are nearly equal.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from melange.workload.workload import Buckets, Workload
 WEIGHT_BYTES, KV_BYTES, PARAMETERS = 13.5e9, 0.5e6, 6.7e9
 TPOT_LIMIT_S, STEP_S = 0.12, 0.003
 
-# How far prices stray from what a type's speed is worth: independent offers, and offers of one market.
+# Spread of prices around a price by speed: independent offers, and offers of one market.
 SPREAD_BY_FAMILY = {"mixed": 0.25, "near-equal": 0.03}
 
 
@@ -62,7 +63,7 @@ def draw(inputs: int, outputs: int, types: int, *, replicas: float, family: str,
 
 
 def options(*, gap: float = 0.0, slices: int | None = None, time_limit_s: float = 30.0) -> Options:
-    """The settings that the comparison runs under: no headroom, as in the paper."""
+    """The settings of the comparison: no headroom, as in the paper."""
     return Options(headroom=0.0, gap=gap, slices=slices, time_limit_s=time_limit_s)
 
 
@@ -87,7 +88,7 @@ def _types(
 
 
 def _capacity(bandwidth: float, flops: float, memory: float, inputs: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-    """Max request rate by size (I, O): the best batch whose step meets the limit and whose KV cache fits."""
+    """Maximum request rate by size (I, O), at the best batch size that meets the limit and whose KV cache fits."""
     batch = np.unique(np.round(np.geomspace(1, 256, 40)))[:, None, None]
     slots = max(0.0, 0.9 * memory - WEIGHT_BYTES) / KV_BYTES
     step = np.maximum(WEIGHT_BYTES / (0.8 * bandwidth), 2 * PARAMETERS * batch * (1 + inputs / outputs) / flops)

@@ -1,9 +1,10 @@
-"""Shows how often published points are told to come from a prefix cache or from speculative decoding.
+"""How often prefix caching or speculative decoding is reported as a likely cause for published points.
 
     python bench/likely_causes.py MEASURED
 
-MEASURED is a folder with the files that bench/measured.py reads. Points of replica types of which one would take more
-arithmetic than the accelerator has came from a prefix cache; all others are taken to have read their prompts.
+MEASURED is a folder with the files that bench/measured.py reads. If a point of a replica type would need more
+arithmetic than the accelerator can do, the points of that type are known to come from a prefix cache; for all others,
+the prompts are assumed to be processed in full.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ WORDS = {"prefix caching": "prefix caching is a likely cause", "speculation": "s
 
 
 def named(points: Iterable[Point], era_name: str) -> Counter[str]:
-    """How many points of an era there are, and how many each cause is named of."""
+    """Number of points of an era, and the number of points for which each cause is named."""
     era = find_era(era_name).with_settings(max_context=10**9)
     counts: Counter[str] = Counter(points=0, **dict.fromkeys(WORDS, 0))
     for point in points:
@@ -41,7 +42,7 @@ def named(points: Iterable[Point], era_name: str) -> Counter[str]:
 
 
 def main(folder: Path) -> None:
-    """Print the counts, era by era and in all."""
+    """Print the counts by era and in total."""
     for kind in ("read in full", "cached"):
         total: Counter[str] = Counter()
         for era in ERAS:

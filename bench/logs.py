@@ -1,8 +1,8 @@
-"""Plans for logs: certified on Poisson arrivals and on the log's own, and what share meets the SLO when it is replayed.
+"""Plans for logs, certified on Poisson arrivals and on the log's own arrivals, tested by a replay of the log.
 
-    python bench/logs.py DATA                        # the folder with the logs (docs/proof.md says which)
+    python bench/logs.py DATA                        # the folder with the logs (see docs/proof.md)
 
-Both plans are certified for 99 % of requests. Replayed is the whole log, as `melange validate --trace` does.
+Both plans are certified for 99 % of requests. The whole log is replayed, as in `melange validate --trace`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LOGS = {
     "Mooncake conversation": "mooncake_conversation.parquet",
     "Arena": "arena_vtc_sample.parquet",
 }
-# Mooncake's prompts are of 12,000 tokens in the mean, and up to 126,000.
+# Limits for all logs except Mooncake, whose prompts have 12,000 tokens on average, and up to 126,000.
 LIMITS = {
     "Llama-3.1-8B-Instruct": "ttft_ms: 1000, tpot_ms: 80",
     "Llama-3.1-70B-Instruct": "ttft_ms: 3000, tpot_ms: 100",
@@ -43,7 +43,7 @@ offers: {{gpus: [L4, A100-80GB, H100-80GB], providers: [lambda, runpod, gcp]}}
 
 @dataclass(frozen=True)
 class Certified:
-    """A plan, the share of the replayed log that meets the SLO under it, and the time that certifying took."""
+    """A plan, the share of the replayed log that meets the SLO, and the CPU time of the certification."""
 
     plan: Plan
     replayed: Interval
@@ -51,7 +51,7 @@ class Certified:
 
 
 def certified(session: Session, log: Arrivals, burstiness: float | None) -> Certified:
-    """The plan certified on such arrivals, with the log replayed under it."""
+    """The plan certified on arrivals with this burstiness (None: the log's own), with the log replayed on it."""
     began = time.process_time()
     plan = session.certified(burstiness=burstiness)
     cpu_s = time.process_time() - began
@@ -62,7 +62,7 @@ def certified(session: Session, log: Arrivals, burstiness: float | None) -> Cert
 
 
 def session_of(data: Path, model: str, name: str, folder: Path) -> Session:
-    """The service that a log is planned for."""
+    """The service whose workload is a log."""
     limits = SLOWER if name.startswith("Mooncake") else LIMITS[model]
     source = folder / "service.yaml"
     source.write_text(SERVICE.format(model=model, trace=data / LOGS[name], limits=limits), encoding="utf-8")
@@ -80,7 +80,7 @@ def line(name: str, model: str, poisson: Certified, own: Certified, target: floa
 
 
 def main() -> None:
-    """Print the table, and how unevenly each log's requests come."""
+    """Print the table, and the peaks of each log."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of the logs")
     data = parser.parse_args().data
@@ -100,8 +100,8 @@ def main() -> None:
                 poisson, own = certified(session, log, 1.0), certified(session, log, None)
             assert own.plan.certificate is not None
             print(line(name, model, poisson, own, own.plan.certificate.target), flush=True)
-        peaks.append(f"{name}: {len(log):,} requests; {peak_of(log) or 'they come evenly'}")
-    print("* less than was certified for\n" + "\n".join(peaks))
+        peaks.append(f"{name}: {len(log):,} requests; {peak_of(log) or 'evenly spread'}")
+    print("* below the certified target\n" + "\n".join(peaks))
 
 
 if __name__ == "__main__":

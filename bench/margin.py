@@ -1,14 +1,14 @@
-"""Whether plans hold as often as they say, and which confidence costs least.
+"""Calibration of the stated chance that plans hold, and the confidence with the lowest expected cost.
 
     python bench/margin.py run --seed 1 --first 1 --count 12     # random services of bench/services, some minutes
-    python bench/margin.py table --seed 1 2                      # what was found so far
+    python bench/margin.py table --seed 1 2                      # the results so far
 
-Every service is certified as estimated and with `confidence` 0.8; the chance that each plan states is compared with
-the share of random step times (drawn here, not evenly) under which it holds on requests that no search has seen. Then
-it is certified on steps that are 1.28 and 0.84 standard deviations faster, as estimated, and 0.39 to 1.64 slower:
-what a fleet costs by how slow steps are, from which follows what too large and too small fleets cost at each
-confidence. Requests that miss the SLO because too little is rented are worth some times the rent of the missing
-instances. Rates above 20 requests/s are planned at 20 (seed 1 at 40).
+Every service is certified with estimated step times and with `confidence` 0.8. The chance that each plan states is
+compared with the share of random step times (drawn independently here, not evenly) with which the plan holds, on
+requests that no search has used. Then the service is certified on step times that are 1.28 and 0.84 standard deviations
+faster, as estimated, and 0.39 to 1.64 slower. This gives the cost of a fleet by step time, and from it the expected
+cost of too large and too small fleets at each confidence. The requests that miss the SLO because instances are missing
+are valued at a multiple of the rent of these instances. Rates above 20 requests/s are planned at 20 (seed 1 at 40).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ WORTH = (1.0, 2.0, 4.0, 10.0)
 
 
 def held_share(plan: Plan, seed: int) -> float:
-    """Share of random step times under which a plan holds, on fresh requests."""
+    """Share of random step times with which a plan holds, on fresh requests."""
     random = np.random.default_rng(seed)
     types = types_of(plan)
     engines = replica_engines(plan, types)
@@ -63,7 +63,7 @@ def held_share(plan: Plan, seed: int) -> float:
 
 
 def measure(seed: int, place: int) -> dict[str, object]:
-    """What was found of one service."""
+    """The results of one service."""
     drawn = service(seed, place)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "service.yaml"
@@ -97,7 +97,7 @@ def measure(seed: int, place: int) -> dict[str, object]:
 
 
 def run(seed: int, first: int, count: int) -> None:
-    """Measure services and keep what was found."""
+    """Measure services and store the results."""
     OUT.mkdir(parents=True, exist_ok=True)
     for place in range(first, first + count):
         file = OUT / f"{seed}-{place:03}.json"
@@ -112,7 +112,7 @@ def run(seed: int, first: int, count: int) -> None:
 
 
 def table(seeds: list[int]) -> None:
-    """Print what was found."""
+    """Print the results."""
     every = [json.loads(file.read_text()) for seed in seeds for file in sorted(OUT.glob(f"{seed}-*.json"))]
     rows = [one for one in every if "estimated" in one]
     print(f"{len(rows)} services ({len(every) - len(rows)} without a plan)")
@@ -120,7 +120,7 @@ def table(seeds: list[int]) -> None:
         said, held = (np.array([one[key][name] for one in rows]) for name in ("chance", "held"))
         error = np.abs(said - held)
         print(
-            f"{key}: chance said {said.mean():.2f}, held {held.mean():.2f} of draws; a service's chance is off by "
+            f"{key}: stated chance {said.mean():.2f}, holds in {held.mean():.2f} of draws; error of a service's chance "
             f"{np.median(error):.3f} (median), {np.quantile(error, 0.9):.3f} (90 %); margin "
             f"{np.median([one[key]['margin'] for one in rows]):.1%} (median)"
         )
@@ -129,7 +129,7 @@ def table(seeds: list[int]) -> None:
     curves = [one["costs"] for one in rows if None not in one["costs"]]
     z = NormalDist(0, 1)
     nodes = np.array([z.inv_cdf((i + 0.5) / 200) for i in range(200)])
-    print(f"cost per hour until corrected, over that of known steps ({len(curves)} services)")
+    print(f"additional cost per hour until corrected, relative to known step times ({len(curves)} services)")
     print("confidence | too large | too small | " + " | ".join(f"worth {worth:g}" for worth in WORTH))
     for confidence in CONFIDENCES:
         over, under = [], []

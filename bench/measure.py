@@ -1,8 +1,8 @@
-"""How near the search for the highest rate comes to a capacity that is known, and what it sends to find it.
+"""Accuracy and cost of the search for the maximum rate, on simulated servers with known capacity.
 
-The server is the simulator: requests of a load test are played out on an engine, without a client and in no time, so
-that a search can be repeated with hundreds of seeds. What is known is the rate at which 40,000 requests hold the SLO.
-How sure searches say they are is looked at on a second engine too, of other steps and sizes.
+The requests of a load test are simulated on an engine, without a client and without waiting, so that a search can be
+repeated with hundreds of seeds. The known capacity is the highest rate at which 40,000 requests meet the SLO. The
+coverage of the reported intervals is also checked on a second engine with other step times and sizes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SEEDS = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """An engine and the size of requests to it."""
+    """An engine, and the size of its requests."""
 
     about: str
     engine: Engine
@@ -42,15 +42,15 @@ class Server:
 
 
 def server(fixed_ms: float, each_ms: float, prompt_ms: float, size: tuple[int, int]) -> Server:
-    """A step takes so long, so much longer for each request that runs, and for each prompt token in it."""
+    """A server with a fixed step time, plus a time per running request and per prompt token of the step."""
     plain = queue_engine(fixed_ms, each_ms)
     cost = replace(plain.cost, token_s=prompt_ms / 1e3)
     engine = replace(plain, cost=cost, max_batched_tokens=2048, max_sequences=256)
-    about = f"a step of {fixed_ms:g} ms + {each_ms:g} ms a running request + {prompt_ms:g} ms a prompt token"
+    about = f"step time {fixed_ms:g} ms + {each_ms:g} ms per running request + {prompt_ms:g} ms per prompt token"
     return Server(about=f"{about}; {size[0]} tokens in, {size[1]} out", engine=engine, size=size)
 
 
-# About an 8B model on a middling card; and one that is faster, with long prompts and short completions.
+# Similar to an 8B model on a medium accelerator, and a faster one with long prompts and short completions.
 MIDDLING, FAST = server(20.0, 0.5, 0.04, (512, 128)), server(8.0, 0.25, 0.01, (2048, 64))
 CASES = (
     (MIDDLING, Slo(tpot_s=0.05, statistic="mean"), Effort()),
@@ -71,7 +71,7 @@ CASES = (
 
 
 def known_rate(server: Server, slo: Slo) -> float:
-    """The highest rate that holds, by bisection over many requests; where none fails, what it ends [1/s]."""
+    """The highest rate that meets the SLO, by bisection with many requests, at most 1000 [1/s]."""
     arrivals = np.cumsum(np.random.default_rng(11).exponential(size=40_000))
     low, high = 0.01, 1000.0
     while high > low * 1.005:
@@ -82,7 +82,7 @@ def known_rate(server: Server, slo: Slo) -> float:
 
 
 def search(server: Server, slo: Slo, effort: Effort, seed: int) -> tuple[Found, int, float]:
-    """What is found, requests that were sent, and how long that takes [s]."""
+    """The result of a search, the number of requests sent, and the time for them [s]."""
     sent, lasted_s = 0, 0.0
 
     async def send(load: Load) -> Window:
@@ -108,8 +108,8 @@ def search(server: Server, slo: Slo, effort: Effort, seed: int) -> tuple[Found, 
 
 
 def main() -> None:
-    """A line a case."""
-    print(f"{SEEDS} searches each, without a guess to start from; shares of the known rate at 10 %, 50 %, 90 % of them")
+    """Print the results of each case."""
+    print(f"{SEEDS} searches each, without an initial guess; 10 %, 50 % and 90 % quantiles of found / known rate")
     about = ""
     for server, slo, effort in CASES:
         if server.about != about:
@@ -122,12 +122,12 @@ def main() -> None:
             for name in ("max_request_rate", "failed_rate", "low", "high")
         )
         print(
-            f"{slo!s:22} {effort.counted(slo):4d} a test: known {known:5.2f}/s, found {_deciles(rates)}; "
+            f"{slo!s:22} {effort.counted(slo):4d} per test: known {known:5.2f}/s, found {_deciles(rates)}; "
             f"{np.median(sent):,.0f} requests, {np.median(lasted_s) / 60:.0f} min"
         )
         print(
-            f"    known is between held and failed in {np.mean((rates <= 1) & (fails >= 1)):.0%}, in the interval in "
-            f"{np.mean((low <= 1) & (high >= 1)):.0%}, below it in {np.mean(low > 1):.0%}, above it in "
+            f"    known rate between passed and failed: {np.mean((rates <= 1) & (fails >= 1)):.0%}, in the interval: "
+            f"{np.mean((low <= 1) & (high >= 1)):.0%}, below it: {np.mean(low > 1):.0%}, above it: "
             f"{np.mean(high < 1):.0%}; low end {_deciles(low)}, high end {_deciles(high)}"
         )
 

@@ -1,10 +1,10 @@
-"""Reads measured points, and says which of them tell nothing about one replica and why.
+"""Read measured points, and leave out those that give no information about one replica, with reasons.
 
-``concurrency_sweeps.csv`` holds TTFT and TPOT by concurrency, ``offline_saturation.csv`` tokens per second of an
-endless queue, ``saturation_llama2_7b_vllm027.csv`` requests per second of an endless queue; docs/validation.md says
-where they come from. The sweeps name model, precision, accelerator and degree, and not expert parallelism,
-data-parallel attention or speculative decoding, which they mix in. So where equal labels were measured far apart, the
-labels do not say what was measured, and nothing of that replica type counts.
+``concurrency_sweeps.csv`` contains TTFT and TPOT by concurrency, ``offline_saturation.csv`` tokens per second of an
+endless queue, ``saturation_llama2_7b_vllm027.csv`` requests per second of an endless queue; docs/validation.md names
+their sources. The sweeps record model, precision, accelerator and degree, but not expert parallelism, data-parallel
+attention or speculative decoding, although they include all of these. If measurements with equal labels differ a lot,
+the labels do not describe the deployment, and all points of that replica type are left out.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from melange.replica.era import EngineSettings, find_era
 from melange.replica.memory import kv_room_bytes
 
 ENGINE_BY_ERA = {"vllm-1": "vllm", "sglang": "sglang", "trtllm": "trtllm", "trtllm-1.0": "trtllm"}
-# Its first release on PyTorch, and what was measured of the engine alone, without a server.
+# TensorRT-LLM's first release on PyTorch, and measurements of its engine without a server.
 FIRST_ERA, OFFLINE_ERA = "trtllm-1.0", "trtllm-offline"
 DISAGGREGATED = ("gb200",)
 TENSORRT_VERSIONS = ("0.15.0", "1.0")
 LARGEST_SERVER = 8
-# Equal labels measured further apart than this factor were not the same deployment.
+# Measurements with equal labels that differ by more than this factor are of different deployments.
 AMBIGUOUS = 1.4
-# A point slower by this factor than one with more concurrent requests was disturbed.
+# A point that is slower by this factor than a point with more concurrent requests was disturbed.
 FALLING = 1.25
-# Prompts that take more of the peak than any kernel reaches were not computed.
+# If prompts would need a larger share of peak arithmetic than any kernel reaches, they were not computed.
 MOST_OF_PEAK = 0.7
-# Requests of equal lengths started together stay together: where the first token takes so much of the latency, prompts
-# of others are read before one's own, and TPOT leaves them out. There the rate is what was measured.
+# Requests of equal lengths that start together stay together. If the first token takes more than this share of the
+# latency, requests wait for the prompts of others, which TPOT does not include; then the rate is used instead.
 WAITING = 0.15
-# InferenceX draws lengths evenly between 0.8 and 1 of what the label says (its issue 356).
+# InferenceX draws lengths evenly between 0.8 and 1 of the label (its issue 356).
 INFERENCEX_SIZES = {(1024, 1024), (1024, 8192), (8192, 1024)}
 INFERENCEX_MEAN = 0.9
 
@@ -71,13 +71,13 @@ MODEL_BY_NAME = {
     "nvidia/Qwen3-32B-NVFP4": "Qwen/Qwen3-32B",
     "Qwen/Qwen3-235B-A22B-FP8": "Qwen/Qwen3-235B-A22B",
     "openai/gpt-oss-120b": "openai/gpt-oss-120b",
-    # V3 and R1 are one shape, and these dumps give some runs under both names.
+    # V3 and R1 have the same shape, and these files contain some runs under both names.
     "deepseek-ai/DeepSeek-R1": "deepseek-ai/DeepSeek-V3",
     "deepseek-ai/DeepSeek-V3": "deepseek-ai/DeepSeek-V3",
     "nvidia/DeepSeek-R1-NVFP4": "deepseek-ai/DeepSeek-V3",
     "nvidia/DeepSeek-V3.1-NVFP4": "deepseek-ai/DeepSeek-V3",
 }
-# Shapes that the catalog does not hold, from their own config.json.
+# Shapes that are missing in the catalog, from the models' config.json.
 MINIMAX = Model(
     name="MiniMaxAI/MiniMax-M2.5",
     layers=62,
@@ -123,13 +123,13 @@ class Point:
     Parameters
     ----------
     concurrency
-        Requests kept going; infinite at saturation.
+        Constant number of requests in flight; infinite at saturation.
     step_s, first_s
-        Measured time per output token of one request, and to its first token; at saturation unknown, and nan [s].
+        Measured time per output token of one request, and time to its first token; nan at saturation [s].
     rate
-        Measured request rate; nan at a concurrency [1/s].
+        Measured request rate at saturation; otherwise nan [1/s].
     release
-        The engine's, where the file says it.
+        Release of the engine, if the file has it.
     """
 
     model: Model
@@ -155,12 +155,12 @@ class Point:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether requests spend much of their time before the first token, so that TPOT is not the whole story."""
+        """Whether requests spend much of their latency before the first token, which TPOT does not include."""
         return not self.is_saturated and self.first_s > WAITING * self.latency_s
 
     @property
     def quantity(self) -> str:
-        """What the point tells of: ``TPOT``, the ``rate`` of a closed loop, or the rate at ``saturation``."""
+        """The quantity used of a point: ``TPOT``, the ``rate`` of a closed loop, or the rate at ``saturation``."""
         return "saturation" if self.is_saturated else "rate" if self.is_waiting else "TPOT"
 
     @property
@@ -171,7 +171,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """The points of one era, those of types whose prompts were cached, and how many rows were left out and why."""
+    """The points of one era, those of types with cached prompts, and the number of rows left out by reason."""
 
     era: str
     points: list[Point]
@@ -180,7 +180,7 @@ class Measured:
 
 
 def read_points(folder: Path, era: str) -> Measured:
-    """All measured points of an era that say something about one replica."""
+    """All measured points of an era that give information about one replica."""
     if era == "vllm-0.2":
         points = list(_saturation_of_vllm(folder / "saturation_llama2_7b_vllm027.csv"))
         return Measured(era=era, points=points, left_out=Counter())
@@ -199,7 +199,7 @@ def read_points(folder: Path, era: str) -> Measured:
 
 
 def _uncached(points: list[Point], left_out: Counter[str]) -> tuple[list[Point], list[Point]]:
-    """Apart from replica types of which a point would take more arithmetic than there is: its prompts were cached."""
+    """Separate replica types with a point that would need more arithmetic than possible: their prompts were cached."""
     cached = {
         (point.model, point.accelerator)
         for point in points
@@ -272,7 +272,7 @@ def _saturation_of_tensorrt(path: Path, left_out: Counter[str]) -> Iterable[Poin
 
 
 def _sweeps(path: Path, era: str, left_out: Counter[str]) -> list[Point]:
-    """Points of labels that say what was measured; several measurements of one label are one point, their median."""
+    """Points with unambiguous labels; several measurements with the same label give one point, their median."""
     by_label: dict[tuple[object, ...], list[Point]] = defaultdict(list)
     for row in _rows(path):
         if row["backend"] != ENGINE_BY_ERA[era] or not _is_of_era(row, era):
@@ -302,12 +302,12 @@ def _sweeps(path: Path, era: str, left_out: Counter[str]) -> list[Point]:
 
 
 def _is_of_era(row: dict[str, str], era: str) -> bool:
-    """Whether a row's release belongs there; those that say none were measured from October 2025 on, after 1.0."""
+    """Whether a row's release belongs to the era; rows without one were measured after 1.0, from October 2025 on."""
     return row["backend"] != "trtllm" or row["backend_version"].startswith("1.0") == (era == FIRST_ERA)
 
 
 def _rising(points: list[Point], left_out: Counter[str]) -> list[Point]:
-    """Without points far slower than one of more requests at once: TPOT does not fall with the concurrency."""
+    """The points without those far slower than one with more concurrent requests: TPOT grows with the concurrency."""
     by_curve: dict[tuple[object, ...], list[Point]] = defaultdict(list)
     for point in points:
         by_curve[_replica_type(point), point.inputs, point.outputs].append(point)
@@ -326,7 +326,7 @@ def _replica_type(point: Point) -> tuple[object, ...]:
 
 
 def _unusable(row: dict[str, str]) -> str:
-    """Why a row tells nothing about one replica of a known shape; empty where it does."""
+    """The reason why a row gives no information about one replica of a known shape; empty if it does."""
     if row["system"] in DISAGGREGATED:
         return "GB200 racks: disaggregated prefill"
     if int(float(row["tp_size"] or 1)) > LARGEST_SERVER:
@@ -363,12 +363,12 @@ def _point(row: dict[str, str], era: str) -> Point:
 
 
 def _whole_context(model: Model) -> Model:
-    """Without a sliding window, which these runs did not set."""
+    """The model without a sliding window, which these runs did not use."""
     return replace(model, sliding_window=0, sliding_layers=0)
 
 
 def quantized(model: Model, precision: str, *, is_fp8_cache: bool) -> Model:
-    """The model in the precision that a row names; gpt-oss is published in its own."""
+    """The model in the precision of a row; gpt-oss keeps its published one."""
     if model.weight_dtype == "fp4" or precision in {"bf16", "fp16"}:
         return model
     dtype = "fp4" if "fp4" in precision else "int4" if "int4" in precision else "fp8"
@@ -377,7 +377,7 @@ def quantized(model: Model, precision: str, *, is_fp8_cache: bool) -> Model:
 
 
 def measurement_of(point: Point) -> Measurement:
-    """A point at a concurrency as a user would hand it in."""
+    """A point at a concurrency as a user's measurement."""
     return Measurement(
         input_tokens=point.inputs,
         output_tokens=point.outputs,

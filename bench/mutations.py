@@ -1,14 +1,15 @@
-"""Give ``melange`` damaged files of every format that it reads, and print every one that it does not answer properly.
+"""Fuzz test: give ``melange`` damaged files of every format that it reads, and report those it does not handle.
 
-A finding is an exception other than an error of ours, an error that cannot be printed, a file written in spite of an
-error, a command that takes more than 60 s of CPU time or 4 GiB, or a process that dies. Each is kept in ``--keep``.
+A finding is an exception other than one of our errors, an error that cannot be printed, a file written despite an
+error, a command that takes more than 60 s of CPU time or 4 GiB, or a process that dies. Each file is kept in
+``--keep``.
 
     python bench/mutations.py --count 100000 --seed 1 [--only plan,profile]
     python bench/mutations.py --every-key          # 24 wrong values at every key of every format
 
-Files are tried in a process that has everything loaded, hundreds one after the other; another one watches it, because
-neither a library that never returns nor one that crashes can be caught from within. What file N of a seed holds depends
-on the seed and N alone: ``--first N --count 1`` tries it once more.
+A process with everything loaded tries hundreds of files one after the other. Another process watches it, because a
+library that hangs or crashes cannot be detected from within. The content of file N depends only on the seed and on N:
+``--first N --count 1`` tries it again.
 """
 
 from __future__ import annotations
@@ -37,19 +38,19 @@ from mutate import AT_EVERY_KEY, keys_of, mutated, with_value  # noqa: E402
 from read_formats import Format, formats, write_valid  # noqa: E402
 
 _MOST_MEMORY = 4 << 30
-# Files to a process: memory that leaks does not add up to a finding.
+# Files per process, so that memory leaks do not add up to a finding.
 _EACH = 200
-# A file that is waited for so long [s] waits for something itself.
+# After this time without an answer, a process is considered blocked [s].
 _LONGEST_WAIT_S = 1800.0
 _FORK = multiprocessing.get_context("fork")
 
 
-# A format, a key of it and a value for that; without a key the file is damaged at random.
+# A format, one of its keys, and a value for the key; without a key the file is damaged at random.
 Place = tuple[Format, str, Any]
 
 
 def _try(places: _Places, folder: Path, seed: int, numbers: Sequence[int], pipe: Connection) -> None:
-    """Try files one after the other: tells the number before each, and after each what was found and its memory."""
+    """Try files one after the other; send the number before each file, and the finding and peak memory after it."""
     damaged = folder / f"damaged-{os.getpid()}"
     damaged.mkdir(exist_ok=True)
     for number in numbers:
@@ -61,10 +62,10 @@ def _try(places: _Places, folder: Path, seed: int, numbers: Sequence[int], pipe:
         file.write_bytes(with_value(one.text, kind, key, value, rng) if key else mutated(one.text, kind, rng))
         words = command.__name__ if callable(command) else " ".join(command)
         pipe.send((number, one.name, words, str(file)))
-        Path("/proc/self/clear_refs").write_text("5")  # the peak below is of this file alone
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak, so that it is that of this file
         what = finding(command, file, folder)
         if what:
-            shutil.copy(file, f"{file}.found")  # before the next one takes its place
+            shutil.copy(file, f"{file}.found")  # before the next file overwrites it
         peak = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) << 10
         if not what and peak > _MOST_MEMORY:
             what = f"took {peak >> 20:,} MiB"
@@ -72,7 +73,7 @@ def _try(places: _Places, folder: Path, seed: int, numbers: Sequence[int], pipe:
 
 
 def _cpu_s(worker: multiprocessing.Process) -> float:
-    """CPU time that a process has taken [s]: with other work on the machine, a clock would find files that are slow."""
+    """CPU time of a process so far [s]; wall-clock time would depend on other load on the machine."""
     try:
         fields = Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -81,7 +82,7 @@ def _cpu_s(worker: multiprocessing.Process) -> float:
 
 
 def _answers(pipe: Connection, worker: multiprocessing.Process, begun_s: float) -> bool:
-    """Wait for an answer; False where it takes too much CPU time, or waits for something that never comes."""
+    """Wait for an answer; False if it takes too much CPU time, or the process is blocked."""
     until = time.monotonic() + _LONGEST_WAIT_S
     while not pipe.poll(1.0):
         if _cpu_s(worker) - begun_s > MOST_S + 15 or time.monotonic() > until:
@@ -90,7 +91,7 @@ def _answers(pipe: Connection, worker: multiprocessing.Process, begun_s: float) 
 
 
 class _Places:
-    """What is damaged, by the number of the file: a format drawn at random, or each key and value in turn, shuffled."""
+    """The damage by number of the file: in a random format, or each wrong value at each key in shuffled order."""
 
     def __init__(self, known: Sequence[Format], seed: int, *, is_every_key: bool) -> None:
         self.known = known
@@ -101,12 +102,12 @@ class _Places:
             random.Random(seed).shuffle(self.all)
 
     def of(self, number: int, rng: random.Random) -> Place:
-        """What file ``number`` (from 1) damages."""
+        """The damage in file ``number`` (from 1)."""
         return self.all[number - 1] if self.all else (rng.choice(self.known), "", None)
 
 
 class _Run:
-    """Processes that try files, and what they found."""
+    """Processes that try files, and their findings."""
 
     def __init__(self, places: _Places, folder: Path, seed: int, keep: Path) -> None:
         self.places, self.folder, self.seed, self.keep = places, folder, seed, keep
@@ -114,7 +115,7 @@ class _Run:
         self.tried, self.peak, self.slowest_s = 0, 0, 0.0
 
     def batch(self, numbers: Sequence[int], until: float) -> None:
-        """Try these; a file that ends its process is a finding, and the rest goes on without it."""
+        """Try these files; a file that ends its process is a finding, and a new process continues after it."""
         left = list(numbers)
         while left and time.monotonic() < until:
             ours, theirs = _FORK.Pipe(duplex=False)
@@ -167,8 +168,8 @@ def _write(folder: Path) -> None:
 
 
 def _prepare(folder: Path) -> None:
-    """The valid files, written by a process of its own: threads that it starts are in no other."""
-    import duckdb  # noqa: F401 # loaded once, and not by every process
+    """Write the valid files in a separate process, so that its threads are not in the others."""
+    import duckdb  # noqa: F401 # loaded once instead of in every process
     import ibis  # noqa: F401
 
     writer = _FORK.Process(target=_write, args=(folder,))
@@ -179,13 +180,13 @@ def _prepare(folder: Path) -> None:
 
 
 def main() -> None:
-    """Run, and exit with 1 where anything was found."""
+    """Run, and exit with 1 if there are findings."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=100_000, help="files")
+    parser.add_argument("--count", type=int, default=100_000, help="number of files")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--first", type=int, default=1, help="number of the first file")
     parser.add_argument("--every-key", action="store_true", help="wrong values at every key, in a random order")
-    parser.add_argument("--only", default="", help="formats, with commas between them")
+    parser.add_argument("--only", default="", help="formats, separated by commas")
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "melange-mutations")
     parser.add_argument("--limit-s", type=float, default=float("inf"), help="stop after this time")
     given = parser.parse_args()
@@ -206,7 +207,7 @@ def main() -> None:
                 break
             report(
                 f"{run.tried} files, {run.found.total()} findings, {took_s:.0f} s; at most {run.slowest_s:.1f} s of "
-                f"CPU time and {run.peak >> 20:,} MiB a file"
+                f"CPU time and {run.peak >> 20:,} MiB per file"
             )
     kinds, total = len(run.found), run.found.total()
     report(f"{run.tried} files of {len(known)} formats, seed {given.seed}: {total} findings of {kinds} kinds")

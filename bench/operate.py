@@ -1,28 +1,27 @@
-"""A week operated by the controller: ServeGen's services, with failed starts, lost instances and a region that is out.
+"""Simulate a week of the controller on ServeGen's services, with failed starts, lost instances and a region outage.
 
     python bench/operate.py ../shared/data/traces                # three services, three seeds each: half an hour of CPU
     python bench/operate.py ../shared/data/traces --only m-small --seeds 2 --days 2 --log out.jsonl
-    python bench/operate.py ../shared/data/traces --only m-mid --without region     # what an injected failure costs
-    python bench/operate.py ../shared/data/traces --told         # what failures cost one who knows the traffic
+    python bench/operate.py ../shared/data/traces --only m-mid --without region     # the cost of an injected failure
+    python bench/operate.py ../shared/data/traces --told         # the cost of failures with known traffic
     python bench/operate.py ../shared/data/traces --schedule 0.01    # by the rule that the back-test chose on week one
     python bench/operate.py ../shared/data/traces --week 1 --set slack=0.1 --set rule.target=0.9    # to choose settings
     python bench/operate.py ../shared/data/traces --write docs/operate.md    # the table of the document
 
-The second week of a service is lived through on paper, a look a minute: the controller sees the traffic of its last two
-minutes and the fleet, and what it orders starts five minutes later. Injected: of ten orders one is refused and the type
-is out of stock for half an hour; an instance is lost every two days of its life; three times a week all instances of
-the most numerous type are lost and the type has no stock for three hours; once the region with the most instances has
-neither instances nor stock for two hours.
+The second week of a service is simulated with one iteration of the controller per minute. The controller sees the fleet
+and the traffic of the last two minutes, and its orders start after five minutes. Injected failures: one of ten orders
+is refused, and the type is out of stock for half an hour; an instance is lost after two days on average; three times a
+week, all instances of the most numerous type are lost, and the type is out of stock for three hours; once, the region
+with the most instances has neither instances nor stock for two hours.
 
-Requests in excess are those beyond what the fleet that serves carries at its planned capacity, headroom kept, all sizes
-alike. They are split into those while the region is out, those that would not be with the instances lost in the last
-minutes, those that go once all that is wanted serves, and the rest. Settings are chosen on the first week, and judged
-on the second.
+Requests in excess are those above the planned capacity of the serving fleet, with its headroom, the same share of all
+sizes. They are divided by cause: during the region outage; because of instances lost in the last minutes; while wanted
+instances start; and the rest. Settings were chosen on the first week, and are tested on the second.
 
-Beside the controller, on the same week: the clairvoyant, who has the cheapest whole fleet in every window, pays
-no start and loses nothing; the same who pays each fleet from five minutes before it is needed; and a reactive
-autoscaler of the best single type on request rate (HPA: the last five minutes, down after five), which loses nothing
-either, at the target that leaves as many requests in excess, chosen with hindsight.
+The controller is compared on the same week with the clairvoyant plan (the cheapest fleet of whole instances in every
+window, without start-up cost or losses); the same plan with each fleet paid from five minutes before it is needed; and
+a reactive autoscaler of the best single type on request rate (HPA: the mean of five minutes, scale-down after five),
+also without losses. The autoscaler's target is chosen with hindsight, so that as many requests are in excess.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ from operating.first_plan import first_plan
 from operating.lived import CAUSES, INJECTED, LOOK_S, SETTINGS, Chosen, Lived, Week
 
 SERVICES = ("language/m-large", "language/m-mid", "language/m-small")
-# Where the table of a document begins and ends.
+# Markers around the table in a document.
 BEGIN, END = "<!-- bench/operate.py -->", "<!-- end of bench/operate.py -->"
 HEAD = (
     "| service, served by | seed | clairvoyant [USD/h] | controller [USD/h] | x | in excess "
@@ -67,7 +66,7 @@ HEAD = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """One service's week, and what does not depend on what fails."""
+    """One service's week, with all values that do not depend on the failures."""
 
     name: str
     planner: FleetPlanner
@@ -81,23 +80,23 @@ class Service:
 
 
 def main() -> None:
-    """Print a line a service and seed."""
+    """Print a line for each service and seed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of servegen_rates_600s.csv.gz and servegen_hist_6h.csv.gz")
-    parser.add_argument("--only", default="", help="services whose name holds this")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[11, 12, 13], help="of what fails")
-    parser.add_argument("--week", type=int, choices=(1, 2), default=2, help="that is lived through")
-    parser.add_argument("--days", type=float, default=7, help="of the week; of fewer the region is not lost")
-    parser.add_argument("--every", type=int, default=1, help="the clairvoyant plans each Nth window")
-    parser.add_argument("--without", choices=INJECTED, action="append", default=[], help="a failure that is left out")
-    parser.add_argument("--told", action="store_true", help="the controller knows the traffic until its orders are up")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="of the controller's settings")
+    parser.add_argument("--only", default="", help="services whose name contains this")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[11, 12, 13], help="seeds of the failures")
+    parser.add_argument("--week", type=int, choices=(1, 2), default=2, help="week of the trace that is simulated")
+    parser.add_argument("--days", type=float, default=7, help="days of the week; no region outage if fewer than 7")
+    parser.add_argument("--every", type=int, default=1, help="make a clairvoyant plan for every Nth window only")
+    parser.add_argument("--without", choices=INJECTED, action="append", default=[], help="leave out this failure")
+    parser.add_argument("--told", action="store_true", help="the controller knows the traffic until its orders serve")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the controller")
     parser.add_argument(
-        "--schedule", type=float, default=0.0, help="follow a schedule made for this share of requests short"
+        "--schedule", type=float, default=0.0, help="follow a schedule made for this share of requests in excess"
     )
     parser.add_argument("--without-autoscaler", action="store_true", help="leave out the autoscaler of one type")
-    parser.add_argument("--log", type=Path, help="a file that gets what was seen and decided, a JSON object a line")
-    parser.add_argument("--write", type=Path, help="a document whose table gets the rows of these services")
+    parser.add_argument("--log", type=Path, help="file for observations and decisions, one JSON object per line")
+    parser.add_argument("--write", type=Path, help="document whose table gets the rows of these services")
     arguments = parser.parse_args()
     print(*HEAD, sep="\n")
     for name in SERVICES:
@@ -108,7 +107,7 @@ def main() -> None:
 
 
 def study(name: str, arguments: argparse.Namespace) -> list[str]:
-    """One service: a row a seed, and one of all."""
+    """Simulate one service: a row for each seed, and one for all seeds."""
     service = prepared(name, arguments)
     settings = SETTINGS
     for text in arguments.set:
@@ -135,13 +134,13 @@ def study(name: str, arguments: argparse.Namespace) -> list[str]:
     if len(lives) > 1:
         rows.append(row(service, "all", lives, autoscaled))
         print(rows[-1], flush=True)
-    print(f"The clairvoyant who pays starts: {service.with_starts:,.4g} USD/h")
+    print(f"clairvoyant with start-up cost: {service.with_starts:,.4g} USD/h")
     print(kinds(lives), flush=True)
     return rows
 
 
 def kinds(lives: Sequence[Lived]) -> str:
-    """Changes an hour by kind, and their median without those that replace what is not available."""
+    """Changes per hour by kind, and their median without replacements of unavailable types."""
     verbs = (LOST, UP, DOWN, MIX)
     said = [
         (life, int(one["hour"]), verb)
@@ -154,11 +153,11 @@ def kinds(lives: Sequence[Lived]) -> str:
     hours = [(life, hour) for life, lived in enumerate(lives) for hour in range(len(lived.changes_per_h))]
     each = ", ".join(f"{verb} {sum(one[2] == verb for one in said) / len(hours):.2f}" for verb in verbs)
     others = Counter(one[:2] for one in said if one[2] != LOST)
-    return f"Changes an hour: {each}; in the median without {LOST} {statistics.median(others[one] for one in hours):g}"
+    return f"changes per hour: {each}; median without {LOST} {statistics.median(others[one] for one in hours):g}"
 
 
 def with_setting(settings: OperateSettings, name: str, value: str) -> OperateSettings:
-    """The settings with one changed: ``slack``, ``settle_s``, ``rule.target``."""
+    """The settings with one changed value, such as ``slack``, ``settle_s`` or ``rule.target``."""
     outer, _, inner = name.partition(".")
     if inner:
         return replace(settings, rule=replace(settings.rule, **{inner: _typed(getattr(settings.rule, inner), value)}))
@@ -170,11 +169,11 @@ def _typed(before: object, value: str) -> object:
 
 
 def prepared(name: str, arguments: argparse.Namespace) -> Service:
-    """A service with its first plan and what it is compared with."""
+    """A service with its first plan and the plans for comparison."""
     demand = week.read(arguments.data, name)
     rates = demand.rates().reshape(len(demand), *demand.buckets.shape)
     rates = rates[~np.isnan(rates).any(axis=(1, 2))]
-    # Of the first week its last six days, planned from the last hour before them.
+    # For week 1, the last six days are simulated, with a first plan for the hour before them.
     half = len(rates) // 2 if arguments.week == 2 else len(rates) // 14
     plan = first_plan(name, demand, rates[half - 6 : half].mean(axis=0))
     planner = FleetPlanner(plan)
@@ -206,7 +205,7 @@ def prepared(name: str, arguments: argparse.Namespace) -> Service:
 
 
 def row(service: Service, seed: str, lives: Sequence[Lived], autoscaled: Sequence[float]) -> str:
-    """A line of the table: of one seed, or of all (means, and medians and most over all hours and losses)."""
+    """A line of the table, for one seed or for all (means, and medians and maxima over all hours and losses)."""
     cost, short = statistics.fmean(one.cost_per_h for one in lives), statistics.fmean(one.short for one in lives)
     causes = ", ".join(f"{statistics.fmean(one.short_by_cause[cause] for one in lives):.2%}" for cause in CAUSES)
     changes = [count for one in lives for count in one.changes_per_h]
@@ -227,7 +226,7 @@ def _median_and_most(values: Sequence[float]) -> str:
 
 
 def write(page: Path, name: str, rows: Sequence[str]) -> None:
-    """Put a service's rows into the table of a document, in place of those that it had."""
+    """Replace a service's rows in the table of a document."""
     text = page.read_text()
     begin, end = text.index(BEGIN) + len(BEGIN), text.index(END)
     short = name.partition("/")[2]

@@ -1,6 +1,6 @@
-"""Time of an answer on the page of ``melange ui`` while a person drags: drawn changes of the example services.
+"""Time of an answer of the page of ``melange ui`` to random changes of the example services.
 
-Each service is asked once before; then controls are changed one after the other, as people do, and some are put back.
+Each service is answered once before; then controls are changed one after the other, and some are reset, as users do.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from melange.ui.in_workers import answer
 from melange.ui.opened import Asked, opened
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-# What a person does not notice as waiting [s].
+# A delay that users do not notice [s].
 GOAL_S = 0.3
 
 
 def drawn(draw: random.Random, before: dict[str, str]) -> dict[str, str]:
-    """The choices after another change: mostly of the rate or a limit, which have sliders."""
+    """The choices after one more random change, mostly of the rate or a limit, which have sliders."""
     values = {
         "rate": f"{10 ** draw.uniform(0, 2):.3g}",
         "growth": f"{draw.randint(-50, 300)}",
@@ -41,7 +41,7 @@ def drawn(draw: random.Random, before: dict[str, str]) -> dict[str, str]:
 
 
 def main() -> None:
-    """Print how long the answers took."""
+    """Print the times of the answers."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int, default=100)
@@ -65,7 +65,7 @@ def main() -> None:
         median, late = np.quantile(times, (0.5, 0.95))
         within = np.mean(np.array(times) <= GOAL_S)
         print(
-            f"{name}: median {median:.3f} s, p95 {late:.3f} s, most {max(times):.2f} s, {within:.0%} within {GOAL_S} s"
+            f"{name}: median {median:.3f} s, p95 {late:.3f} s, max {max(times):.2f} s, {within:.0%} within {GOAL_S} s"
         )
     print(f"{given.count} changes, {plans} with a plan")
 

@@ -1,7 +1,8 @@
 """Time from the change of a control of ``melange ui`` to the answer on the screen, in a real browser.
 
-Drawn changes of a slider or a number, one at a time, and drags of a slider with an event every 16 ms, of which the last
-one counts. CPU is that of the server and its workers. Needs Debian's chromium and playwright (make test-ui has both).
+There are random changes of a slider or a number, one at a time, and drags of a slider with an event every 16 ms, timed
+from the last event. CPU is that of the server and its workers. Needs Debian's chromium and playwright (make test-ui
+installs both).
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ import numpy as np
 from playwright.sync_api import sync_playwright
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-# What a person does not notice as waiting [ms].
+# A delay that users do not notice [ms].
 GOAL_MS = 300
 CHROMIUM = "/usr/bin/chromium"
-# Services by name: a file and settings of it. They have 71, 57, 57 and 150 replica types.
+# Services by name: a file and settings. They have 71, 57, 57 and 150 replica types.
 SERVICES = {
     "chat, 71 types": ("chat.yaml", ()),
     "chat and code, 57 types": (
@@ -60,7 +61,7 @@ CHANGE = """([name, values]) => new Promise(done => {
 
 
 def cpu_s(root: int) -> float:
-    """CPU of a process and of all that it has started [s]."""
+    """CPU time of a process and all its descendants [s]."""
     children: dict[int, list[int]] = {}
     spent: dict[int, float] = {}
     for place in Path("/proc").glob("[0-9]*/stat"):
@@ -96,13 +97,13 @@ def served(service: Path, settings: tuple[str, ...], folder: Path) -> tuple[subp
 
 
 def drawn(draw: random.Random) -> tuple[str, int]:
-    """A control with a slider and where it is moved to."""
+    """A random control with a slider, and its new position."""
     name = draw.choices(["rate", "growth", "ttft_ms", "tpot_ms", "ntpot_ms", "headroom"], [6, 2, 2, 2, 1, 1])[0]
     return name, draw.randint(150, 850)
 
 
 def measured(tab: Any, process: subprocess.Popen[bytes], count: int, *, is_drag: bool, seed: int) -> tuple[Any, Any]:
-    """Times [ms] and CPU [ms] of changes."""
+    """Times and CPU times of changes [ms]."""
     draw, times, cpus = random.Random(seed), [], []
     named = set(tab.evaluate("Array.from(document.querySelectorAll('[data-for]'), one => one.dataset.for)"))
     while len(times) < count:
@@ -118,14 +119,14 @@ def measured(tab: Any, process: subprocess.Popen[bytes], count: int, *, is_drag:
 
 
 def told(times: Any) -> str:
-    """Median, 95th percentile and worst of some times [ms]."""
+    """Text with the median, 95th percentile and maximum of some times [ms]."""
     median, most = np.quantile(times, (0.5, 0.95))
     late = int((times > GOAL_MS).sum())
-    return f"{median:.0f} ms median, {most:.0f} in 95 of 100, {times.max():.0f} at most, {late} above {GOAL_MS}"
+    return f"median {median:.0f} ms, p95 {most:.0f} ms, max {times.max():.0f} ms, {late} above {GOAL_MS} ms"
 
 
 def main() -> None:
-    """Print median, 95th percentile and worst for each service."""
+    """Print median, 95th percentile and maximum for each service."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int, default=40)

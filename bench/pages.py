@@ -1,10 +1,10 @@
-"""The words and tables of docs/validation.md."""
+"""The text and tables of docs/validation.md."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-# What is wanted: at most, or between.
+# Targets: lower and upper end.
 BARS: dict[str, tuple[float, float]] = {
     "rate": (0.0, 0.10),
     "rate_90": (0.0, 0.25),
@@ -16,7 +16,7 @@ BARS: dict[str, tuple[float, float]] = {
 
 
 def percent(share: float) -> str:
-    """A share in words, to a tenth of a percent.
+    """A share as text, to a tenth of a percent.
 
     >>> percent(0.1234)
     '12.3 %'
@@ -32,28 +32,28 @@ def bar(name: str, value: float, wanted: tuple[float, float]) -> list[str]:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: int) -> str:
-    """A table whose last ``numbers`` columns are set right."""
+    """A table whose last ``numbers`` columns are right-aligned."""
     rule = ["---"] * (len(heads) - numbers) + ["---:"] * numbers
     return "\n".join("| " + " | ".join(row) + " |" for row in [heads, rule, *rows])
 
 
-# The section of docs/validation.md that bench/sources.py writes, and the one that it stands before.
+# The section of docs/validation.md that bench/sources.py writes, and the section after it.
 SECTION, NEXT = "## By source, each held out", "## By measured quantity"
 
 
 def section_of(page: str) -> str:
-    """What bench/sources.py has written on a page; empty where it has not."""
+    """The section of bench/sources.py on a page; empty if there is none."""
     _, found, rest = page.partition(SECTION)
     return found + rest[: rest.index("\n## ") + 1] if found else ""
 
 
 def with_section(page: str, section: str) -> str:
-    """The page with that section in its place, whether it had one or not."""
+    """The page with this section inserted or replaced."""
     before, after = page.replace(section_of(page), "").split(NEXT, 1)
     return before + section + NEXT + after
 
 
-# The section that bench/regret.py writes, and the one that it stands before.
+# The section that bench/regret.py writes, and the section after it.
 SHORTAGE, AFTER_SHORTAGE = "## Shortage", "## What was tried"
 ON_SHORTAGE = """
 The cases of [regret](#regret) are planned by closed form from held-out estimates with the default headroom. The fleet
@@ -69,7 +69,7 @@ each type of the first fleet, then planned again. Goals after both: median regre
 
 
 def with_shortage(page: str, found: str) -> str:
-    """The page with the section on fleets that are too small in its place."""
+    """The page with the section on too small fleets inserted or replaced."""
     before, _, rest = page.partition(f"{SHORTAGE}\n")
     after = (rest or page)[(rest or page).index(AFTER_SHORTAGE) :]
     before = before if rest else page[: page.index(AFTER_SHORTAGE)]

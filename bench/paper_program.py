@@ -1,6 +1,6 @@
-"""The paper's own program, from its equations (Mélange, arXiv 2404.14527, section 5.4.3), on PuLP and CBC.
+"""The paper's program from its equations (Mélange, arXiv 2404.14527, section 5.4.3), with PuLP and CBC.
 
-Every bucket is cut into slices i; A_ij = 1 when slice i goes to type j; B_j instances of type j are rented.
+Every bucket is divided into slices i; A_ij = 1 if slice i goes to type j; B_j instances of type j are rented.
 
     min   sum_j c_j B_j
     s.t.  sum_j A_ij = 1                 every slice i
@@ -19,7 +19,7 @@ import pulp
 
 @dataclass(frozen=True)
 class PaperAnswer:
-    """What CBC found: cost (None: nothing), whether it proved it, and the time it took, model building included."""
+    """CBC's result: the cost (None: no solution), whether it is proven, and the time, including building the model."""
 
     cost_per_h: float | None
     is_proven: bool
@@ -27,10 +27,10 @@ class PaperAnswer:
 
 
 def solve_paper(load: np.ndarray, cost: np.ndarray, *, slices: int, time_limit_s: float = 30.0) -> PaperAnswer:
-    """Solve for loads of whole buckets (R, B), infinite where forbidden, and costs (R,).
+    """Solve for loads of whole buckets (R, B), infinite if a type cannot serve a bucket, and costs (R,).
 
-    PuLP says "Optimal" also for a run that its time limit stopped, so only a run that ended clearly before the limit
-    counts as proven.
+    PuLP also returns "Optimal" if the time limit stopped the run, so a result counts as proven only if the run ended
+    clearly before the limit.
     """
     began = time.perf_counter()
     types, buckets = load.shape

@@ -1,8 +1,8 @@
-"""What percentiles cost, and how far the closed form of the mean is from a simulation of it, size by size.
+"""The cost of limits on percentiles, and the error of the closed form for means, by size.
 
-For each replica type and bucket with traffic: the highest rate that the closed form finds under a limit on the mean,
-and the one that a simulation finds under the same limit on the mean, the median, p95 and p99. Prints quantiles of their
-ratio, and the time that the search takes.
+For each replica type and bucket with traffic, the highest rate by the closed form under a limit on the mean is compared
+with the highest simulated rate under the same limit on the mean, the median, p95 and p99. The script prints quantiles
+of the ratio, and the time of the search.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DATASETS = ("azure-conversation", "arena")
 
 
 def estimated(workload: Workload, slo: Slo) -> Profile:
-    """Llama 3.1 8B on one accelerator of each kind."""
+    """The profile of Llama 3.1 8B on one accelerator of each kind."""
     offers = melange.load_catalog().select(gpus=GPUS, markets=["on-demand"]).offers
     first = [min((o for o in offers if o.accelerator == name), key=lambda o: o.accelerators) for name in GPUS]
     model = melange.find_model("meta-llama/Llama-3.1-8B-Instruct")
@@ -38,7 +38,7 @@ def estimated(workload: Workload, slo: Slo) -> Profile:
 
 
 def main() -> None:
-    """Print one line a workload, limit and statistic."""
+    """Print one line per workload, limit and statistic."""
     print("simulated rate / rate of the closed form under the same limit on the mean, over types and sizes")
     print(f"{'workload':<20} {'limit':<15} {'of':<5} {'cells':>5}  {'p10':>5} {'p50':>5} {'p90':>5}  {'CPU':>7}")
     for name in DATASETS:

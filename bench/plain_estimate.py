@@ -1,6 +1,7 @@
-"""The closed form once more in plain Python floats, one cell and one whole batch at a time: the baseline and a check.
+"""The closed form again in plain Python floats, for one bucket and one batch size at a time: a baseline and a check.
 
-Only chunked engines, the accelerators' own links, and models in 16 bits without sliding windows: enough to compare.
+It supports only chunked engines, the accelerators' own links, and models in 16 bits without sliding windows, which is
+enough for a comparison.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class PlainReplica:
         return min(self.sequences, resident, self.budget / (1 + inputs / outputs))
 
     def metrics_s(self, inputs: float, outputs: float, batch: float, slots: float) -> dict[str, float]:
-        """Mean of each metric [s], and of the step."""
+        """Mean of each metric and of the step [s]."""
         residency, position = inputs + outputs / 2, inputs / 2
         admitted = batch / outputs
         chunk = max(admitted * inputs, min(inputs, self.budget - batch))
@@ -90,7 +91,7 @@ class PlainReplica:
         return {"ttft": ttft_s, "tpot": tpot_s, "latency": latency_s, "ntpot": latency_s / outputs, "step": step_s}
 
     def max_request_rate(self, inputs: float, outputs: float, limits: Mapping[str, float]) -> float:
-        """The highest rate over every whole batch that holds the limits [1/s]."""
+        """The highest rate over all integer batch sizes that meet the limits [1/s]."""
         slots = self.largest_batch(inputs, outputs)
         best = 0.0
         for batch in range(1, int(slots) + 1):

@@ -1,8 +1,8 @@
-"""Plan random programs with every option, and judge each plan by an independent program and in NumPy.
+"""Solve random planning problems with all options, and check each plan with an independent program and in NumPy.
 
     python bench/programs.py --count 20000 --seed 1
 
-Prints every finding with its seed; tests/plan/judging.py says what is one.
+Prints every finding with its seed; tests/plan/judging.py defines what counts as a finding.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from programs import draw  # noqa: E402
 
 
 def main() -> None:
-    """Run, and exit with 1 where anything was found."""
+    """Run, and exit with 1 if there are findings."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=20_000)
-    parser.add_argument("--seed", type=int, default=1, help="programs of different seeds have none in common")
+    parser.add_argument("--seed", type=int, default=1, help="different seeds have no programs in common")
     parser.add_argument("--first", type=int, default=0, help="number of the first program")
     parser.add_argument("--limit-s", type=float, default=float("inf"), help="stop after this time")
     given = parser.parse_args()

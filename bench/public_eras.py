@@ -1,11 +1,12 @@
-"""Fits what public benchmarks of finite runs tell: the eras of 2024, and classes of hardware in all eras.
+"""Fit constants to public benchmarks of finite runs: for the eras of 2024, and for classes of hardware in all eras.
 
     python bench/public_eras.py MEASURED [--write]
 
-MEASURED is a folder with ``public_benchmarks.csv``; skips where it is not there. ``bench/calibrate.py`` fits the eras
-that the other files tell of, and runs first. In stages, each about the one before, by the same most likely constants:
-vLLM before its V1 engine on datacenter cards; then what consumer cards, cards before Ampere, and AMD have otherwise.
-What no run tells of a class in the modern eras is carried over from the older ones where it belongs to the hardware.
+MEASURED is a folder with ``public_benchmarks.csv``; the script does nothing if it is missing. ``bench/calibrate.py``
+must run first, to fit the eras of the other files. There are several stages, with the same method as there, each with
+the result of the previous one as its prior: vLLM before its V1 engine on datacenter GPUs; then the values that differ
+on consumer GPUs, on GPUs before Ampere, and on AMD. If a class was not measured in the modern eras, hardware constants
+are carried over from the older ones.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ LARGEST["mfu_int4"] = 1.0
 OLD_VLLM = ("vllm-0.5", "vllm-0.7")
 OLD_TENSORRT = "trtllm-0.10"
 MODERN = ("vllm-1", "sglang", "trtllm", "trtllm-1.0", "trtllm-offline")
-# The V1 engine is the default since 0.8.0 (release notes); paged attention of AMD's own came with 0.6.2 (its pull
+# The V1 engine is the default since 0.8.0 (release notes); version 0.6.2 added custom paged attention for AMD (its pull
 # request 8310).
 RELEASES = {
     "vllm-0.5": Releases(engine="vllm", first="0.4", before="0.6.2", measured=("0.5",)),
     "vllm-0.7": Releases(engine="vllm", first="0.6.2", before="0.8", measured=("0.6", "0.7")),
     OLD_TENSORRT: Releases(engine="trtllm", first="", before="0.12", measured=("0.10",)),
 }
-# Before V1 a prompt had a step of its own, of as many tokens as the context; Python ran between the steps.
+# Before V1 a prompt had a separate step, with up to as many tokens as the context; Python code ran between the steps.
 OLD_START = replace(
     START,
     t_step_s=2e-3,
@@ -57,7 +58,7 @@ ROCM_START = replace(
     OLD_START, mbu=0.6, mba=0.2, mfu=0.35, t_layer_s=60e-6, t_sequence_s=4e-5, t_logit_s=3e-10, mfu_fp8=0.3
 )
 TENSORRT_START = replace(START, t_stream_s=0.0, t_logit_s=3e-11)
-# Standard deviations of the logarithm, before anything is measured.
+# Prior standard deviations of the logarithms.
 OLD_SPREAD = {
     "mbu": 0.2, "mba": 0.4, "mfu": 0.3, "mfu_fp8": 0.3, "mfu_attention": 0.5, "mfu_experts": 0.5, "mfu_int4": 0.7,
     "t_step_s": 0.7, "t_layer_s": 0.7, "t_moe_layer_s": 0.7, "t_sequence_s": 1.0, "t_request_s": 1.0, "t_logit_s": 1.0,
@@ -72,20 +73,21 @@ CLASS_SPREAD = {
     CONSUMER: {"pcie_efficiency": 0.5, "pcie_latency_s": 0.5, "mfu": 0.3, "mbu": 0.15},
     PRE_AMPERE: {"mfu": 0.5, "mba": 0.5, "mfu_attention": 0.7, "pcie_efficiency": 0.5},
 }
-# Of a class in eras in which it was not measured: what belongs to the hardware, as it is or in proportion.
+# For a class in eras in which it was not measured: hardware constants that are used unchanged, or in proportion.
 AS_IT_IS = {CONSUMER: ("pcie_efficiency", "pcie_latency_s"), PRE_AMPERE: ("pcie_efficiency",)}
 IN_PROPORTION = {CONSUMER: (), PRE_AMPERE: ("mfu", "mba")}
-# Mixtures on Ampere under modern engines: kernels that nobody has tuned for it.
+# Mixture-of-experts models on Ampere under modern engines, whose kernels are not tuned for it.
 AMPERE_SPREAD = {"mfu_experts": 0.5}
-# Nothing tells of them on AMD.
+# Constants without measurements on AMD.
 CUDA_ONLY = ("t_stream_s", "mba_latent", "t_latent_layer_s", "mfu_fp4")
-# AMD where nothing was measured: steps about 1.5 times those of the same figures on NVIDIA, 1 to 2.5 times.
+# AMD without measurements: step times are about 1.5 times those of NVIDIA with the same datasheet figures, 1 to 2.5
+# times.
 ROCM_SLOWDOWN, ROCM_INTERVAL = 1.5, (1.0, 2.5)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """Eras as public runs tell, and the runs that each was fitted on."""
+    """Eras fitted to public runs, and the runs of each fit."""
 
     eras: Mapping[str, Era]
     runs: Mapping[str, Sequence[Run]] = field(default_factory=dict)
@@ -97,12 +99,12 @@ class Fitted:
 
 
 def class_of_run(run: Run) -> str:
-    """The class of hardware that a run was on."""
+    """The hardware class of a run."""
     return class_of(accelerators()[run.accelerator])
 
 
 def most_likely(runs: Sequence[Run], era: Era, start: Constants, spread: Mapping[str, float]) -> Constants:
-    """The constants in ``spread`` fitted to runs; the start where there are none."""
+    """The constants in ``spread`` fitted to runs; the starting values if there are no runs."""
     table = Bursts(runs, era)
     if not len(table.runs) or not spread:
         return start
@@ -110,12 +112,12 @@ def most_likely(runs: Sequence[Run], era: Era, start: Constants, spread: Mapping
 
 
 def usable(runs: Sequence[Run]) -> list[Run]:
-    """Runs that tell what their labels say."""
+    """Runs whose labels describe the deployment."""
     return [run for run in runs if not why_left_out(run)]
 
 
 def fit_old_vllm(runs: Sequence[Run]) -> tuple[Constants, dict[str, OnClass]]:
-    """Constants before the V1 engine, of datacenter cards and of classes, from runs of such releases."""
+    """Constants before the V1 engine for datacenter GPUs and for classes, from runs of these releases."""
     bare = find_era("vllm-0.5")
     general = most_likely([run for run in runs if class_of_run(run) == DATACENTER], bare, OLD_START, OLD_SPREAD)
     return general, {
@@ -125,7 +127,7 @@ def fit_old_vllm(runs: Sequence[Run]) -> tuple[Constants, dict[str, OnClass]]:
 
 
 def fit_old_tensorrt(runs: Sequence[Run]) -> Constants:
-    """Constants of TensorRT-LLM of 2024; those of the next releases where there are no runs."""
+    """Constants of TensorRT-LLM of 2024; those of the next releases if there are no runs."""
     offline = find_era("trtllm-offline")
     if not runs:
         return offline.constants
@@ -142,7 +144,7 @@ def by_era(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def fit_public(runs: Sequence[Run]) -> Fitted:
-    """All eras, with what those runs tell."""
+    """All eras, fitted to these runs."""
     chosen = by_era(runs)
     old = [run for name in OLD_VLLM for run in chosen[name]]
     general, classes = fit_old_vllm(old)
@@ -158,7 +160,7 @@ def fit_public(runs: Sequence[Run]) -> Fitted:
     for name in MODERN:
         era = find_era(name)
         own = era.constants
-        if name != "trtllm-offline":  # its own runs tell of PCIe
+        if name != "trtllm-offline":  # its own runs include PCIe
             between = _between(general, classes, "pcie_efficiency")
             own = replace(own, pcie_efficiency=between, pcie_latency_s=general.pcie_latency_s)
         on_class = {one: _carried(one, own, general, classes[one]) for one in CLASS_SPREAD}
@@ -166,18 +168,18 @@ def fit_public(runs: Sequence[Run]) -> Fitted:
         ampere = [run for run in chosen[name] if accelerators()[run.accelerator].architecture == "Ampere"]
         if ampere:
             on_class["Ampere"] = _on(most_likely(ampere, era, own, AMPERE_SPREAD), AMPERE_SPREAD)
-        # A few mixtures on an A100 do not make it an accelerator that the era knows.
+        # A few mixture-of-experts runs on an A100 are not enough to count it as a measured accelerator of the era.
         found[name] = replace(era, constants=own, on_class=on_class)
     return Fitted(eras=found, runs=chosen)
 
 
 def _on(constants: Constants, names: Iterable[str]) -> OnClass:
-    """A class by the constants that were fitted for it."""
+    """A class with the constants fitted for it."""
     return OnClass(constants={name: getattr(constants, name) for name in names})
 
 
 def _between(general: Constants, classes: Mapping[str, OnClass], name: str) -> float:
-    """A constant between that of the cards that it was fitted on, for cards that were not."""
+    """The geometric mean of a constant over measured classes, for GPUs that were not measured."""
     return float(np.sqrt(getattr(general, name) * classes[PRE_AMPERE].constants[name]))
 
 
@@ -191,14 +193,14 @@ def _carried(one: str, own: Constants, general: Constants, on_class: OnClass) ->
 
 
 def _unmeasured_rocm() -> OnClass:
-    """All steps slower, and an interval that is a judgment."""
+    """AMD without measurements: slower steps, and an interval chosen by judgment."""
     low, high = (bound / ROCM_SLOWDOWN for bound in ROCM_INTERVAL)
     residuals = Residuals(low=low, high=high, median_error=0.25, points=0)
     return OnClass(slowdown=ROCM_SLOWDOWN, residuals=residuals)
 
 
 def _on_rocm(runs: Sequence[Run], era: Era) -> OnClass:
-    """Fitted where AMD was measured; else slower, and not known."""
+    """The class for AMD: fitted if there are runs, otherwise slower steps with a wide interval."""
     if not runs:
         return _unmeasured_rocm()
     names = [name for name in asdict(ROCM_START) if name not in CUDA_ONLY]
@@ -207,7 +209,7 @@ def _on_rocm(runs: Sequence[Run], era: Era) -> OnClass:
 
 
 def _left_out(runs: Sequence[Run], era: Era) -> Residuals:
-    """How wrong runs on AMD are of whose model and degree no run was fitted on."""
+    """Errors of AMD runs with their model, or their degree, held out of the fit."""
     keys: list[Callable[[Run], object]] = [lambda run: run.model, lambda run: run.tensor_parallel]
     ratios = [
         Bursts([run for run in runs if key(run) == held], era).log_ratio(
@@ -221,7 +223,7 @@ def _left_out(runs: Sequence[Run], era: Era) -> Residuals:
 
 
 def _with_fitted(era: Era, runs: Sequence[Run]) -> Era:
-    """The era with the names of what it was fitted on."""
+    """The era with the names of accelerators and models in its fit."""
     return replace(
         era,
         accelerators=tuple(sorted({run.accelerator for run in runs})),
@@ -233,7 +235,7 @@ def _with_fitted(era: Era, runs: Sequence[Run]) -> Era:
 
 
 def held_out(runs: Sequence[Run]) -> dict[str, tuple[list[Run], Array]]:
-    """Runs of the eras of 2024 with logarithms of measured over predicted time, accelerators and models held out."""
+    """Runs of the eras of 2024, and logarithms of measured over predicted time for held-out accelerators and models."""
     listed: dict[str, list[Run]] = {name: [] for name in (*OLD_VLLM, OLD_TENSORRT)}
     ratios: dict[str, list[Array]] = {name: [] for name in listed}
     chosen = {name: [run for run in some if class_of_run(run) != ROCM] for name, some in by_era(runs).items()}
@@ -256,7 +258,7 @@ def held_out(runs: Sequence[Run]) -> dict[str, tuple[list[Run], Array]]:
 
 
 def main() -> None:
-    """Fit; with ``--write`` hold out as well, and write the files."""
+    """Fit and print the constants; with ``--write``, also hold out runs and write the files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("measured", type=Path)
     parser.add_argument("--write", action="store_true")

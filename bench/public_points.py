@@ -1,7 +1,7 @@
-"""Reads public benchmarks of finite runs: a batch, a burst or one request at a time, with the sizes that were sent.
+"""Read public benchmarks of finite runs: a batch, a burst or one request at a time, with the sizes of the requests.
 
-``public_benchmarks.csv`` holds one row for each run: who measured it, what was sent, and output tokens per second from
-the first request to the last token.
+``public_benchmarks.csv`` contains one row for each run: its source, its requests, and output tokens per second from the
+first request to the last token.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from melange.catalog.bundled import accelerators, find_model
 from melange.catalog.model import Model
 
 FILE = "public_benchmarks.csv"
-# Sources that name an engine without its release: those of 2024 ran vLLM 0.5 and TensorRT-LLM before 1.0, the lab of
-# 2025 what was newest.
+# Releases for sources that do not name them: those of 2024 used vLLM 0.5 and TensorRT-LLM before 1.0, the lab of 2025
+# the newest releases.
 ENGINE_OF_2024 = {"vLLM": "vllm==0.5", "TensorRT-LLM": "trtllm==0.10"}
 ENGINE_OF_2025 = {"vllm": "vllm==0.11.0", "sglang": "sglang==0.5.3", "trtllm": "trtllm==1.0"}
 MODELS = {"Llama-3.1-405B fp8": "meta-llama/Llama-3.1-405B"}
-# AccelMark caps completions of ShareGPT-like prompts; the lengths are not published. The largest of a burst decides
-# when it ends, so they are drawn: exponential, capped where the mean is as published.
+# AccelMark limits the completions of ShareGPT-like prompts, and does not publish the lengths. The longest completion
+# determines the end of a burst, so lengths are drawn from an exponential distribution with this cap and the published
+# mean.
 CAPS = {"accelmark": 512}
 _PRECISION = {
     "fp8": ("fp8", "fp8"),
@@ -42,17 +43,17 @@ class Run:
     Parameters
     ----------
     source, note
-        Who measured it, and what they said of it.
+        Source of the measurement, and its remark.
     engine
-        Engine and release, as a service names it: ``vllm==0.7.3``.
+        Engine and release, as in a service file: ``vllm==0.7.3``.
     model, accelerator, tensor_parallel, is_pcie
-        What ran on what.
+        The deployment.
     inputs, outputs
         Prompt and output tokens of each request, all sent at once (N,).
     is_alone
-        Whether requests were sent one at a time, and ``measured`` is one over the time per output token.
+        Whether requests were sent one at a time, so that ``measured`` is one over the time per output token.
     is_served
-        Whether a server answered, rather than the engine by itself.
+        Whether a server was measured rather than the engine alone.
     measured
         Output tokens per second.
     """
@@ -72,7 +73,7 @@ class Run:
 
     @property
     def label(self) -> tuple[object, ...]:
-        """What points of one replica type share."""
+        """The key of all runs of one replica type."""
         return self.source, self.engine, self.model, self.accelerator, self.tensor_parallel, self.is_pcie, self.note
 
 
@@ -83,7 +84,7 @@ def read_runs(folder: Path) -> list[Run]:
 
 
 def why_left_out(run: Run) -> str:
-    """Why a run tells nothing about what its labels say; empty where it does."""
+    """The reason why the labels of a run cannot describe it; empty if they can."""
     card = accelerators()[run.accelerator]
     tokens = run.inputs.sum() + run.outputs.sum()
     arithmetic_s = (
@@ -144,7 +145,7 @@ def _model(row: Mapping[str, str]) -> Model:
 def lengths(
     inputs: float, outputs: float, count: int, *, is_capped: bool
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Prompt and output tokens of each request (N,): the means, or quantiles of capped lengths in a fixed shuffle."""
+    """Prompt and output tokens of each request (N,): the means, or shuffled quantiles of capped lengths."""
     fixed = np.full(count, max(round(inputs), 1)), np.full(count, max(round(outputs), 1))
     cap = CAPS["accelmark"] if outputs > CAPS["accelmark"] / 2 else CAPS["accelmark"] // 2
     if not is_capped or count < 2 or inputs > 1000:
@@ -158,7 +159,7 @@ def lengths(
 
 
 def _capped(part: npt.NDArray[np.float64], mean: float, cap: int) -> npt.NDArray[np.float64]:
-    """Quantiles of an exponential cut at a cap, with that mean."""
+    """Quantiles of a capped exponential distribution with this mean."""
     low, high = 1.0, 1e6
     for _ in range(60):
         scale = (low * high) ** 0.5

@@ -1,10 +1,10 @@
-"""How far estimates as shipped are from public benchmarks, each played out on the product's simulator as it was run.
+"""Errors of the shipped estimates on public benchmarks, each simulated as it was run.
 
     python bench/public_runs.py MEASURED [--by source|accelerator|model|all]
 
-MEASURED is a folder with ``public_benchmarks.csv``; skips where it is not there. All requests of a run are sent at once
-(or one alone) to a replica of the era that its release belongs to, on its hardware. Constants were fitted to these very
-runs: ``bench/sources.py`` leaves sources out.
+MEASURED is a folder with ``public_benchmarks.csv``; the script does nothing if it is missing. All requests of a run are
+sent at once (or one at a time) to a simulated replica with the era of the run's release and its hardware. The constants
+were fitted to these same runs; ``bench/sources.py`` holds out sources.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from public_points import Run, read_runs, why_left_out
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Judged:
-    """A run with what is predicted of it: output tokens per second, and how far measured steps may lie from that."""
+    """A run with its predicted output tokens per second, and the interval of measured over predicted steps."""
 
     run: Run
     predicted: float
@@ -38,17 +38,17 @@ class Judged:
 
     @property
     def ratio(self) -> float:
-        """Predicted over measured rate, which is measured over predicted time."""
+        """Predicted over measured rate, which equals measured over predicted time."""
         return self.predicted / self.run.measured
 
     @property
     def is_inside(self) -> bool:
-        """Whether the run lies in the 80 % interval."""
+        """Whether the run is within the 80 % interval."""
         return self.residuals.low <= self.ratio <= self.residuals.high
 
 
 def engine_of(run: Run) -> tuple[Engine | None, Residuals]:
-    """The replica that a run is predicted by; None where its weights do not fit."""
+    """The engine for predicting a run; None if the weights do not fit."""
     era, facts = find_era(run.engine).with_settings(max_context=10**6), accelerators()
     hardware = Hardware(accelerator=run.accelerator, tensor_parallel=run.tensor_parallel, is_pcie=run.is_pcie)
     residuals = era.residuals_of(run.model, facts[run.accelerator])
@@ -58,7 +58,7 @@ def engine_of(run: Run) -> tuple[Engine | None, Residuals]:
 
 
 def judged(run: Run) -> Judged:
-    """A run played out."""
+    """Simulate a run."""
     engine, residuals = engine_of(run)
     if engine is None:
         return Judged(run=run, predicted=0.0, residuals=residuals)
@@ -88,7 +88,7 @@ KEYS: dict[str, Callable[[Run], tuple[str, ...]]] = {
 
 
 def report(found: Sequence[Judged], key: Callable[[Run], tuple[str, ...]]) -> str:
-    """Points, median error, bias and coverage by group."""
+    """A table of points, median error, bias and coverage by group."""
     groups: dict[tuple[str, ...], list[Judged]] = {}
     for one in found:
         groups.setdefault(key(one.run), []).append(one)
@@ -115,7 +115,7 @@ def main() -> None:
     print(report(found, KEYS[arguments.by]))
     print()
     print(report(found, KEYS["all"]))
-    print(f"{len(runs) - len(found)} runs do not tell what their labels say, and are not counted")
+    print(f"{len(runs) - len(found)} runs are left out, because their labels cannot describe them")
 
 
 if __name__ == "__main__":

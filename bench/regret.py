@@ -1,11 +1,11 @@
-"""What errors of estimates cost: plans made from held-out estimates, carried on measured capacities.
+"""The cost of errors of estimates: plans from held-out estimates, evaluated with measured capacities.
 
-A case is a model in a precision under one engine and one limit, whose sizes were measured on two accelerators and more.
-Regret is the cost of the mix chosen from estimates over that of the best mix on measured capacities, less 1. Its cost
-depends on what is still set by estimates when the traffic comes. *The mix*: the types that were chosen; how many of
-each and which size goes where are solved again on measured capacities, with these types alone. *With its shares*: every
-type keeps its share of each size, and has as many instances as that needs. *As rented*: besides, no instance that
-turns out too many is given back. Estimates are made without any point of the case, or corrected by two of each type.
+A case is a model with a precision under one engine and one limit, with sizes measured on at least two accelerators.
+Regret is the cost of the mix chosen from estimates over that of the best mix with measured capacities, minus 1. The
+cost depends on which decisions still rest on estimates when the traffic comes. *The mix*: only the types; counts and
+shares are solved again with measured capacities of these types. *With its shares*: every type keeps its share of each
+size, with the number of instances that this needs. *As rented*: in addition, surplus instances are kept. Estimates are
+made without any point of the case, or corrected by two points of each type.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ KNOWN_TO = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """Capacities of several replica types (R, B) [1/s], measured and estimated, and what the types cost [USD/h]."""
+    """Measured and estimated capacities of several replica types (R, B) [1/s], and their costs [USD/h]."""
 
     name: str
     types: tuple[str, ...]
@@ -67,7 +67,7 @@ class Case:
 
 
 def price_per_h(accelerator: str) -> float | None:
-    """The cheapest bundled on-demand offer of one accelerator [USD/h]; None where there is none."""
+    """The cheapest bundled on-demand offer of one accelerator [USD/h]; None if there is none."""
     prices = [
         offer.cost_per_h / offer.accelerators
         for offer in offers()
@@ -77,15 +77,15 @@ def price_per_h(accelerator: str) -> float | None:
 
 
 def cases(held_by_era: Iterable[HeldOut], held: str, anchors: int = 0) -> list[Case]:
-    """All cases that the measurements allow; estimates by constants that have not seen the accelerator or model.
+    """All cases that the measurements allow; estimates use constants fitted without the accelerator or model.
 
     Parameters
     ----------
     held
-        What was held out: ``accelerator`` or ``model``.
+        The held-out property: ``accelerator`` or ``model``.
     anchors
-        How many points of each replica type then correct its estimates: of the smallest and the largest size, where
-        they would run. Only cases under limits have such points.
+        Number of points of each replica type that correct its estimates: of the smallest and the largest size, at
+        their operating points. Only cases under limits have such points.
     """
     found = []
     for era in held_by_era:
@@ -134,7 +134,7 @@ def _cells(
 
 
 def _anchor(curve: Curve, limit_s: float, held: str) -> list[Sample]:
-    """The point of a curve that is nearest to where the model would run, against the model."""
+    """The point of a curve that is nearest to the model's operating point, compared with the model."""
     point = curve.points[0]
     running = max(_rate(curve, limit_s, held, []) * point.outputs * limit_s, 1.0)
     nearest = min(curve.points, key=lambda one: abs(math.log(one.concurrency / running)))
@@ -149,7 +149,7 @@ def _replicas(curve: Curve, held: str) -> Replicas:
 
 
 def _rate(curve: Curve, limit_s: float, held: str, samples: Sequence[Sample]) -> float:
-    """The closed form's rate of a curve's size, with no more requests than were measured [1/s]."""
+    """The closed form's rate for a curve's size, with no more concurrent requests than were measured [1/s]."""
     point, replicas = curve.points[-1], _replicas(curve, held)
     sizes = _sizes(point)
     if samples:
@@ -166,7 +166,7 @@ def _sizes(point: Point) -> Sizes:
 
 
 def _case(name: str, rows: Rows) -> list[Case]:
-    """The sizes that all types share; none where fewer than two types of known price are left."""
+    """A case with the sizes that all types share; none if fewer than two types with known prices are left."""
     priced = {key: cells for key, cells in rows.items() if price_per_h(key[0]) is not None and len(cells) > 1}
     if len({card for card, _ in priced}) < LEAST_TYPES:
         return []
@@ -192,7 +192,7 @@ def _case(name: str, rows: Rows) -> list[Case]:
 
 
 def estimated(era: HeldOut, point: Point, limit_s: float, held: str) -> float:
-    """The closed form's rate of that size on that replica type, without a server in front [1/s]."""
+    """The closed form's rate for a point's size and replica type, without a server's front end [1/s]."""
     constants = replace(era.constants_for(point, held), t_stream_s=0.0)
     settings = replace(era.era, constants=constants).with_settings(max_context=10**9)
     replicas = replicas_of(point.model, [hardware_of(point)], accelerators(), settings)
@@ -201,9 +201,9 @@ def estimated(era: HeldOut, point: Point, limit_s: float, held: str) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Regrets:
-    """Regret of every instance (N,), how many replicas of the best type it would take, and the name of its case.
+    """Regret of every problem instance (N,), its size in replicas of the best type, and the name of its case.
 
-    ``without``: how many instances got no plan from estimates.
+    ``without``: number of problem instances without a plan from estimates.
     """
 
     mix: Array
@@ -215,7 +215,7 @@ class Regrets:
 
 
 def almost_known(found: Sequence[Case], seed: int = 11) -> list[Case]:
-    """The same cases, with estimates that are off by 5 % each (the standard deviation), independently."""
+    """The same cases, with independent estimation errors of 5 % (standard deviation)."""
     random = np.random.default_rng(seed)
     return [
         replace(case, estimated=case.measured * np.exp(KNOWN_TO * random.standard_normal(case.measured.shape)))
@@ -224,7 +224,7 @@ def almost_known(found: Sequence[Case], seed: int = 11) -> list[Case]:
 
 
 def regrets(found: Sequence[Case], seed: int = 7) -> Regrets:
-    """What plans from estimates cost, over several workloads of every case."""
+    """Regret of plans from estimates, over several workloads of every case."""
     random = np.random.default_rng(seed)
     rows, names, without = [], [], 0
     for case in found:
@@ -250,7 +250,7 @@ def regrets(found: Sequence[Case], seed: int = 7) -> Regrets:
 
 
 def _costs(case: Case, rate: Array) -> tuple[float, float, float] | None:
-    """Regret of the mix, with its shares, and as rented; None where estimates give no plan."""
+    """Regret of the mix, with its shares, and as rented; None if there is no plan from estimates."""
     best = _cost(case, rate, case.measured)
     planned = _cost(case, rate, np.where(case.measured > 0, case.estimated, 0.0))
     if best is None or planned is None:
@@ -266,13 +266,13 @@ def _costs(case: Case, rate: Array) -> tuple[float, float, float] | None:
 
 
 def carrying(case: Case, rate: Array, share: Array) -> Array:
-    """Instances that each type needs to carry its share on measured capacity (R,)."""
+    """Instances that each type needs for its share with measured capacities (R,)."""
     load = np.where(share > 0, share * rate / np.maximum(case.measured, 1e-12), 0.0).sum(axis=1)
     return np.ceil(load - MARKUP)
 
 
 def _cost(case: Case, rate: Array, capacity: Array) -> tuple[Array, Array] | None:
-    """Instances (R,) and shares (R, B) of the cheapest plan; None where nothing can be served."""
+    """Instances (R,) and shares (R, B) of the cheapest plan; None if there is none."""
     try:
         plan = solve(question_of(case, rate, capacity, Options(headroom=0.0)))
     except InfeasibleError:
@@ -281,7 +281,7 @@ def _cost(case: Case, rate: Array, capacity: Array) -> tuple[Array, Array] | Non
 
 
 def question_of(case: Case, rate: Array, capacity: Array, options: Options) -> Question:
-    """How to serve rates by size (B,) on capacities (R, B) [1/s]."""
+    """The planning problem for rates by size (B,) and capacities (R, B) [1/s]."""
     buckets = Buckets.ordinal(len(rate), 1)
     types = tuple(
         ReplicaType(
@@ -303,7 +303,7 @@ def question_of(case: Case, rate: Array, capacity: Array, options: Options) -> Q
 
 
 def main() -> None:
-    """Hold out, and write the section on shortage."""
+    """Hold out points, print the table on shortage, and write it with ``--write``."""
     from calibrate import FITTED, hold_out
     from measured import read_points
     from pages import with_shortage

@@ -1,11 +1,11 @@
-"""Runs the paper's evaluation again and writes docs/reproduction.md: our plans beside the published ones.
+"""Repeat the paper's evaluation, and write docs/reproduction.md, which compares our plans with the published ones.
 
     python bench/reproduce.py [DATA] [--page docs/reproduction.md]
 
 DATA is a folder with the published figures (``paper/arena_120ms_allocations.csv``,
 ``paper/figure3b_a10g_vs_a100.csv``) and the saturation rates of the authors' draft
-(``measured/saturation_llama2_7b_vllm027.csv``). Where they are absent, our own plans are printed and the stored page is
-left as it is.
+(``measured/saturation_llama2_7b_vllm027.csv``). If they are missing, our own plans are printed, and the page is
+unchanged.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def print_plans(results: list[Result]) -> None:
-    """Our mixes and what they save, one line a rate."""
+    """Print our mixes and their savings, one line per rate."""
     for result in results:
         low, high = result.savings_pct
         print(f"\n{result.case.words}, {result.limit_ms} ms: saves {low:.0f}-{high:.0f} %")

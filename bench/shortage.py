@@ -1,12 +1,13 @@
-"""Fleets that turn out too small, and what fleets cost more than the best, by what was known when they were rented.
+"""Shortage and regret of fleets planned from estimates, from a few measurements, and from live factors.
 
-Every case of bench/regret.py is planned by closed form with the default headroom from held-out estimates, rented, and
-loaded on measured capacities, requests routed by these. A fleet is *short* if it cannot carry the traffic then; the
-share of the traffic that it cannot carry is that of the largest fleet-wide load above 1. *Regret* is its cost, with
-the instances added that it lacks for the same headroom, over that of the best plan on measured capacities, less 1.
+Every case of bench/regret.py is planned by closed form with the default headroom from held-out estimates. The fleet
+then serves the traffic with measured capacities, which also determine the routing. A fleet is *short* if it cannot
+carry the traffic; *traffic short* is the share that it cannot carry, from its load above 1. *Regret* is the cost of the
+fleet, including the instances that it lacks for the same headroom, over that of the best plan with measured capacities,
+minus 1.
 
-*Measurements* are one figure for each used type, at the sizes that it serves: the type's capacities are all corrected
-by it. *Live factors* are the same for all types of the first fleet at once. Both are known to a few percent.
+*Measurements* are one figure for each used type, at the sizes that it serves, which corrects all capacities of the
+type. *Live factors* are the same for all types of the first fleet at once. Both have errors of a few percent.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ from regret import INSTANCES_PER_CASE, REPLICAS, Case, question_of
 
 Array = npt.NDArray[np.float64]
 
-# Standard deviation of the logarithm of a capacity: of an estimate (a source, and what eras leave), and of one that was
-# corrected by a figure of its type (what differs by size), as docs/anchors.md has it.
+# Standard deviation of the logarithm of a capacity: of an estimate (from the source, and from the residuals of eras),
+# and of one corrected by a figure of its type (remaining differences by size), as in docs/anchors.md.
 SOURCE, OWN = spread().source, 0.12
 ESTIMATED, CORRECTED = math.hypot(SOURCE, OWN), 0.07
-# Of a load test, and of an hour of live traffic.
+# Standard deviation of the error of a load test, and of an hour of live traffic.
 TEST_NOISE, LIVE_NOISE = 0.02, 0.03
 MEASUREMENTS, CONFIDENCE = 3, 0.8
 # Peak load above which a fleet counts as short: the gap to which plans are solved.
@@ -45,9 +46,9 @@ FULL = 1.001
 
 @dataclass(slots=True, kw_only=True)
 class Known:
-    """Capacities as they are believed (R, B) [1/s], and the standard deviation of their logarithm by type (R,).
+    """Estimated capacities (R, B) [1/s], and the standard deviation of their logarithm by type (R,).
 
-    ``seen``: logarithm of true over estimated step time of the types that were measured.
+    ``seen``: logarithm of measured over estimated step time of the measured types.
     """
 
     rate: Array
@@ -61,7 +62,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
-    """A fleet on measured capacities: cost with what it lacks over the best, less 1, and its peak load."""
+    """A fleet with measured capacities: its regret, including the instances that it lacks, and its peak load."""
 
     regret: float
     peak: float
@@ -69,7 +70,7 @@ class Fleet:
 
 
 def first(case: Case) -> Known:
-    """Estimates."""
+    """Capacities from estimates alone."""
     rate = np.where(case.measured > 0, case.estimated, 0.0)
     return Known(rate=rate, deviation=np.full(len(rate), ESTIMATED))
 
@@ -83,7 +84,7 @@ def planned(case: Case, rate: Array, capacity: Array) -> Plan | None:
 
 
 def corrected(case: Case, known: Known, plan: Plan, r: int, noise: float, random: np.random.Generator) -> Known:
-    """What is believed after a figure of one type, at the sizes that it serves; the others move by what is common."""
+    """Capacities after a measurement of one type at the sizes that it serves; others change by the common error."""
     work = plan.share[r, :, 0] * plan.workload.request_rate[:, 0]
     estimate = first(case)
     able = (case.measured[r] > 0) & (estimate.rate[r] > 0) & (work > 0)
@@ -94,19 +95,19 @@ def corrected(case: Case, known: Known, plan: Plan, r: int, noise: float, random
     common = sum(seen.values()) / own / precision
     rate, deviation = estimate.rate.copy(), estimate.deviation.copy()
     for other in range(len(rate)):
-        # Steps that take longer carry fewer requests.
+        # Longer step times mean lower capacities.
         rate[other] *= math.exp(-seen.get(other, common))
         deviation[other] = math.hypot(CORRECTED, noise) if other in seen else math.sqrt(OWN**2 + 1 / precision)
     return Known(rate=rate, deviation=deviation, seen=seen)
 
 
 def alone(case: Case, rate: Array, confidence: float) -> tuple[Plan | None, int]:
-    """From estimates."""
+    """The plan from estimates alone."""
     return planned(case, rate, first(case).at(confidence)), 0
 
 
 def measured(case: Case, rate: Array, confidence: float, random: np.random.Generator) -> tuple[Plan | None, int]:
-    """After a few measurements, each of the used type that costs most and was not measured."""
+    """The plan after a few measurements, each of the most expensive part of the fleet that was not measured yet."""
     known, done = first(case), set[int]()
     for _ in range(MEASUREMENTS):
         plan = planned(case, rate, known.at(confidence))
@@ -122,7 +123,7 @@ def measured(case: Case, rate: Array, confidence: float, random: np.random.Gener
 
 
 def live(case: Case, rate: Array, confidence: float, random: np.random.Generator) -> tuple[Plan | None, int]:
-    """After an hour: the factors of all types of the first fleet."""
+    """The plan after an hour, with the live factors of all types of the first fleet."""
     known = first(case)
     plan = planned(case, rate, known.at(0.5))
     if plan is None:
@@ -134,7 +135,7 @@ def live(case: Case, rate: Array, confidence: float, random: np.random.Generator
 
 
 def on_measured(case: Case, rate: Array, best_per_h: float, plan: Plan) -> Fleet | None:
-    """A fleet as it turns out."""
+    """The result of a fleet with measured capacities."""
     asked = question_of(case, rate, case.measured, Options(headroom=0.0))
     scope = scope_of(asked)
     problem = build(asked, scope.allowed, scope.served)
@@ -152,7 +153,7 @@ def on_measured(case: Case, rate: Array, best_per_h: float, plan: Plan) -> Fleet
 
 
 def fleets(cases: Sequence[Case], seed: int = 7) -> Mapping[str, list[Fleet]]:
-    """Fleets by what was known."""
+    """Fleets by available information."""
     random, noise = np.random.default_rng(seed), np.random.default_rng(seed + 1)
     half, most = 0.5, CONFIDENCE
     ways: dict[str, Callable[[Case, Array], tuple[Plan | None, int]]] = {
@@ -181,7 +182,7 @@ def fleets(cases: Sequence[Case], seed: int = 7) -> Mapping[str, list[Fleet]]:
 
 
 def shortage_table(cases_by_title: Mapping[str, Sequence[Case]], seed: int = 7) -> str:
-    """Regret and shortage by what was held out and what was known."""
+    """A table of regret and shortage by held-out property and available information."""
     rows = []
     for title, listed in cases_by_title.items():
         for name, found in fleets(listed, seed).items():

@@ -1,12 +1,12 @@
-"""How fast plans are simulated, in how much memory, and how long the first call takes.
+"""Speed and memory of the simulator, and the time of its first call.
 
     python bench/simulate.py            # all (about 5 minutes)
-    python bench/simulate.py --quick    # speed alone, a few repeats
+    python bench/simulate.py --quick    # only the speed, with few repeats
 
-Traffic is azure-conversation over 8 replicas. Speed is requests per second of CPU time in one process, the median of
-repeats, beside the tests' plain simulation (every step by itself, in Python) in the same run. Memory is the peak of a
-process of its own. The first call runs in a process of its own as well: with the kernel that is shipped, and with Numba
-and an empty cache of compiled code in its place.
+The traffic is azure-conversation over 8 replicas. Speed is requests per second of CPU time in one process, the median
+of repeats, compared in the same run with the plain simulation of the tests (every step individually, in Python). Memory
+is the peak of a separate process. The first call also runs in a separate process: with the shipped kernel, and with
+Numba and an empty cache of compiled code.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ REPLICAS, RATE = 8, 50.0
 REQUESTS, PLAIN_REQUESTS, REPEATS = 200_000, 2_000, 7
 SIZES = (1_000_000, 3_000_000, 10_000_000)
 LEAST_RATE, MOST_GIB, MOST_FIRST_S = 200_000, 2.0, 1.0
-VIDUR_S = 2.3e-3  # CPU time a request of Vidur, the field's simulator, measured on another machine
+VIDUR_S = 2.3e-3  # CPU time per request of Vidur, a common simulator, measured on another machine
 
 
 def plan_of() -> Plan:
@@ -63,14 +63,14 @@ def requests_of(plan: Plan, count: int) -> Arrivals:
 
 
 def speed(repeats: int) -> tuple[list[float], list[float]]:
-    """Requests per second of CPU time: compiled, and plain, one after the other."""
+    """Requests per second of CPU time, of the compiled and the plain simulation in turn."""
     from reference import Job, play_slowly
 
     from melange.validate.simulate import simulate
 
     plan = plan_of()
     many, few = requests_of(plan, REQUESTS), requests_of(plan, PLAIN_REQUESTS)
-    run = simulate(plan, few)  # compiled before the clock runs
+    run = simulate(plan, few)  # compiles before times are taken
     engines = [run.engines[t] for t in run.type_of]
     quick, plain = [], []
     for _ in range(repeats):
@@ -83,7 +83,7 @@ def speed(repeats: int) -> tuple[list[float], list[float]]:
         play_slowly(engines, policy_state(plan), POLICIES.index(run.policy), jobs, [], 0)
         plain.append(PLAIN_REQUESTS / (time.process_time() - began))
         finish_s = np.array([job.finish_s for job in jobs])
-        assert np.allclose(run.outcome.finish_s, finish_s, rtol=1e-9, atol=1e-9)  # the same answer
+        assert np.allclose(run.outcome.finish_s, finish_s, rtol=1e-9, atol=1e-9)  # the same results
     return quick, plain
 
 
@@ -112,14 +112,14 @@ def measure_memory(count: int) -> None:
 
 
 def first_call(is_compiled_here: bool) -> float:
-    """CPU time of the first 100 requests of a process that finds nothing but what is shipped [s]."""
+    """CPU time of the first 100 requests in a process without cached code [s]."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {"NUMBA_CACHE_DIR": folder, "MELANGE_COMPILE": str(int(is_compiled_here))}
         return float(_in_a_process("--first", environment=environment))
 
 
 def measure_first() -> None:
-    """Print what the first simulation takes from its import on."""
+    """Print the CPU time of the first simulation, including its import."""
     plan = plan_of()
     began = time.process_time()
     from melange.validate.simulate import simulate
@@ -140,9 +140,9 @@ def _in_a_process(*arguments: str, environment: dict[str, str] | None = None) ->
 
 
 def main() -> None:
-    """Print the figures and the bars."""
+    """Print the results and their targets."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="speed alone")
+    parser.add_argument("--quick", action="store_true", help="only the speed")
     parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--first", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -159,20 +159,26 @@ def print_all(is_quick: bool) -> None:
     quick, plain = speed(3 if is_quick else REPEATS)
     middle, slow = statistics.median(quick), statistics.median(plain)
     print(f"azure-conversation over {REPLICAS} replicas, single core, {len(quick)} repeats")
-    print(f"  {middle:,.0f} requests/s ({min(quick):,.0f} to {max(quick):,.0f}; bar {LEAST_RATE:,})")
-    print(f"  {middle / slow:,.0f} times the plain simulation in Python, {slow:,.0f} requests/s, the same times")
-    print(f"  {middle * VIDUR_S:,.0f} times Vidur at its {VIDUR_S * 1e3:g} ms a request, measured on another machine")
+    print(f"  {middle:,.0f} requests/s ({min(quick):,.0f} to {max(quick):,.0f}; target {LEAST_RATE:,})")
+    print(
+        f"  {middle / slow:,.0f} times as fast as the plain simulation in Python ({slow:,.0f} requests/s), "
+        "with identical results"
+    )
+    print(
+        f"  {middle * VIDUR_S:,.0f} times as fast as Vidur at its {VIDUR_S * 1e3:g} ms per request, "
+        "measured on another machine"
+    )
     if is_quick:
         return
     for count in SIZES:
         peak, simulated_s, reported_s = memory(count)
         print(
-            f"  {count / 1e6:g} million requests: {peak:.2f} GiB at most (bar {MOST_GIB:g}), {simulated_s:.1f} s, "
+            f"  {count / 1e6:g} million requests: {peak:.2f} GiB at most (target {MOST_GIB:g}), {simulated_s:.1f} s, "
             f"report {reported_s:.1f} s"
         )
     shipped, here = (statistics.median(first_call(is_here) for _ in range(3)) for is_here in (False, True))
     print(
-        f"  first call in a process: {shipped:.1f} s of CPU (bar {MOST_FIRST_S:g} s), {here:.1f} s where Numba compiles"
+        f"  first call in a process: {shipped:.1f} s of CPU (target {MOST_FIRST_S:g} s), {here:.1f} s if Numba compiles"
     )
 
 

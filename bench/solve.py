@@ -1,11 +1,11 @@
-"""How fast plans are proven: against the paper's binary program at paper scale, and against plain HiGHS beyond it.
+"""Time to proven plans, compared with the paper's binary program at the paper's scale, and with plain HiGHS beyond it.
 
-    python bench/solve.py            # 100 instances of paper scale, then the larger ones (about 40 minutes)
+    python bench/solve.py            # 100 instances of the paper's scale, then the larger ones (about 40 minutes)
     python bench/solve.py --quick    # 16 instances, and one of each larger family and size (about 5 minutes)
 
 Runs are interleaved: each instance is solved by every program in turn before the next one. Times include building the
-model; they are wall-clock medians on whatever machine this runs on. A run of the paper's program that is not proven at
-its limit counts as that limit, so the ratios printed are lower bounds where there are such runs.
+model, and are medians of wall-clock time on the current machine. If the paper's program is not proven at its time
+limit, that limit counts as its time, so the printed ratios are then lower bounds.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from paper_program import PaperAnswer, solve_paper
 
 REPLICAS = (3, 10, 40, 150)
 SLICES = 8
-SIZES = (  # input x output buckets, types, gap, bar [s]
+SIZES = (  # input x output buckets, types, gap, target [s]
     (10, 6, 40, 1e-3, 0.5),
     (25, 20, 40, 1e-3, 3.0),
     (50, 40, 200, 1e-2, 10.0),
@@ -38,8 +38,8 @@ SIZES = (  # input x output buckets, types, gap, bar [s]
 def main() -> None:
     """Print both comparisons."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few instances")
-    parser.add_argument("--instances", type=int, help="instances of paper scale (100, quick: 16)")
+    parser.add_argument("--quick", action="store_true", help="only a few instances")
+    parser.add_argument("--instances", type=int, help="number of instances of the paper's scale (100; quick: 16)")
     parser.add_argument("--limit", type=float, default=30.0, help="time limit of the paper's program [s]")
     parser.add_argument("--part", choices=("paper", "large"), help="only one of the comparisons")
     given = parser.parse_args()
@@ -52,13 +52,13 @@ def main() -> None:
 
 
 def solve_once() -> None:
-    """Import and warm what is imported on first use."""
+    """Solve one instance, so that everything is imported before times are taken."""
     instance = draw(10, 6, 4, replicas=5, family="mixed", seed=999)
     solve(instance.workload, instance.profile, options())
 
 
 def paper_scale(count: int, limit_s: float) -> None:
-    """60 buckets x 4 types, slice factor 8: continuous and sliced against the paper's binary program."""
+    """Compare continuous shares and slices with the paper's program, on 60 buckets x 4 types and slice factor 8."""
     print(f"# Paper scale: 60 buckets x 4 types, slice factor {SLICES}, gap 0, {count} instances\n")
     print(
         f"{'family':30} {'paper ms':>9} {'cont. ms':>9} {'slices ms':>9} {'paper cost':>10} {'cont.':>9} {'slices':>9}"
@@ -81,7 +81,7 @@ Row = tuple[Instance, PaperAnswer, tuple[Plan, float], tuple[Plan, float]]
 
 
 def one(instance: Instance, limit_s: float) -> Row:
-    """Solve an instance by the paper's program, with continuous shares and with slices."""
+    """Solve an instance with the paper's program, with continuous shares, and with slices."""
     load = loads(instance.workload, instance.profile)
     cost = np.array([item.cost_per_h for item in instance.profile.replica_types])
     paper = solve_paper(load, cost, slices=SLICES, time_limit_s=limit_s)
@@ -96,7 +96,7 @@ def one(instance: Instance, limit_s: float) -> Row:
 
 
 def timed(instance: Instance, slices: int | None) -> tuple[Plan, float]:
-    """The plan and the median time of three runs [s]; of one where it is slow."""
+    """The plan, and the median time of three runs, or of one slow run [s]."""
     seconds = []
     for _ in range(3):
         began = time.perf_counter()
@@ -108,7 +108,7 @@ def timed(instance: Instance, slices: int | None) -> tuple[Plan, float]:
 
 
 def ratios(name: str, rows: list[Row], limit_s: float, *, bars: bool = False) -> None:
-    """Print how many times faster, and whether costs agree and every plan is proven."""
+    """Print the ratios of times, and whether costs are equal and all plans are proven."""
     paper = np.array([row[1].seconds if row[1].is_proven else max(limit_s, row[1].seconds) for row in rows])
     print(f"{name}: {len(rows)} instances, paper's program {np.median(paper):.2f} s in the median, "
           f"{sum(not row[1].is_proven for row in rows)} unproven at {limit_s:g} s")  # fmt: skip
@@ -123,19 +123,19 @@ def ratios(name: str, rows: list[Row], limit_s: float, *, bars: bool = False) ->
         if bars:
             unproven = sum(row[at][0].gap > 0 or row[at][1] > 1 for row in rows)
             bar = f"{median_bar} x median" + (f", {mean_bar} x geometric mean" if mean_bar else "")
-            print(f"             bars: {bar}; proven within 1 s: {len(rows) - unproven} of {len(rows)}")
+            print(f"             targets: {bar}; proven within 1 s: {len(rows) - unproven} of {len(rows)}")
     if bars:
         proven = [row for row in rows if row[1].is_proven]
         unequal = [row for row in proven if abs(row[1].cost_per_h - row[3][0].cost_per_h) > 1e-6]
         worse = [row for row in rows if row[3][0].cost_per_h > (row[1].cost_per_h or np.inf) + 1e-6]
         more = [row[3][0].cost_per_h / row[2][0].cost_per_h - 1 for row in rows]
-        print(f"  equal cost (slices) on {len(proven) - len(unequal)} of {len(proven)} proven instances, more than an "
-              f"unproven answer on {len(worse)}; slices cost {np.mean(more):.3%} more than continuous shares, "
+        print(f"  equal cost (slices) on {len(proven) - len(unequal)} of {len(proven)} proven instances, higher cost "
+              f"than an unproven result on {len(worse)}; slices cost {np.mean(more):.3%} more than continuous shares, "
               f"{np.max(more):.2%} at most")  # fmt: skip
 
 
 def larger(seeds: int, *, plain: bool) -> None:
-    """Larger sizes to their gaps, with plain HiGHS on the same program beside them (limit 30 s)."""
+    """Solve larger sizes to their gaps, compared with plain HiGHS on the same program (limit 30 s)."""
     print("\n# Beyond paper scale (plain: HiGHS on the whole program with the same gap, limit 30 s)\n")
     for inputs, outputs, types, gap, bar_s in SIZES:
         every = []
@@ -150,14 +150,14 @@ def larger(seeds: int, *, plain: bool) -> None:
                 print(f"{name}: {times}, largest gap {gaps.max():.1e}{beside}", flush=True)
         own = np.array([cell[0] for cell in every])
         within = sum(cell[1] <= gap and cell[0] <= bar_s for cell in every)
-        print(f"{inputs * outputs} x {types} in all: {np.median(own):.2f} s median; "
+        print(f"{inputs * outputs} x {types}, all: {np.median(own):.2f} s median; "
               f"within gap {gap:g} and {bar_s:g} s: {within} of {len(every)}\n", flush=True)  # fmt: skip
 
 
 def size(
     inputs: int, outputs: int, types: int, gap: float, replicas: float, family: str, seed: int, plain: bool
 ) -> tuple[float, float, float]:
-    """Time, gap, and the time of plain HiGHS [s] (nan when it is not asked for)."""
+    """Time [s], gap, and the time of plain HiGHS [s]; nan if it is not run."""
     instance = draw(inputs, outputs, types, replicas=replicas, family=family, seed=seed)
     began = time.perf_counter()
     plan = solve(instance.workload, instance.profile, options(gap=gap))

@@ -1,11 +1,11 @@
-"""Leaves out whole sources and architectures, and estimates from that how wide intervals must be.
+"""Hold out whole sources and architectures, and estimate the necessary width of intervals from their errors.
 
     python bench/sources.py MEASURED [--write]
 
-MEASURED is a folder with the files that bench/measured.py and bench/public_points.py read; skips where it is not there.
-Each source in turn is left out of all that is fitted: constants, classes of hardware, and the levels of the model of
-errors by which its own intervals are judged. Runs are predicted by the eras that the rest gives, at their
-release and on their hardware. ``--write`` writes ``src/melange/replica/spread.toml`` and the section of
+MEASURED is a folder with the files that bench/measured.py and bench/public_points.py read; the script does nothing if
+it is missing. Each source in turn is held out of everything that is fitted: constants, classes of hardware, and the
+levels of the error model that gives its intervals. Its runs are predicted with eras fitted to the other sources, for
+their release and hardware. ``--write`` writes ``src/melange/replica/spread.toml`` and the section of
 docs/validation.md.
 """
 
@@ -41,29 +41,29 @@ ARCHITECTURES = {
     "Blackwell": ("Blackwell", "Blackwell Ultra"),
 }
 LEVELS = ("source", "architecture", "kind", "release")
-# Before anything is left out: each level a seventh, give or take a factor of 1.6; sources have nothing in common.
+# Priors: each level is 0.15 within a factor of 1.6, and sources have no common bias.
 PRIOR, PRIOR_SPREAD, BIAS_SPREAD = 0.15, 0.5, 0.15
-# A bias that sources have in common is corrected where it is as unlikely to be none as 1 in 20 (half of chi squared).
+# A common bias of sources is corrected if it is significant at 5 % (half of the chi-squared quantile).
 SURE = 1.92
-FARTHEST = 1.0  # a group e times off says no more than that it is far off
+FARTHEST = 1.0  # larger logarithmic errors (a factor of e) are clipped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Group:
-    """Points of one source that are off together.
+    """Points of one source with a common error.
 
     Parameters
     ----------
     name
-        Who measured what, in words.
+        Engine, hardware and kind of model, as text.
     source
-        Who measured.
+        Source of the measurements.
     levels
-        What of it is not among what was fitted.
+        Properties of the points that were not in the fit.
     known
-        What is known of single points within a source; of 0 points: nothing, and the interval is that of ignorance.
+        Residuals of single points within a source; of 0 points if there are none, with the interval of ignorance.
     log_ratio
-        Logarithms of measured over predicted step time (N,), without what sources have in common.
+        Logarithms of measured over predicted step time (N,), before correction of the common bias of sources.
     """
 
     name: str
@@ -74,13 +74,13 @@ class Group:
 
 
 def groups_without(runs: Sequence[Run], source: str) -> list[Group]:
-    """The runs of a source as the rest predicts them."""
+    """The runs of a source, predicted from the other sources."""
     fitted = fit_public([run for run in runs if run.source != source])
     return _groups(fitted, [run for run in runs if run.source == source], source, is_same_source=False)
 
 
 def groups_without_architecture(runs: Sequence[Run], name: str) -> list[Group]:
-    """The runs on an architecture as those on others predict them."""
+    """The runs on an architecture, predicted from the runs on other architectures."""
     held = ARCHITECTURES[name]
     is_held = [accelerators()[run.accelerator].architecture in held for run in runs]
     fitted = fit_public([run for run, one in zip(runs, is_held, strict=True) if not one])
@@ -115,14 +115,14 @@ def _groups(fitted: Fitted, runs: Sequence[Run], source: str, *, is_same_source:
 
 
 def _log_ratio(run: Run, era: Era) -> Array:
-    """Logarithm of measured over predicted time, without what sources have in common (1,)."""
+    """Logarithm of measured over predicted time, before correction of the common bias of sources (1,)."""
     fact = accelerators()[run.accelerator]
     on_class = era.slowdown(run.model, fact) / (1.0 if era.is_known(run.model, fact) else spread().slowdown)
     return Bursts([run], era).log_ratio(era.constants_on(fact)) - math.log(on_class)
 
 
 def sweeps_without_architecture(folder: Path, name: str) -> list[Group]:
-    """The sweeps on an architecture, by constants that were fitted without it."""
+    """The sweeps on an architecture, predicted with constants fitted without it."""
     known = {one: find_era(one) for one in MODERN}
     points = {one: read_points(folder, one).points for one in MODERN}
     held = ARCHITECTURES[name]
@@ -153,11 +153,11 @@ def sweeps_without_architecture(folder: Path, name: str) -> list[Group]:
 
 
 def estimated(groups: Iterable[Group]) -> Spread:
-    """The most likely levels, given what is believed beforehand."""
+    """The most likely levels, given their priors."""
     counted = [group for group in groups if group.known.points]
     best = np.array([0.0, *[math.log(PRIOR)] * len(LEVELS)])
     value, step = _improbable(best, counted), 0.3
-    while step > 0.01:  # a pattern search: five numbers, and a smooth function of them
+    while step > 0.01:  # a pattern search, since this is a smooth function of five numbers
         before = value
         for axis in np.eye(len(best)):
             for trial in (best + step * axis, best - step * axis):
@@ -174,7 +174,7 @@ def estimated(groups: Iterable[Group]) -> Spread:
 
 
 def _improbable(values: Array, groups: Sequence[Group]) -> float:
-    """Minus the logarithm of the posterior: points normal about their group, groups normal about what is common."""
+    """Negative log posterior: points are normal around their group's mean, group means around the common bias."""
     bias, logs = values[0], values[1:]
     total = (bias / BIAS_SPREAD) ** 2 / 2 + float((((logs - math.log(PRIOR)) / PRIOR_SPREAD) ** 2).sum() / 2)
     variance_by_level = dict(zip(LEVELS, np.exp(2 * logs).tolist(), strict=True))
@@ -184,19 +184,19 @@ def _improbable(values: Array, groups: Sequence[Group]) -> float:
         within = max(point_deviation(group.known) ** 2, float(apart.var()))
         between = sum(variance_by_level[level] for level in group.levels)
         count, mean = len(apart), float(apart.mean())
-        # The mean of a group says all there is about what its points share.
+        # The mean of a group is a sufficient statistic for the common error of its points.
         variance = within / count + between
         total += 0.5 * (math.log(variance) + mean**2 / variance)
     return total
 
 
 def point_deviation(known: Residuals) -> float:
-    """Standard deviation of the logarithm, of residuals."""
+    """Standard deviation of the logarithm of residuals."""
     return math.log(known.high / known.low) / (2 * DECILE)
 
 
 def inside(group: Group, levels: Spread) -> npt.NDArray[np.bool_]:
-    """Which points lie in their interval (N,)."""
+    """Mask of the points within their interval (N,)."""
     known = group.known
     interval = widened(known, levels.deviation(group.levels)) if known.points else known
     ratio = group.log_ratio - math.log(levels.slowdown if group.known.points else 1.0)
@@ -209,7 +209,7 @@ def error(log_ratio: Array) -> Array:
 
 
 def row_of(name: str, what: str, groups: Sequence[Group], levels: Sequence[Spread]) -> list[str]:
-    """Points, median error, bias and coverage of some groups."""
+    """A row with points, median error, bias and coverage of some groups."""
     ratio = np.concatenate(
         [
             group.log_ratio - math.log(one.slowdown if group.known.points else 1.0)
@@ -310,7 +310,7 @@ def levels_text(found: Spread) -> str:
 
 
 def main() -> None:
-    """Leave out, estimate, print; with ``--write`` write."""
+    """Hold out, estimate and print; with ``--write``, also write the files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("measured", type=Path)
     parser.add_argument("--write", action="store_true")
@@ -332,7 +332,7 @@ def main() -> None:
 
 
 def write(text: str, final: Spread) -> None:
-    """The section of docs/validation.md, and spread.toml."""
+    """Write the section of docs/validation.md, and spread.toml."""
     root = Path(__file__).parents[1]
     (root / "src" / "melange" / "replica" / "spread.toml").write_text(levels_text(final), encoding="utf-8")
     page = root / "docs" / "validation.md"

@@ -1,8 +1,8 @@
-"""How long a user waits before anything happens: import, help, and a whole plan, beside a bare interpreter.
+"""Start-up times: import, help, and a whole plan, compared with a bare interpreter.
 
     python bench/startup.py [--repeats 15]
 
-Runs are interleaved, so that a noisy neighbor affects every candidate equally; medians and ratios are printed.
+Runs are interleaved, so that other load on the machine affects all candidates equally; medians and ratios are printed.
 """
 
 import argparse

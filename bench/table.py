@@ -1,4 +1,4 @@
-"""Measured points of one era side by side, for the closed form to be evaluated on all of them at once."""
+"""Measured points of one era as arrays, so that the closed form is evaluated on all of them at once."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ Array = npt.NDArray[np.float64]
 
 __all__ = ["Table", "column", "kind_of"]
 
-# Of the requests kept going some are at their prompts: C = B (1 + own / (o step)), solved by iteration.
+# Some of the requests in flight are in prefill: C = B (1 + own / (o step)), solved by iteration.
 ROUNDS = 3
-# A replica type of n points weighs n ** (1 - SHARED): between each point alike (0) and each type alike (1).
+# A replica type with n points has the weight n ** (1 - SHARED): from equal weights of points (0) to equal weights of
+# types (1).
 SHARED = 0.5
-NO_WINDOW = 1e12  # models with and without a window are stacked here, and infinity times 0 is not 0
+NO_WINDOW = 1e12  # replaces infinity, since infinity times 0 is not 0: models with and without a window are stacked
 
 
 class Table:
-    """Points of one era along the replica axis (R, 1, 1); what does not depend on constants is worked out once."""
+    """Points of one era along the replica axis (R, 1, 1); values independent of the constants are computed once."""
 
     def __init__(self, points: Sequence[Point], era: Era) -> None:
         self.points, self.era = points, era.with_settings(max_context=10**9)
@@ -53,7 +54,7 @@ class Table:
         self.concurrency = column([point.concurrency for point in points])
         self.step_s = column([point.step_s for point in points])
         self.rate = column([point.rate if point.is_saturated else point.cycle_rate for point in points])
-        # An endless queue is measured without a server, and nobody reads the tokens.
+        # An endless queue is measured without a server, so that no front end sends tokens.
         self.is_offline = np.array([point.is_saturated for point in points])[:, None, None]
         self.is_tpot = np.array([point.quantity == "TPOT" for point in points])[:, None, None]
         counts = Counter(self.where.tolist())
@@ -89,7 +90,7 @@ class Table:
         )
 
     def running(self, replicas: Replicas) -> Array:
-        """Requests that run in the mean, of those kept going, and at most as many as fit (R, 1, 1)."""
+        """Mean number of decoding requests at the concurrency of each point, at most as many as fit (R, 1, 1)."""
         batch = np.minimum(self.concurrency, self.most)
         for _ in range(ROUNDS):
             step_s = mean_step_s(replicas, self.sizes, batch)
@@ -101,7 +102,7 @@ class Table:
     def log_ratio(self, constants: Constants) -> Array:
         """Logarithm of measured over predicted step time of every point (R,).
 
-        Where a rate was measured, its step time is what Little's law makes of it, ``B / (o rate)``.
+        If a rate was measured, the step time follows from it by Little's law: ``B / (o rate)``.
         """
         replicas = self.replicas(constants)
         batch = self.running(replicas)

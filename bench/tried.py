@@ -1,8 +1,8 @@
-"""What else was tried to make estimates of unseen accelerators and models better, with the same measure of each.
+"""Variants of the fit that were tried to improve estimates for unseen accelerators and models, with their errors.
 
     python bench/tried.py MEASURED
 
-Every variant is fitted and held out as bench/validation.py does it, which takes this table into docs/validation.md.
+Every variant is fitted and held out as in bench/validation.py, which includes this table in docs/validation.md.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ RELEASES = ("trtllm-1.0", "trtllm-offline")
 
 
 def figures(all_held: Mapping[str, HeldOut]) -> list[str]:
-    """Accelerator and model held out: saturation rate (median and 90 %), TPOT, rate under a limit."""
+    """Errors for held-out accelerators and models: saturation rate (median and 90 %), TPOT, rate under a limit."""
     curves = [curve for held in all_held.values() for curve in curves_of(held)]
     columns = []
     for kind in HELD:
@@ -47,7 +47,7 @@ def figures(all_held: Mapping[str, HeldOut]) -> list[str]:
 
 @contextmanager
 def _set(module: object, **values: object) -> Iterator[None]:
-    """Settings of a module, put back afterwards."""
+    """Set attributes of a module temporarily."""
     before = {name: getattr(module, name) for name in values}
     for name, value in values.items():
         setattr(module, name, value)
@@ -59,13 +59,13 @@ def _set(module: object, **values: object) -> Iterator[None]:
 
 
 def _in_quadrature(cost: step.StepCost, batch: Array, tokens: Array) -> Array:
-    """Linear layers in which reading and arithmetic hide behind each other only in part [s]."""
+    """Time of linear layers in which reading and arithmetic overlap only in part [s]."""
     read_s = cost.weights_s - cost.experts_s * np.expm1(cost.expert_decay * tokens)
     return np.asarray(np.hypot(read_s, cost.token_s * tokens + cost.output_s * batch))
 
 
 def variants(known: Eras, points: Points, in_force: Mapping[str, HeldOut]) -> Iterator[tuple[str, list[str]]]:
-    """Every variant by name, with its figures."""
+    """All variants by name, with their errors."""
     yield "**in force**", figures(in_force)
     evicting = {name: era.with_settings(is_fully_reserved=False) for name, era in known.items()}
     yield "TensorRT-LLM admits requests as vLLM does", figures(hold_out(evicting, points))
@@ -90,7 +90,7 @@ def variants(known: Eras, points: Points, in_force: Mapping[str, HeldOut]) -> It
 
 
 def _as_one(known: Eras, points: Points) -> tuple[dict[str, Era], dict[str, list[Point]]]:
-    """All of TensorRT-LLM under one name."""
+    """The eras and points with all of TensorRT-LLM as one era."""
     apart = {name: list(listed) for name, listed in points.items() if name not in RELEASES}
     apart["trtllm"] += [point for name in RELEASES for point in points[name]]
     return {name: known[name] for name in apart}, apart

@@ -1,9 +1,10 @@
-"""Writes docs/validation.md: how wrong estimates are, fitted and held out, and what that costs.
+"""Write docs/validation.md: errors of estimates on fitted and held-out points, and the cost of these errors.
 
     python bench/validation.py MEASURED
 
-MEASURED is a folder with the files that bench/measured.py reads; skips where it is not there. Every accelerator and
-every model is held out of fits of its own (bench/calibrate.py), so the figures do not depend on the constants in force.
+MEASURED is a folder with the files that bench/measured.py reads; the script does nothing if it is missing. Every
+accelerator and every model is held out of a separate fit (bench/calibrate.py), so the results do not depend on the
+current constants.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ from tried import tried
 Array = npt.NDArray[np.float64]
 
 LEAST = 5
-# Names of models that route tokens to experts.
+# Parts of the names of mixture-of-experts models.
 ROUTED = ("gpt-oss", "MiniMax", "Kimi")
 FLEETS = (3, 8, 20, 40)
 
 
 def by_quantity(all_held: Mapping[str, HeldOut]) -> str:
-    """Errors of each era by what was measured."""
+    """Errors of each era by measured quantity."""
     rows = []
     for name, held in all_held.items():
         for title, quantities in (("TPOT", STEPS), ("saturation rate", RATES)):
@@ -82,7 +83,7 @@ def by_limit(curves: Mapping[str, Sequence[Curve]]) -> str:
 
 
 def coverage_of_steps(held: HeldOut, kind: str) -> Array:
-    """Whether each held-out point lies in the interval of residuals of points that are not of its like."""
+    """Whether each held-out point is within the residuals of other accelerators or models of the same kind."""
     residuals = residuals_of(held, kind)
     groups = np.array([getattr(point, kind) if kind == "accelerator" else point.model.name for point in held.points])
     kinds = np.array([kind_of(point.model) for point in held.points])
@@ -96,7 +97,7 @@ def coverage_of_steps(held: HeldOut, kind: str) -> Array:
 
 
 def shipped_coverage(held: HeldOut, kind: str) -> Array:
-    """Whether each held-out point lies in the interval that estimates of its kind get."""
+    """Whether each held-out point is within the shipped interval for its kind."""
     residuals = residuals_of(held, kind)
     known = [find_era(held.era.name).known_of(point.model, accelerators()[point.accelerator]) for point in held.points]
     low = np.log([one.low for one in known])
@@ -105,7 +106,7 @@ def shipped_coverage(held: HeldOut, kind: str) -> Array:
 
 
 def coverage_of_rates(curves: Sequence[Curve], kind: str) -> Array:
-    """Whether measured maximum rates lie between low and high."""
+    """Whether measured maximum rates are between low and high."""
     inside = []
     for curve in curves:
         limits_s = curve.limits_s()
@@ -136,7 +137,7 @@ def coverage(all_held: Mapping[str, HeldOut], curves: Mapping[str, Sequence[Curv
 
 
 def first_tokens(all_held: Mapping[str, HeldOut]) -> str:
-    """TTFT of closed loops beside that of Poisson arrivals at the same number of running requests."""
+    """TTFT of closed loops, compared with that of Poisson arrivals at the same number of running requests."""
     rows = []
     for name, held in all_held.items():
         points = [point for point in held.points if not point.is_saturated]
@@ -167,7 +168,7 @@ def first_tokens(all_held: Mapping[str, HeldOut]) -> str:
 
 
 def left_out(measured: Mapping[str, Measured]) -> str:
-    """Rows that count, and those that do not, with the reason."""
+    """The number of used rows, and of rows left out, by reason."""
     rows = []
     for name, found in measured.items():
         rows.append([name, "points that count", f"{len(found.points)}"])
@@ -176,7 +177,7 @@ def left_out(measured: Mapping[str, Measured]) -> str:
 
 
 def regret_table(all_held: Mapping[str, HeldOut]) -> tuple[str, dict[str, Regrets]]:
-    """Regret by what was held out, by case, by size of the fleet, and with better estimates."""
+    """Regret by held-out property, kind of case, size of the fleet, and with better estimates."""
     rows, regrets_by_kind = [], {}
     for kind in HELD:
         listed = cases(all_held.values(), kind)
@@ -201,7 +202,7 @@ def regret_table(all_held: Mapping[str, HeldOut]) -> tuple[str, dict[str, Regret
 
 
 def _regret_row(title: str, group: str, found: Regrets, chosen: npt.NDArray[np.bool_] | None = None) -> list[str]:
-    """Median, and in brackets what 90 % of the instances stay below."""
+    """Medians, with 90 % quantiles in brackets."""
     picked = np.ones(len(found.names), bool) if chosen is None else chosen
     values = [values[picked] for values in (found.mix, found.with_shares, found.as_rented)]
     cells = [f"{percent(np.median(one))} ({percent(np.quantile(one, 0.9))})" for one in values]

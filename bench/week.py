@@ -1,20 +1,20 @@
-"""A week planned from the week before: five real services, lived through window by window.
+"""Schedules for a week, planned from the week before: five real services, simulated window by window.
 
     python bench/week.py ../shared/data/traces                # all five, minutes of CPU
     python bench/week.py ../shared/data/traces --only mm-image --write docs/schedule.md
 
-ServeGen's traces hold two weeks of three services and one day of two others, in windows of ten minutes. What to
-reserve, which type to scale and the rule are chosen on the first half (a week, or half a day); the second half is lived
-through by that rule, with start-up, drains and spot outages, and nothing is chosen again. Beside it, on the second
-half:
+ServeGen's traces contain two weeks of three services and one day of two others, in windows of ten minutes. Reserved
+instances, the type to scale and the rule are chosen on the first half (a week, or half a day). The second half is
+simulated with that rule, with start-up, drains and spot outages; nothing is chosen again. It is compared on the second
+half with:
 
-- the clairvoyant: who knows it, reserves for it with the same commitments, and rents the cheapest whole instances in
-  every window; with a bound that no plan is below;
-- autoscalers of one type on demand, on request rate and on load, at the target that leaves as many requests short,
-  chosen with hindsight.
+- the clairvoyant plan, made with knowledge of the traffic: it reserves instances with the same commitments, and rents
+  the cheapest whole instances in every window; with a lower bound for all plans;
+- autoscalers of one on-demand type, on request rate and on load, with a target chosen with hindsight, so that as many
+  requests are short.
 
-Commitments are 0.45 of the on-demand price and spot 0.4, as no price list has them for these machines. The rule is
-chosen for several shares of requests short: the frontier.
+Reserved instances cost 0.45 of the on-demand price, and spot instances 0.4, because no price list contains them for
+these machines. The rule is chosen for several shares of requests short, which gives a frontier.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from melange.workload.cycle import fold
 from melange.workload.demand import Demand
 from melange.workload.demand_table import read_demand_tables
 
-# What serves each of them, and within what: published models of the size that the service's name says.
+# Model and SLO of each service: published models of the size that the service's name indicates.
 SERVICES = {
     "language/m-large": ("meta-llama/Llama-3.3-70B-Instruct", melange.Slo(tpot_s=0.06, ttft_s=3.0)),
     "language/m-mid": ("Qwen/Qwen3-32B", melange.Slo(tpot_s=0.06, ttft_s=3.0)),
@@ -62,7 +62,7 @@ SERVICES = {
     "reason/deepseek-r1": ("deepseek-ai/DeepSeek-R1", melange.Slo(tpot_s=0.08, ttft_s=5.0)),
 }
 SHORTAGES = (0.0025, 0.005, 0.01, 0.02)
-# Where the table of a document begins and ends.
+# Markers around the table in a document.
 BEGIN, END = "<!-- bench/week.py -->", "<!-- end of bench/week.py -->"
 SETTINGS = ScheduleOptions(
     reserved=(Reserved(term_years=3, discount=0.55),),
@@ -72,7 +72,7 @@ SETTINGS = ScheduleOptions(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lived:
-    """A second half, lived through by a rule of the first."""
+    """The simulated second half with a rule chosen on the first."""
 
     wanted: float
     chosen: str
@@ -82,12 +82,12 @@ class Lived:
 
 
 def main() -> None:
-    """Print a table for each service, and what holds of the bars."""
+    """Print a table for each service."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of servegen_rates_600s.csv.gz and servegen_hist_6h.csv.gz")
-    parser.add_argument("--only", default="", help="services whose name holds this")
-    parser.add_argument("--write", type=Path, help="a document whose table gets the rows of these services")
-    parser.add_argument("--on", help="a Ray cluster that runs the services side by side: ray://host:10001, or local")
+    parser.add_argument("--only", default="", help="services whose name contains this")
+    parser.add_argument("--write", type=Path, help="document whose table gets the rows of these services")
+    parser.add_argument("--on", help="a Ray cluster that runs the services in parallel: ray://host:10001, or local")
     arguments = parser.parse_args()
     jobs = [(name, read(arguments.data, name)) for name in SERVICES if arguments.only in name]
     with on_cluster(arguments.on):
@@ -98,14 +98,14 @@ def main() -> None:
 
 
 def studied(job: tuple[str, Demand]) -> tuple[str, list[str]]:
-    """What is printed of a service, and its rows."""
+    """The printed text of a service, and its rows."""
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         rows = study(*job)
     return printed.getvalue(), rows
 
 
 def write(page: Path, name: str, rows: list[str]) -> None:
-    """Put a service's rows into the table of a document, in place of those that it had."""
+    """Replace a service's rows in the table of a document."""
     text = page.read_text()
     begin, end = text.index(BEGIN) + len(BEGIN), text.index(END)
     order = [one.partition("/")[2] for one in SERVICES]
@@ -118,7 +118,7 @@ def write(page: Path, name: str, rows: list[str]) -> None:
 
 
 def read(data: Path, name: str) -> Demand:
-    """One service of the traces, as tables of its own."""
+    """The demand of one service of the traces."""
     with tempfile.TemporaryDirectory() as folder:
         paths = []
         for table in ("servegen_rates_600s", "servegen_hist_6h"):
@@ -133,12 +133,12 @@ def read(data: Path, name: str) -> Demand:
 
 
 def study(name: str, demand: Demand) -> list[str]:
-    """Plan on the first half, live through the second; the rows of a document's table."""
+    """Plan on the first half, simulate the second, and print the results; returns the rows of a document's table."""
     model, slo = SERVICES[name]
     half = len(demand) // 2
     first, second = demand.part(0, half), demand.part(half, len(demand))
     over = "week" if half >= 7 * 24 * 6 else "day"
-    if over == "day":  # half a day has no day to fold: it stands for both halves of one
+    if over == "day":  # half a day cannot be folded by day: it is used for both halves of a day
         first = twice(first)
     offers = melange.load_catalog().select(providers=["aws"], markets=["on-demand"], regions=["us-east-1"]).offers
     profile = melange.estimate(melange.find_model(model), offers, slo, demand.workload())
@@ -155,15 +155,12 @@ def study(name: str, demand: Demand) -> list[str]:
     print(f"  reserved {base}; gap {schedule.gap:.1%}")
     above = known.cost_per_h / known.bound_per_h - 1
     print(f"  clairvoyant {known.cost_per_h:.2f} USD/h, bound {known.bound_per_h:.2f} ({above:.1%} above)")
-    print("  wanted    USD/h  x clairvoyant  x bound  requests short  windows short   on rate   on load  saved  rule")
+    print("  target    USD/h  x clairvoyant  x bound  requests short  windows short   on rate   on load  saved  rule")
     rows: list[str] = []
     best = best_known(name, profile, first, over, schedule)
     beyond = "" if best is None else f"{max(0.0, schedule.planned_per_h / best - 1):.1%}"
     if best is not None:
-        print(
-            f"  hours: {schedule.planned_per_h:.2f} USD/h, the best that a longer search found {best:.2f} "
-            f"({beyond} above)"
-        )
+        print(f"  hours: {schedule.planned_per_h:.2f} USD/h, best of a longer search {best:.2f} ({beyond} above)")
     lived = Second(known, profile, first, second, held, SETTINGS)
     for wanted in SHORTAGES:
         one = lived.live(replace(SETTINGS, short_fraction=wanted))
@@ -186,9 +183,9 @@ def study(name: str, demand: Demand) -> list[str]:
 
 
 def best_known(name: str, profile: Profile, first: Demand, over: str, schedule: melange.Schedule) -> float | None:
-    """What a longer search finds for the hours of a day: every hour at its optimum, over counts near the plan's.
+    """The cost that a longer search finds for the hours of a day: optimal hours for reserved counts near the plan's.
 
-    None for a week, whose 168 optima take minutes.
+    None for a week, whose 168 optimal hours take minutes.
     """
     if over != "day":
         return None
@@ -210,12 +207,12 @@ def best_known(name: str, profile: Profile, first: Demand, over: str, schedule: 
     bound, solved = whole_bound_per_h(
         machines, rates, relaxation.price[typical.of_hour], spot, deadline=time.monotonic() + 60
     )
-    print(f"  bound of {name} in whole instances: {bound:.2f} USD/h over {solved} hours")
+    print(f"  bound of {name} with whole instances: {bound:.2f} USD/h over {solved} hours")
     return float(whole @ np.where(whole > 0, machines.reserved_per_h, 0.0)) + float(np.nanmean(hours))
 
 
 def twice(demand: Demand) -> Demand:
-    """The same windows twice, one after the other."""
+    """The demand repeated once."""
     return replace(
         demand,
         rate=np.concatenate([demand.rate, demand.rate]),
@@ -225,7 +222,7 @@ def twice(demand: Demand) -> Demand:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Known:
-    """A second half to those who know it."""
+    """The clairvoyant plan of the second half, and its bound."""
 
     everything: Machines
     cost_per_h: float
@@ -233,7 +230,7 @@ class Known:
 
     @classmethod
     def of(cls, profile: Profile, demand: Demand) -> Known:
-        """The cheapest whole instances in every window beside the best reserved ones, and the bound."""
+        """The cheapest whole instances in every window in addition to the best reserved ones, and the bound."""
         rates = demand.rates()
         machines, _ = machines_of(
             profile,
@@ -249,7 +246,7 @@ class Known:
         places = in_contention(machines, rates, relaxation)
         few = machines.only(places)
         part = replace(relaxation, reserved=relaxation.reserved[places], used_share=relaxation.used_share[places])
-        # What to reserve is searched on every sixth window, and every window is then planned beside it.
+        # The search for reserved instances uses every sixth window; then all windows are planned with the result.
         found = search_reserved(few, first_signals(few), rates[::6], typical_hours(few, rates), part, SETTINGS.spot)
         room = SpotRoom.of(few, few.work(rates), SETTINGS.spot)
         signals = found.hours.signals
@@ -259,7 +256,7 @@ class Known:
 
 
 class Second:
-    """The second half, lived through by rules of the first beside the instances that were reserved for it."""
+    """The second half, simulated with rules from the first and with the instances reserved for it."""
 
     def __init__(
         self,
@@ -283,7 +280,7 @@ class Second:
         self.machines, self.few = machines, machines.only(np.array(sorted(places)))
         self.reserved = np.array([held.get(one, 0.0) for one in self.few.names])
         self.signals = sharpened(self.few, first_signals(self.few), self.reserved, self.past)
-        # What the second half's fleets lack, its own windows say: a rule goes on watching the signals of the first.
+        # Shortages of the second half are computed from its own windows; the rule still uses the signals of the first.
         self.judged = sharpened(self.few, self.signals, self.reserved, self.lived)
         windows = History.of(second.rates()[:, known.everything.cells], second.window_s)
         single = best_single_type(known.everything, windows)
@@ -291,7 +288,7 @@ class Second:
         self.single = machines.names.index(known.everything.names[single])
 
     def live(self, settings: ScheduleOptions) -> Lived:
-        """Choose a rule on all of the first half, and run it through the second."""
+        """Choose a rule on the whole first half, and simulate the second with it."""
         chosen = choose_rule(self.few, self.signals, self.reserved, self.past, settings)
         trial = Trial(self.few, self.judged, self.reserved, chosen.place, list(chosen.watched), settings, seed=1)
         outcome = trial.run([chosen.settings], self.lived)[0][0]

@@ -1,1 +1,1 @@
-"""Servers, proxies and clients of the benchmark of the balancer."""
+"""Servers, proxies and clients for the benchmark of the balancer."""

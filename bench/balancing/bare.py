@@ -1,4 +1,4 @@
-"""The least that a proxy on aiohttp can be: no policy, no limits, no checks. A baseline.
+"""A minimal proxy on aiohttp, as a baseline: no policy, no limits, no checks.
 
 python -m balancing.bare TARGET PORT
 """
@@ -16,7 +16,7 @@ HOP_BY_HOP = {"host", "connection", "keep-alive", "transfer-encoding", "te", "tr
 
 
 async def main(target: str, port: int) -> None:
-    """Pass everything on."""
+    """Forward all requests."""
     session = aiohttp.ClientSession(auto_decompress=False, connector=aiohttp.TCPConnector(limit=0))
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:

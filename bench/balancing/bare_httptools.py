@@ -1,4 +1,4 @@
-"""The least that a proxy on uvloop and httptools can be: bytes go through as they come. A baseline.
+"""A minimal proxy on uvloop and httptools, as a baseline: it forwards bytes unchanged.
 
 python -m balancing.bare_httptools TARGET_PORT PORT
 """
@@ -13,7 +13,7 @@ import uvloop
 
 
 class Link(asyncio.Protocol):
-    """A connection to the replica, which is parsed for the end of its answers alone."""
+    """A connection to the replica; its responses are parsed only to find their ends."""
 
     def __init__(self, client: Client) -> None:
         self.client: Client | None = client
@@ -21,15 +21,15 @@ class Link(asyncio.Protocol):
         self.is_whole = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """It can be written to."""
+        """Keep the transport."""
         self.transport = transport
 
     def on_message_complete(self) -> None:
-        """An answer has ended."""
+        """Note the end of a response."""
         self.is_whole = True
 
     def data_received(self, data: bytes) -> None:
-        """Pass a piece of an answer on."""
+        """Forward a piece of a response."""
         self.is_whole = False
         self.parser.feed_data(data)
         client = self.client
@@ -41,7 +41,7 @@ class Link(asyncio.Protocol):
                 Client.idle.append(self)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """The replica has gone."""
+        """Handle a connection that the replica has closed."""
         if self.client is not None:
             self.client.transport.close()
         elif self in Client.idle:
@@ -64,19 +64,19 @@ class Client(asyncio.Protocol):
         self.path = b""
 
     def on_url(self, path: bytes) -> None:
-        """Where it goes."""
+        """Keep the path."""
         self.path = path
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A field."""
+        """Keep a header field."""
         self.fields.append(b"%b: %b\r\n" % (name, value))
 
     def on_body(self, body: bytes) -> None:
-        """A piece of the body."""
+        """Keep a piece of the body."""
         self.body.append(body)
 
     def on_message_complete(self) -> None:
-        """Send the request on."""
+        """Forward the request."""
         first = b"%b %b HTTP/1.1\r\n" % (self.parser.get_method(), self.path)
         request = b"".join((first, *self.fields, b"\r\n", *self.body))
         self.fields, self.body = [], []
@@ -86,29 +86,29 @@ class Client(asyncio.Protocol):
             self.task = asyncio.ensure_future(self.connect(request))
 
     async def connect(self, request: bytes) -> None:
-        """Send it over a new connection."""
+        """Send a request over a new connection."""
         loop = asyncio.get_running_loop()
         _, link = await loop.create_connection(lambda: Link(self), "127.0.0.1", Client.target)
         self.send(link, request)
 
     def send(self, link: Link, request: bytes) -> None:
-        """Send it."""
+        """Send a request over a connection."""
         link.client, self.link = self, link
         link.transport.write(request)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of a request."""
+        """Parse bytes of a request."""
         self.parser.feed_data(data)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """The client has gone."""
+        """Handle a connection that the client has closed."""
         if self.link is not None:
             self.link.client = None
             self.link.transport.abort()
 
 
 async def main(target: int, port: int) -> None:
-    """Pass everything on."""
+    """Forward all requests."""
     Client.target = target
     await (await asyncio.get_running_loop().create_server(Client, "127.0.0.1", port, backlog=4096)).serve_forever()
 

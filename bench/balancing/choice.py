@@ -1,4 +1,4 @@
-"""What a choice costs in a large fleet: over the index, and by looking through all replicas as the simulator does."""
+"""CPU time of a choice in a large fleet: by the balancer's index, and by a scan of all replicas as in the simulator."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ INPUT_TOKENS, OUTPUT_TOKENS = 500, 64
 
 
 def choices(plan: Plan, replicas: int, count: int, name: str) -> tuple[float, float]:
-    """CPU of a request's choice by a policy, booking and return: over the index, and looking through all [us]."""
+    """CPU time to choose a replica and to book and release a request: by the index, and by a scan [us]."""
     wanted, keys = POLICIES.index(name), itertools.cycle(k / 97 for k in range(97))
     names = [name for name, used in plan.replicas.items() if used]
     counts = {name: replicas // len(names) for name in names}
@@ -39,7 +39,7 @@ def choices(plan: Plan, replicas: int, count: int, name: str) -> tuple[float, fl
 
 
 def _cpu_us(do: Callable[[], None], count: int) -> float:
-    """The least of five rounds [us]."""
+    """The minimum of five rounds [us]."""
     rounds = []
     for _ in range(5):
         before_s = time.process_time()

@@ -1,4 +1,4 @@
-"""Clients that ask one completion after the other and note when bytes came; in a process of its own."""
+"""Clients that request one completion after the other, and record the times of the responses."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ WORDS = "word " * 400  # 2 kB
 
 @dataclass
 class Tally:
-    """What became of requests.
+    """Results of requests.
 
     Parameters
     ----------
     served
-        That came to their end.
+        Number of completed requests.
     unbegun
-        That failed before any byte of an answer came.
+        Number of requests that failed before the first byte of a response.
     cut
-        That failed later.
+        Number of requests that failed later.
     statuses
-        Of all answers but 200.
+        Number of responses by status, except 200.
     first_s
-        From sending to the first byte of the body [s].
+        Times from sending to the first byte of the body [s].
     """
 
     served: int = 0
@@ -53,14 +53,14 @@ def request_of(prompt: str = WORDS, *, stream: bool = False, **fields: int) -> b
 
 
 class Client:
-    """One connection that is used again and again.
+    """A client with one connection for all its requests.
 
     Parameters
     ----------
     port
-        Of the server on this machine.
+        Port of the server on this machine.
     tally
-        Where results go.
+        Results of the requests.
     """
 
     def __init__(self, port: int, tally: Tally) -> None:
@@ -69,7 +69,7 @@ class Client:
         self.writer: asyncio.StreamWriter | None = None
 
     async def ask(self, request: bytes) -> None:
-        """Send a request and read its answer to the end."""
+        """Send a request and read its response to the end."""
         has_begun = False
         began_s = time.perf_counter()
         try:
@@ -112,7 +112,7 @@ class Client:
                 return
 
     def close(self) -> None:
-        """The connection is not used again."""
+        """Close the connection."""
         if self.writer is not None:
             with contextlib.suppress(OSError):
                 self.writer.close()
@@ -120,7 +120,7 @@ class Client:
 
 
 async def ask_all(port: int, requests: list[bytes], clients: int) -> Tally:
-    """Several clients share a list of requests."""
+    """Send a list of requests from several clients."""
     tally, left = Tally(), iter(requests)
 
     async def run() -> None:

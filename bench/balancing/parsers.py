@@ -1,4 +1,4 @@
-"""Ways to read a request's head and a chunk of a stream, one against the other: python -m balancing.parsers."""
+"""Compare ways to parse a request's head and a chunk of a stream: python -m balancing.parsers."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ SIZES = {b"%x" % size: size for size in range(1, 4096)}
 
 
 class Listener:
-    """Keeps fields."""
+    """Keeps header fields."""
 
     def __init__(self) -> None:
         self.fields: list[tuple[bytes, bytes]] = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A field."""
+        """Keep a field."""
         self.fields.append((name.lower(), value))
 
     def on_body(self, piece: bytes) -> None:
-        """A piece of a body."""
+        """Ignore a piece of a body."""
 
 
 def llhttp() -> None:
-    """By httptools, with a callback a field."""
+    """Parse with httptools, which calls back for each field."""
     httptools.HttpRequestParser(Listener()).feed_data(HEAD)
 
 
 def by_hand() -> list[tuple[bytes, bytes]]:
-    """Lines and names checked one by one."""
+    """Check lines and names one by one."""
     if HEAD.translate(None, FIT) or not HEAD.count(b"\n") == HEAD.count(b"\r") == HEAD.count(b"\r\n"):
         raise ValueError("bare line ends")
     fields = []
@@ -54,12 +54,12 @@ def by_hand() -> list[tuple[bytes, bytes]]:
 
 
 def by_expression() -> list[tuple[bytes, bytes]]:
-    """By a regular expression, which passes over what is no field."""
+    """Parse with a regular expression, which skips everything that is not a field."""
     return FIELD.findall(HEAD)
 
 
 def chunk_by_hand() -> bytes:
-    """Whether a piece is one whole chunk, by its size."""
+    """Return the content of a piece that is exactly one chunk, by its size."""
     at = CHUNK.find(b"\r\n", 0, 10)
     size = SIZES.get(CHUNK[:at])
     if size is None or len(CHUNK) != at + 4 + size or CHUNK[-2:] != b"\r\n":
@@ -68,12 +68,12 @@ def chunk_by_hand() -> bytes:
 
 
 def cpu_us(do: Callable[[], object]) -> float:
-    """The least of many rounds [us]."""
+    """The minimum of many rounds [us]."""
     return min(timeit.repeat(do, number=2000, repeat=25, timer=time.process_time)) / 2000 * 1e6
 
 
 def main() -> None:
-    """Print a line for each."""
+    """Print a line for each way."""
     stream = httptools.HttpResponseParser(Listener())
     stream.feed_data(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
     ways: dict[str, Callable[[], object]] = {

@@ -1,4 +1,4 @@
-"""Servers and proxies under test, each in a process of its own, and what they use."""
+"""Servers and proxies under test, each in a separate process, with their CPU time and memory."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ MELANGE = str(Path(sys.executable).with_name("melange"))
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A free port."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
 
 
 class Server:
-    """A process that listens, and its children."""
+    """A process that listens on a port, and its children."""
 
     def __init__(self, command: list[str], port: int, **environment: str) -> None:
         self.command, self.port, self.environment = command, port, environment
         self.start()
 
     def start(self) -> None:
-        """Run it, and wait until it takes connections."""
+        """Start the process, and wait until it accepts connections."""
         self.process = subprocess.Popen(
             self.command,
             cwd=BENCH,
@@ -65,7 +65,7 @@ class Server:
         return [self.process.pid, *map(int, children)]
 
     def cpu_s(self) -> float:
-        """CPU time used so far by its threads and its children's, by the scheduler's clock and not by ticks [s]."""
+        """CPU time so far of its threads and its children's, by the scheduler's clock rather than by ticks [s]."""
         total_ns = 0
         for pid in self.pids:
             for task in Path(f"/proc/{pid}/task").iterdir():
@@ -73,7 +73,7 @@ class Server:
         return total_ns / 1e9
 
     def memory_bytes(self, *, peak: bool = False) -> int:
-        """Resident memory of the largest of its children, which serve, or of itself where it has none [bytes]."""
+        """Resident memory of its largest child, or of the process itself if it has no children [bytes]."""
         name, most = "VmHWM:" if peak else "VmRSS:", 0
         for pid in self.pids[1:] or self.pids:
             for line in Path(f"/proc/{pid}/status").read_text().splitlines():
@@ -86,7 +86,7 @@ class Server:
         return sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in self.pids)
 
     def end(self, number: int = signal.SIGTERM) -> None:
-        """End it."""
+        """End the process."""
         if self.process.poll() is None:
             self.process.send_signal(number)
         try:
@@ -98,7 +98,7 @@ class Server:
 
 @contextlib.contextmanager
 def running(*servers: Server) -> Iterator[None]:
-    """End them whatever happens."""
+    """End the servers on exit, also after an error."""
     try:
         yield
     finally:
@@ -107,19 +107,19 @@ def running(*servers: Server) -> Iterator[None]:
 
 
 def upstream(*options: str, port: int = 0) -> Server:
-    """A replica that costs next to nothing."""
+    """A replica that needs very little CPU."""
     port = port or free_port()
     return Server([sys.executable, "-m", "balancing.upstream", str(port), *options], port)
 
 
 def bare(target: Server) -> Server:
-    """The least proxy on aiohttp."""
+    """The minimal proxy on aiohttp."""
     port = free_port()
     return Server([sys.executable, "-m", "balancing.bare", f"http://127.0.0.1:{target.port}", str(port)], port)
 
 
 def bare_httptools(target: Server) -> Server:
-    """The least proxy on uvloop and httptools."""
+    """The minimal proxy on uvloop and httptools."""
     port = free_port()
     return Server([sys.executable, "-m", "balancing.bare_httptools", str(target.port), str(port)], port)
 
@@ -132,7 +132,7 @@ def melange(plan: Path, replicas: list[tuple[str, Server]], *options: str) -> Se
 
 
 def haproxy(target: Server, folder: Path) -> Server:
-    """HAProxy on one thread, with what streams need of it."""
+    """HAProxy with one thread, configured for streams."""
     port = free_port()
     path = folder / f"haproxy-{port}.cfg"
     path.write_text(
@@ -159,7 +159,7 @@ backend out
 
 
 def litellm(target: Server, folder: Path, binary: Path) -> Server:
-    """LiteLLM's proxy, one worker, nothing logged."""
+    """LiteLLM's proxy with one worker, without logs."""
     port = free_port()
     path = folder / "litellm.yaml"
     path.write_text(
@@ -175,13 +175,13 @@ def litellm(target: Server, folder: Path, binary: Path) -> Server:
         [str(binary), "--config", str(path), "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"],
         port,
         LITELLM_LOG="ERROR",
-        LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY="true",  # on loopback, for the length of the benchmark
+        LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY="true",  # on loopback only, during the benchmark
         LITELLM_LOCAL_MODEL_COST_MAP="True",
     )
 
 
 def two_types(folder: Path) -> Path:
-    """A plan of two types that share every size, three to one, and have room for all that comes."""
+    """A plan of two types that share all sizes three to one, with enough capacity for any traffic."""
     types = tuple(
         ReplicaType(
             name=name,
@@ -216,6 +216,6 @@ def two_types(folder: Path) -> Path:
 
 
 def seen(replica: Server) -> int:
-    """Completions that a replica has begun."""
+    """Number of completions that a replica has begun."""
     with urllib.request.urlopen(f"http://127.0.0.1:{replica.port}/count") as answer:
         return int(answer.read())

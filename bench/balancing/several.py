@@ -1,4 +1,4 @@
-"""Several balancers before the same replicas, which share nothing: where requests go, beside one."""
+"""Several independent balancers in front of the same replicas, compared with one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from melange.plan.plan import Plan
 
 
 def several(plan: Plan, path: Path, count: int, options: tuple[str, ...]) -> None:
-    """Where requests go that come to four balancers at random, beside one, and how even the load of replicas is."""
+    """Print the shares of types and the balance of replicas, for one balancer and for four with random requests."""
     names = [name for name, used in plan.replicas.items() for _ in range(used)]
     kept = [r for r, one in enumerate(plan.replica_types) if plan.replicas[one.name]]
     planned_share = (plan.share * plan.workload.request_rate).sum(axis=(1, 2)) / plan.workload.total_rate
@@ -24,7 +24,7 @@ def several(plan: Plan, path: Path, count: int, options: tuple[str, ...]) -> Non
     cells = random.choice(len(rates), count, p=rates / rates.sum())
     inputs, outputs = plan.workload.input_tokens.ravel(), plan.workload.output_tokens.ravel()
     requests = [request_of("abc " * int(inputs[cell]), tokens=int(outputs[cell])) for cell in cells]
-    print(f"{count:,} requests over {len(names)} replicas through balancers that share nothing")
+    print(f"{count:,} requests over {len(names)} replicas through independent balancers")
     for balancers in (1, 4):
         replicas = [processes.upstream("--first-ms", "3") for _ in names]
         given = (*options, "--balancers", str(balancers))
@@ -46,6 +46,6 @@ def several(plan: Plan, path: Path, count: int, options: tuple[str, ...]) -> Non
 
 
 async def asked_of_all(ports: list[int], parts: list[list[bytes]]) -> int:
-    """Requests of each part to its port, all parts at the same time; how many were served."""
+    """Send each part of the requests to its port, all parts at the same time; the number of served requests."""
     tallies = await asyncio.gather(*(ask_all(port, part, 8) for port, part in zip(ports, parts, strict=True)))
     return sum(one.served for one in tallies)

@@ -1,8 +1,8 @@
-"""A replica that costs next to nothing: the same answer to every request, whole or token by token.
+"""A replica that needs very little CPU: it sends the same response to every request, at once or token by token.
 
     python -m balancing.upstream PORT [--gap-ms 2] [--tokens 64] [--first-ms 0]
 
-A request with a field ``tokens`` gets that many. ``GET /count`` says how many completions it has begun.
+A request with a field ``tokens`` gets that number of tokens. ``GET /count`` returns the number of completions begun.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import uvloop
 
 
 def text_of(tokens: int) -> bytes:
-    """A completion with a stated number of tokens."""
+    """A completion that reports this number of tokens."""
     content = {
         "id": "cmpl-1",
         "object": "text_completion",
@@ -33,18 +33,18 @@ EVENT = (
 
 
 def head(*fields: str) -> bytes:
-    """Of a response."""
+    """The head of a response."""
     lines = ["HTTP/1.1 200 OK", "Date: Thu, 01 Jan 2026 00:00:00 GMT", "Server: upstream", *fields]
     return "".join(f"{line}\r\n" for line in lines).encode() + b"\r\n"
 
 
 def chunk(data: bytes) -> bytes:
-    """Of a chunked body."""
+    """A chunk of a chunked body."""
     return b"%x\r\n" % len(data) + data + b"\r\n"
 
 
 def whole(text: bytes) -> bytes:
-    """A completion that comes at once."""
+    """A completion that is sent at once."""
     return head("Content-Type: application/json", f"Content-Length: {len(text)}") + text
 
 
@@ -54,22 +54,22 @@ TOKEN, END = chunk(EVENT), chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
 
 
 class Replica(asyncio.Protocol):
-    """One connection."""
+    """A connection to a client."""
 
     count = 0
     given: argparse.Namespace
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client."""
+        """Keep the transport of a new connection."""
         self.transport, self.data, self.task = transport, b"", None
 
     def connection_lost(self, error: Exception | None) -> None:
-        """It has gone."""
+        """Cancel the response if the client has disconnected."""
         if self.task is not None:
             self.task.cancel()
 
     def data_received(self, data: bytes) -> None:
-        """Whole requests are answered in the order they come."""
+        """Answer complete requests in the order of their arrival."""
         self.data += data
         while True:
             end = self.data.find(b"\r\n\r\n")
@@ -84,7 +84,7 @@ class Replica(asyncio.Protocol):
             self.answer(fields, body)
 
     def answer(self, fields: bytes, body: bytes) -> None:
-        """One request."""
+        """Answer one request."""
         if fields.startswith(b"get "):
             text = str(Replica.count).encode()
             self.transport.write(head(f"Content-Length: {len(text)}") + text)
@@ -98,7 +98,7 @@ class Replica(asyncio.Protocol):
             self.transport.write(WHOLE)
 
     async def later(self, is_stream: bool) -> None:
-        """An answer that takes its time."""
+        """Send a response with delays."""
         if self.given.first_ms:
             await asyncio.sleep(self.given.first_ms / 1e3)
         if not is_stream:

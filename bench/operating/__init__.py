@@ -1,1 +1,1 @@
-"""A week under the controller, on paper."""
+"""Simulation of a week under the controller."""

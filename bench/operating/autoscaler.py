@@ -1,4 +1,4 @@
-"""A reactive autoscaler of one type, at the target that hindsight chooses."""
+"""A reactive autoscaler of one type, with a target chosen with hindsight."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ LOOK_S = 60.0
 
 
 class Autoscaler:
-    """An autoscaler of the best single type on request rate: HPA on the last five minutes, down after five.
+    """An autoscaler of the best single type on request rate: HPA on the mean of five minutes, scale-down after five.
 
     Parameters
     ----------
     rates
-        Of each window (W, I, O) [1/s].
+        Rates of each window (W, I, O) [1/s].
     """
 
     def __init__(self, planner: FleetPlanner, rates: Array, window_s: float) -> None:
@@ -28,8 +28,8 @@ class Autoscaler:
         for one in planner.types:
             if one.offer.region != REGIONS[0]:
                 continue
-            # What a request per second of each size takes of an instance's planned capacity: one type has no shares, so
-            # that its load is their sum. Sizes that it cannot serve rule it out.
+            # Load of one request per second of each size, relative to an instance's planned capacity: with one type,
+            # there are no shares, so the loads add up. A type that cannot serve all sizes is not used.
             taken = np.zeros_like(rates[0])
             for cell in np.argwhere(np.sum(served, axis=0) > 0):
                 unit = np.zeros_like(taken)
@@ -39,14 +39,14 @@ class Autoscaler:
                 self.loads[one.name] = np.tensordot(np.array(served), taken, 2)
 
     def cost_per_h(self, short: float) -> float:
-        """What the best type costs at the target that leaves as many requests in excess [USD/h]."""
+        """The cost of the best type, at the target with this share of requests in excess [USD/h]."""
         return min(
             (self._of(loads, short) * self.planner.cost_per_h[name] for name, loads in self.loads.items()),
             default=float("inf"),
         )
 
     def _of(self, loads: Array, short: float) -> float:
-        """Instances on average."""
+        """Mean number of instances."""
         low, high = 0.05, 2.0
         cost, excess = _autoscaled(loads, self.requests, self.window_s, low)
         if excess > short:
@@ -59,9 +59,9 @@ class Autoscaler:
 
 
 def _autoscaled(loads: Array, requests: Array, window_s: float, target: float) -> tuple[float, float]:
-    """Instances paid on average, and the share of requests in excess, of a scaler on request rate."""
+    """Mean number of paid instances, and the share of requests in excess, of an autoscaler on request rate."""
     per_window = int(window_s / LOOK_S)
-    # Requests that an instance is said to take: what the mean mix of the week allows, at the target.
+    # Target requests per instance, from the mean mix of the week.
     each = target * requests.mean() / loads.mean()
     rate = np.repeat(requests, per_window)
     load = np.repeat(loads, per_window)
@@ -70,7 +70,7 @@ def _autoscaled(loads: Array, requests: Array, window_s: float, target: float) -
         : len(rate) + lately
     ]
     asked = np.ceil(seen[lately - 1 : lately - 1 + len(rate)] / each)
-    # Down only to the most that was asked for in the last five minutes.
+    # Scale down only to the maximum of the last five minutes.
     padded = np.concatenate([np.full(lately - 1, asked[0]), asked])
     wanted = np.lib.stride_tricks.sliding_window_view(padded, lately).max(axis=1)
     start = int(OperateSettings().start_up_s / LOOK_S)

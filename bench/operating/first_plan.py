@@ -1,4 +1,4 @@
-"""The service that is operated, and the plan that it begins with."""
+"""The first plan of the operated service."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REGIONS = ("us-east-1", "us-west-2")
 
 
 def first_plan(name: str, demand: Demand, rate: Array) -> Plan:
-    """The plan of the last hour of the first week, on the types that any of some windows would use, in two regions."""
+    """The plan for these rates, with the types that the best plans of some windows use, in two regions."""
     model, slo = week.SERVICES[name]
     offers = melange.load_catalog().select(providers=["aws"], markets=["on-demand"], regions=list(REGIONS)).offers
     workload = demand.workload()
@@ -26,7 +26,7 @@ def first_plan(name: str, demand: Demand, rate: Array) -> Plan:
     found = melange.estimate(melange.find_model(model), offers, slo, workload)
     options = Options(drop_unservable=True)
     used: dict[str, None] = {}
-    # The best types, and, without their accelerators, those that would stand in for them.
+    # The best types, and their replacements: the best types without these accelerators.
     for excluded in range(3):
         best: dict[str, None] = {}
         for one in rates[:: len(rates) // 8]:

@@ -1,4 +1,4 @@
-"""A week under the controller: what is paid, what is in excess of capacity and why, and what the controller said."""
+"""Simulate a week under the controller: cost, requests in excess of capacity by cause, and the controller's log."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from operating.unreliable_fleet import DRAIN_S, UnreliableFleet
 INJECTED = ("refusals", "losses", "types", "region")
 LOOK_S = 60.0
 TYPES_LOST, TYPE_OUT_S, REGION_OUT_S = 3, 3 * S_PER_H, 2 * S_PER_H
-# A lost instance is to blame for what is in excess until what was ordered for it can serve: a start and two looks.
+# Requests in excess are attributed to a lost instance until its replacement can serve: a start-up and two iterations.
 _LOOKS_TO_REPLACE = 2
 FULL = 1 + 1e-6
 
@@ -35,20 +35,20 @@ SETTINGS = OperateSettings(interval_s=LOOK_S, drain_s=DRAIN_S)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chosen:
-    """What a run is asked for.
+    """Options of a simulation.
 
     Parameters
     ----------
     seed
-        Of what fails.
+        Seed of the failures.
     days
-        Of the week; of fewer than seven the region is not lost.
+        Days of the week; there is no region outage if fewer than seven.
     without
         Failures that are left out.
     settings
-        Of the controller.
+        Settings of the controller.
     is_told
-        Whether the controller sees the highest traffic until what it orders now is up, in place of the last window's.
+        Whether the controller sees the highest traffic until its orders serve, instead of that of the last window.
     """
 
     seed: int = 1
@@ -60,24 +60,24 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lived:
-    """What a week came to.
+    """The results of a week.
 
     Parameters
     ----------
     cost_per_h
-        All instances from their order to their end [USD/h].
+        Cost of all instances from their order to their end [USD/h].
     short
-        Requests beyond what the instances that serve carry at their planned capacity, as a share of all.
+        Requests above the planned capacity of the serving instances, as a share of all requests.
     short_by_cause
         The same by cause: see :data:`CAUSES`.
     changes_per_h
-        Revisions of the wanted fleet in each hour.
+        Changes of the target fleet in each hour.
     ordered_s
-        From each loss of a type or region until nothing of it was wanted any more [s].
+        Time from each loss of a type or region until the target no longer contains it [s].
     carried_s
-        From each loss until the instances that serve carried the traffic again [s].
+        Time from each loss until the serving instances carry the traffic again [s].
     log
-        What was seen and decided, wherever something was said or in excess.
+        Observations and decisions of all iterations with a line of the controller or with requests in excess.
     """
 
     cost_per_h: float
@@ -89,9 +89,9 @@ class Lived:
     log: list[Json]
 
 
-# Of what is in excess: all while a region is out, and until what is ordered then serves; else the part that would not
-# be with the instances lost in the last minutes; of the rest, the part that goes once all that is wanted serves; and
-# the rest, as more was not wanted or not available.
+# Causes of requests in excess: all during a region outage and until its replacements serve; otherwise the part that the
+# instances lost in the last minutes would serve; of the rest, the part that wanted instances will serve once they have
+# started; and the remaining part, because more instances were not wanted or not available.
 CAUSES = REGION, LOST, STARTING, WANTED = ("region out", "lost", "starting", "not wanted")
 
 
@@ -121,14 +121,14 @@ class Week:
         self.replaced = int(self.settings.start_up_s / LOOK_S) + _LOOKS_TO_REPLACE
 
     def live(self) -> Lived:
-        """Look every minute, and count what is paid and what is in excess."""
+        """Run one iteration per minute, and count cost and requests in excess."""
         hits = self._hits()
         state, paid, total = ControllerState(), 0.0, 0.0
         short = dict.fromkeys(CAUSES, 0.0)
         changes = [0] * (self.looks // 60 + 1)
         wanted, carried = _Waiting(), _Waiting()
         log: list[Json] = []
-        warm = 10  # the fleet comes up before the week begins
+        warm = 10  # the fleet starts before the week begins
         for look in range(-warm, self.looks):
             now_s = 1e9 + look * LOOK_S
             before = self.fleet.instances
@@ -169,7 +169,7 @@ class Week:
         )
 
     def _hits(self) -> dict[int, Callable[[float], set[str]]]:
-        """What is lost at which look."""
+        """The injected losses, by iteration."""
         days, without = self.chosen.days, self.chosen.without
         hits = [
             (self.random.randrange(self.looks), "types", self._lose_type) for _ in range(round(TYPES_LOST * days / 7))
@@ -179,13 +179,13 @@ class Week:
         return {look: lose for look, kind, lose in hits if kind not in without}
 
     def _remember(self, look: int, before: tuple[object, ...]) -> None:
-        """Which serving or starting instances went in the last minutes."""
+        """Record the serving or starting instances that were lost in the last minutes."""
         latest = look - self.replaced
         gone = Counter(one.replica_type for one in before) - Counter(one.replica_type for one in self.fleet.instances)
         self.lost = [one for one in self.lost if one[0] >= latest] + [(look, name) for name in gone.elements()]
 
     def _seen(self, look: int) -> Array:
-        """The traffic that the controller is told."""
+        """The traffic that the controller observes."""
         lately = int(self.settings.window_s / LOOK_S)
         minutes = range(look - lately, look)
         if self.chosen.is_told:
@@ -211,7 +211,7 @@ class Week:
         return {REGION: 0.0, LOST: whole - unlost, STARTING: unlost - wanted, WANTED: wanted}
 
     def _short(self, window: int, fleet: Mapping[str, int]) -> float:
-        """The share of a window's requests beyond what a fleet carries, and of sizes that it does not serve."""
+        """The share of a window's requests above a fleet's capacity, including sizes that it does not serve."""
         key = (window, tuple(sorted(fleet.items())))
         if key not in self.shorts:
             rate = self.planner.seen(self.rates[window])
@@ -224,14 +224,14 @@ class Week:
         return self.shorts[key]
 
     def _lose_type(self, now_s: float) -> set[str]:
-        """The type with the most instances."""
+        """Lose the type with the most instances."""
         names = [one.replica_type for one in self.fleet.instances]
         lost = {max(sorted(set(names)), key=names.count)} if names else set()
         self.fleet.lose(lost, now_s + TYPE_OUT_S)
         return lost
 
     def _lose_region(self, now_s: float) -> set[str]:
-        """The region with the most instances."""
+        """Lose the region with the most instances."""
         types = self.planner.types_by_name
         regions = [types[one.replica_type].offer.region for one in self.fleet.instances]
         worst = max(sorted(set(regions)), key=regions.count) if regions else REGIONS[0]
@@ -243,24 +243,24 @@ class Week:
 
 
 class _Waiting:
-    """Losses that something has not followed yet, and how long it took after each."""
+    """Losses that are waiting for an event, and the times until the event after earlier losses."""
 
     def __init__(self) -> None:
         self.open: list[tuple[float, set[str]]] = []
         self.closed_s: list[float] = []
 
     def add(self, now_s: float, lost: set[str]) -> None:
-        """A loss."""
+        """Add a loss."""
         if lost:
             self.open.append((now_s, lost))
 
     def done(self, now_s: float, is_done: Callable[[set[str]], bool]) -> None:
-        """Close those that it has followed by now."""
+        """Close the losses after which the event has happened by now."""
         self.closed_s += [now_s - since_s for since_s, lost in self.open if is_done(lost)]
         self.open = [one for one in self.open if not is_done(one[1])]
 
     def all_s(self) -> list[float]:
-        """After each loss [s]; infinite where it never followed."""
+        """Time from each loss to its event [s]; infinite if it never happened."""
         return self.closed_s + [float("inf")] * len(self.open)
 
 
@@ -272,7 +272,7 @@ def _logged(
     target: Mapping[str, int],
     parts: Mapping[str, float],
 ) -> Json:
-    """One look, as a JSON object."""
+    """One iteration as a JSON object."""
     return {
         "hour": round(look / 60, 3),
         "lost": sorted(hit),

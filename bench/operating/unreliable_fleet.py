@@ -1,4 +1,4 @@
-"""A fleet on paper in which orders are refused, instances are lost, and types and a region run out of stock."""
+"""A simulated fleet in which orders are refused, instances are lost, and types and a region run out of stock."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ REFUSED, OUT_OF_STOCK_S, LOST_EVERY_S = 0.1, 1800.0, 48 * S_PER_H
 
 
 class UnreliableFleet(PretendFleet):
-    """A fleet on paper: orders are refused, instances are lost, types and a region run out of stock."""
+    """A simulated fleet: orders are refused, instances are lost, types and a region run out of stock."""
 
     def __init__(self, start_up_s: float, seed: int, without: Sequence[str]) -> None:
         super().__init__(start_up_s, DRAIN_S)
@@ -21,7 +21,7 @@ class UnreliableFleet(PretendFleet):
         self.gone: dict[str, float] = {}
 
     def refuses(self, name: str, now_s: float) -> str:
-        """Out of stock, by chance or since it was lost."""
+        """The reason for refusing an order: out of stock, at random or after a loss; empty if it is accepted."""
         if now_s < self.gone.get(name, 0.0):
             return "out of stock"
         if "refusals" not in self.without and self.random.random() < REFUSED:
@@ -30,12 +30,12 @@ class UnreliableFleet(PretendFleet):
         return ""
 
     def age(self, length_s: float) -> None:
-        """Lose some instances."""
+        """Lose some instances at random."""
         if "losses" in self.without:
             return
         self.instances = tuple(one for one in self.instances if self.random.random() > length_s / LOST_EVERY_S)
 
     def lose(self, names: set[str], until_s: float) -> None:
-        """Lose all instances of types, which have no stock for some time."""
+        """Lose all instances of these types, which are out of stock until ``until_s``."""
         self.gone |= dict.fromkeys(names, until_s)
         self.instances = tuple(one for one in self.instances if one.replica_type not in names)

@@ -1,1 +1,1 @@
-"""The paper's evaluation run again: its setting, its published figures, ours beside them, and the page that says so."""
+"""The paper's evaluation repeated: its setting, its published figures, ours for comparison, and the page about them."""

@@ -1,4 +1,4 @@
-"""Every difference to the paper in plain words, with its likely reason and the figures behind it."""
+"""The section on all differences to the paper, with their likely reasons and the underlying figures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from reproduction.setting import (
 from reproduction.study import Study
 from reproduction.text import SHORT_NAME, numbered, percent
 
-LONG, FEW = 500, 25  # tokens: sizes whose time is spent on the prompt
+LONG, FEW = 500, 25  # tokens of sizes that mostly need prefill
 
 
 def differences(found: Study, published: Published) -> list[str]:
@@ -44,7 +44,7 @@ def differences(found: Study, published: Published) -> list[str]:
 
 
 def prompts_of_table_3(found: Study, published: Published) -> str:
-    """Whose prompts Table 3 counts."""
+    """The prompts that Table 3 includes."""
     whole, short = found.tables[0].result, found.tables[2].result
     low, high, _ = implied_load(published.counts["A10G"])
     return f"""**Table 3 fits prompts up to 2,000 tokens, not the 10 x 6 grid.** Its counts imply a load of 1 request/s
@@ -57,7 +57,7 @@ def prompts_of_table_3(found: Study, published: Published) -> str:
 
 
 def saturation_in_figure_3b(found: Study, published: Published) -> str:
-    """Which capacities Figure 3b shows."""
+    """The capacities of Figure 3b."""
     within, saturated, measured = found.figure_3b
     prefill = [size for size in published.margin if size[0] >= LONG and size[1] == FEW]
     lean = float(np.median([saturated.ratio[size] / measured.ratio[size] for size in prefill]))
@@ -70,7 +70,7 @@ def saturation_in_figure_3b(found: Study, published: Published) -> str:
 
 
 def broken_counts(published: Published) -> str:
-    """What the published counts say about themselves."""
+    """Published counts that contradict each other."""
     broken = {name: implied_load(published.counts[name])[2] for name in PRICES}
     cells = "; ".join(f"{SHORT_NAME[name]} at {' and '.join(map(str, at))}" for name, at in broken.items() if at)
     return f"""**Counts of Table 3 that break the paper's own linear load** ({cells} requests/s): no load of 1 request/s
@@ -79,7 +79,7 @@ def broken_counts(published: Published) -> str:
 
 
 def mixes_too_cheap(found: Study, published: Published) -> str:
-    """Why the published mixes cannot be reached."""
+    """The reason why the published mixes cannot be reached."""
     of = found.tables[1:]
     shares = {rate: sorted(one.carried[rate] for one in of) for rate in (16, 32)}
     words = " and ".join(f"{percent(some[0])} to {percent(some[-1])} at {rate}" for rate, some in shares.items())
@@ -93,7 +93,7 @@ def mixes_too_cheap(found: Study, published: Published) -> str:
 
 
 def fitted_types(found: Study) -> str:
-    """The error of the estimate where it was fitted."""
+    """The error of the estimate for types in the fit."""
     ours = " and ".join(f"{split.ratio[1]:.2f} ({SHORT_NAME[split.accelerator]})" for split in found.splits)
     apart = max(abs(split.estimated[rate] - split.measured[rate]) for split in found.splits for rate in RATES)
     return f"""**Estimated capacities of A10G and A100** are {ours} times the draft's saturation rates in the median.
@@ -103,7 +103,7 @@ def fitted_types(found: Study) -> str:
 
 
 def other_types(found: Study, published: Published) -> str:
-    """The error of the estimate where it was not fitted."""
+    """The error of the estimate for types that were not in the fit."""
     parts = []
     for name in ("L4", "H100-80GB"):
         low, high, _ = implied_load(published.counts[name])
@@ -122,14 +122,14 @@ def other_types(found: Study, published: Published) -> str:
 
 
 def holds(found: Study, published: Published, name: str) -> bool:
-    """Whether the load that the published counts imply lies within the estimate's interval."""
+    """Whether the load implied by the published counts is within the estimate's interval."""
     low, high, _ = implied_load(published.counts[name])
     least, most = found.tables[2].interval[name]
     return least <= low and high <= most
 
 
 def price_of_the_limit(found: Study) -> str:
-    """What 120 ms costs by type."""
+    """The cost of the limit of 120 ms by type."""
     within, saturated = found.tables[1].result.load, found.tables[2].result.load
     parts = ", ".join(f"{SHORT_NAME[name]} {percent(within[name] / saturated[name] - 1)}" for name in PRICES)
     return f"""**What 120 ms costs.** The limit raises the estimated load: {parts}. Our time per output token includes
@@ -138,7 +138,7 @@ def price_of_the_limit(found: Study) -> str:
 
 
 def figure_9(found: Study, published: Published) -> str:
-    """Its two capacities."""
+    """The two capacities of Figure 9."""
     ratio = {name: found.size_9[name] / rate for name, rate in FIGURE_9.items()}
     a10g, a100 = FIGURE_9["A10G"], FIGURE_9["A100-80GB"]
     better = a100 / PRICES["A100-80GB"] / (a10g / PRICES["A10G"]) - 1
@@ -150,7 +150,7 @@ def figure_9(found: Study, published: Published) -> str:
 
 
 def lower_ends(found: Study) -> str:
-    """Why savings begin lower."""
+    """The reason for lower minimum savings."""
     none = sum(result.savings_pct[0] < 0.5 for result in found.results)
     high = [result.most_saved_at_high_rates for result in found.results]
     theirs = [SAVINGS[name, 120][0] for name in ("mixed", "Arena")]
@@ -164,7 +164,7 @@ def lower_ends(found: Study) -> str:
 
 
 def upper_ends(found: Study) -> str:
-    """What sets them."""
+    """The cause of the upper ends of the savings."""
     top = [max(r.answers, key=lambda answer: max(answer.savings.values())).rate for r in found.results]
     return f"""**Upper ends** are rounding: a nearly idle H100 compared with a small fleet. Ours are reached at
     {min(top):g}-{max(top):g} requests/s and change in steps of whole replicas. For long documents they depend on how
@@ -172,7 +172,7 @@ def upper_ends(found: Study) -> str:
 
 
 def documents(found: Study) -> str:
-    """The stand-ins, and H100 against A100."""
+    """The substitutes for PubMed, and H100 compared with A100."""
     ratios = [
         f"{r.divided_per_h['H100-80GB'] / r.divided_per_h['A100-80GB']:.2f} ({r.case.name}, {r.limit_ms} ms)"
         for r in found.results
@@ -186,7 +186,7 @@ def documents(found: Study) -> str:
 
 
 def tight_limit(found: Study) -> str:
-    """40 ms and the L4."""
+    """The limit of 40 ms on the L4."""
     tight = arena_at(found, min(LIMITS_MS))
     absent = " and ".join(name for name in CHEAP if name not in tight.compared) or "none of the cheap types"
     weights, bandwidth = find_model(MODEL).weight_bytes(), accelerators()["L4"].bandwidth_bytes_per_s
@@ -197,7 +197,7 @@ def tight_limit(found: Study) -> str:
 
 
 def left_out(found: Study) -> str:
-    """Requests that a compared type cannot serve."""
+    """Requests that one of the compared types cannot serve."""
     shares = {r.case.name: r.left_out for r in found.results if r.left_out >= 5e-4 and r.limit_ms == min(LIMITS_MS)}
     words = ", ".join(f"{percent(share, 1)} of {name}" for name, share in shares.items()) or "none"
     return f"""**Requests left out at 40 ms** ({words}): these are long prompts with few output tokens. On a
@@ -206,7 +206,7 @@ def left_out(found: Study) -> str:
 
 
 def arena_at(found: Study, limit_ms: int) -> Result:
-    """The short Arena workload within a limit."""
+    """The result for Arena with short prompts under a limit."""
     return next(r for r in found.results if r.limit_ms == limit_ms and r.case.published == "Arena")
 
 
@@ -216,6 +216,6 @@ def beyond(tokens: int) -> float:
 
 
 def fastest_on_l4() -> float:
-    """Time per output token of a lone request on an L4 [s]: the least limit, in whole ms, under which it can run."""
+    """Time per output token of a single request on an L4 [s]: the smallest limit in whole ms that it can meet."""
     able = (limit for limit in np.arange(40.0, 80.0) if estimated(float(limit), ("L4",)).max_request_rate.any())
     return float(next(able, np.nan)) / 1e3

@@ -17,13 +17,13 @@ from reproduction.setting import RATES, SLICES, Case, workload_of
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
-LEAST_SERVED = 0.95  # a type that serves fewer of the requests is not compared
+LEAST_SERVED = 0.95  # a type that serves a smaller share of the requests is not compared
 ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One rate: fleet and cost of the mix, and count and cost of every single type that is compared."""
+    """Results for one rate: fleet and cost of the mix, and count and cost of every compared single type."""
 
     rate: float
     fleet: dict[str, int]
@@ -34,16 +34,16 @@ class Answer:
 
     @property
     def savings(self) -> dict[str, float]:
-        """Saved by the mix against each single type, 0-1."""
+        """Savings of the mix against each single type, 0-1."""
         return {name: 1 - self.cost_per_h / cost for name, cost in self.single_cost_per_h.items()}
 
 
 @dataclass(frozen=True)
 class Result:
-    """One workload under one limit.
+    """Results for one workload under one limit.
 
-    Which types are compared, the share of requests left out, the load of 1 request/s by type, the least cost of 1
-    request/s by type and of any mix where replicas could be divided [USD/h], and the answers by rate.
+    The compared types, the share of requests left out, the load of 1 request/s by type, the lowest cost of 1 request/s
+    by type and of any mix with fractional replicas [USD/h], and the results by rate.
     """
 
     case: Case
@@ -57,7 +57,7 @@ class Result:
 
     @property
     def most_saved_at_high_rates(self) -> float:
-        """What any mix can save against the cheapest compared type where rounding to whole replicas is negligible."""
+        """Largest saving of any mix against the cheapest compared type if rounding to whole replicas is negligible."""
         return 1 - self.divided_mix_per_h / min(self.divided_per_h[name] for name in self.compared)
 
     @property
@@ -97,7 +97,7 @@ def kept_sizes(profile: Profile, compared: tuple[str, ...]) -> Mask:
 
 
 def load_of(rate: Array, workload: Workload) -> float:
-    """Replicas that a workload keeps busy; infinite where a size cannot be served."""
+    """Replicas that a workload needs without rounding; infinite if a size cannot be served."""
     arrives = workload.request_rate > 0
     with np.errstate(divide="ignore"):
         return float((workload.request_rate[arrives] / rate[arrives]).sum())
@@ -109,7 +109,7 @@ def count_of(load: float) -> int:
 
 
 def run_case(profile: Profile, case: Case, limit_ms: int, rates: tuple[int, ...] = RATES) -> Result:
-    """Plan a case at every rate, without headroom, in the paper's slices."""
+    """Plan a case at every rate, without headroom, with the paper's slices."""
     compared = compared_types(profile, case)
     kept = kept_sizes(profile, compared)
     one = workload_of(case.request_share, 1.0, kept)
@@ -127,7 +127,7 @@ def run_case(profile: Profile, case: Case, limit_ms: int, rates: tuple[int, ...]
 
 
 def divided_mix(profile: Profile, workload: Workload) -> float:
-    """Every size on its cheapest type, with parts of replicas: no plan costs less [USD/h]."""
+    """Cost with every size on its cheapest type and fractional replicas, a lower bound for all plans [USD/h]."""
     price = np.array([one.cost_per_h for one in profile.replica_types])
     arrives = workload.request_rate > 0
     with np.errstate(divide="ignore"):
@@ -151,7 +151,7 @@ def answer_for(profile: Profile, one: Workload, rate: float, load: dict[str, flo
 
 
 def carried(profile: Profile, workload: Workload, fleet: dict[str, int]) -> float:
-    """Share of a workload that a given fleet carries at most, 0-1."""
+    """Largest share of a workload that a given fleet can carry, 0-1."""
     named = dict(zip([one.name for one in profile.replica_types], names_of(profile), strict=True))
     price = {one.name: one.cost_per_h for one in profile.replica_types}
     limits = {name: fleet[accelerator] for name, accelerator in named.items()}
@@ -161,7 +161,7 @@ def carried(profile: Profile, workload: Workload, fleet: dict[str, int]) -> floa
 
 
 def margins(profile: Profile, sizes: list[tuple[int, int]]) -> dict[tuple[int, int], float]:
-    """Tokens per dollar of the A100 over the A10G by size; infinite where the A10G serves none."""
+    """Tokens per dollar of the A100 over the A10G by size; infinite if the A10G cannot serve the size."""
     rows = dict(zip(names_of(profile), range(len(profile.replica_types)), strict=True))
     efficiency = {
         name: profile.max_request_rate[rows[name]] / profile.replica_types[rows[name]].cost_per_h

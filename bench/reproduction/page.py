@@ -1,4 +1,4 @@
-"""docs/reproduction.md, every figure of it computed."""
+"""The text of docs/reproduction.md, with all figures computed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from reproduction.setting import ERA, LIMITS_MS, LOG_SPREAD, PRICES, PUBMED_WORD
 from reproduction.study import EXACT, Split, Study, bars_of
 from reproduction.text import SHORT_NAME, fleet_of, percent, prose, sentence, table
 
-# Readings whose intervals are the estimate's alone and have two ends; within 120 ms a slow L4 serves nothing.
+# Variants with an interval from estimates alone and with two finite ends; within 120 ms, a slow L4 serves nothing.
 INTERVALS = ("prompts to 2,000, estimated, saturation",)
 
 
@@ -37,7 +37,7 @@ def page(found: Study, published: Published, today: date) -> str:
 
 
 def opening(today: date) -> list[str]:
-    """What this is and what made it."""
+    """The purpose of the page, and how it was made."""
     text = (resources.files("melange.replica") / "constants" / f"{ERA}.toml").read_bytes()
     made = f"""Written by `make reproduce` (`bench/reproduce.py`) on {today}, melange {version()}, constants of engine
     era {ERA} of {find_era(ERA).date} (sha256 {hashlib.sha256(text).hexdigest()[:12]}). Published figures are the
@@ -48,7 +48,7 @@ def opening(today: date) -> list[str]:
 
 
 def bars(found: Study, published: Published) -> list[str]:
-    """What was asked for and what came out."""
+    """The targets and the results."""
     rows = [(words, value, "yes" if met else "**no**") for words, value, met in bars_of(found, published)]
     why = """All signs are that Table 3 and Figure 3b were not made in the setting that the paper describes (see the end
     of the page). So both are compared at least twice: as described, and as they seem to have been made."""
@@ -56,7 +56,7 @@ def bars(found: Study, published: Published) -> list[str]:
 
 
 def setting(results: list[Result]) -> list[str]:
-    """What is the paper's, and where we had to choose."""
+    """The paper's setting, and our own choices."""
     prices = ", ".join(f"{SHORT_NAME[name]} {price:g}" for name, price in PRICES.items())
     words, abstract = PUBMED_WORDS
     theirs = f"""As in the paper: Llama-2-7b under vLLM 0.2.7; {prices} USD/h; the 10 x 6 grid of sizes at its upper
@@ -80,7 +80,7 @@ def setting(results: list[Result]) -> list[str]:
 
 
 def table_3(found: Study, published: Published) -> list[str]:
-    """Counts of the single types, the load they imply, and the mixes."""
+    """Counts of the single types, the implied loads, and the mixes."""
     load = """These counts imply the load of 1 request/s, in replicas: `count = ceil(rate x load)` limits the load to an
     interval. The table shows the interval that remains when all rates are combined, from the highest down."""
     mix = """The mix is given as published, and ours for the same requests. *Carries* is the largest share of the
@@ -106,7 +106,7 @@ def table_3(found: Study, published: Published) -> list[str]:
 
 
 def count_rows(found: Study, published: Published) -> list[list[str]]:
-    """For every type the published counts, then ours in each reading."""
+    """The published counts of every type, and ours in each variant."""
     rows = []
     for name in PRICES:
         rows.append([f"**{SHORT_NAME[name]}, published**", *(str(published.counts[name][rate]) for rate in RATES)])
@@ -142,7 +142,7 @@ def cost_of(answer: Answer) -> str:
 
 
 def figure_3b(found: Study, published: Published) -> list[str]:
-    """Winners, and how near the margins are."""
+    """Winners, and differences of the ratios."""
     what = """The ratio is tokens per dollar of the A100 over those of the A10G; above 1 the A100 wins. The paper's
     figure prints abs(ratio - 1), which understates a win of the A10G."""
     rows = []
@@ -164,7 +164,7 @@ def figure_3b(found: Study, published: Published) -> list[str]:
 
 
 def savings(found: Study) -> list[str]:
-    """Savings ranges beside the paper's."""
+    """Savings ranges compared with the paper's."""
     what = """Savings are the lowest and highest over all rates and compared types. *At high rates*: the most that any
     mix can save against the cheapest compared type with these capacities, if the fleet is so large that rounding does
     not matter."""
@@ -204,7 +204,7 @@ def costs(results: list[Result]) -> list[str]:
 
 
 def measured(found: Study) -> list[str]:
-    """Whether the planning or the capacities differ."""
+    """Whether differences come from the planning or from the capacities."""
     what = """A draft of the authors (February 2024) has saturation rates of A10G and A100, without a limit on latency.
     With these rates, for prompts up to 2,000 tokens, only the planning can differ from Table 3. The difference between
     these plans and those from estimates, also at saturation, is the error of the capacities."""
@@ -223,14 +223,14 @@ def measured(found: Study) -> list[str]:
 
 
 def split_rows(split: Split) -> list[tuple[str, ...]]:
-    """Counts of one type, three ways."""
+    """Counts of one type: published, from measured and from estimated rates."""
     ways = {"published": split.published, "measured": split.measured, "estimated": split.estimated}
     name = SHORT_NAME[split.accelerator]
     return [(f"{name}, {way}", *(str(counts[rate]) for rate in RATES)) for way, counts in ways.items()]
 
 
 def ratio_of(split: Split) -> str:
-    """Estimated over measured in words."""
+    """Estimated over measured rates as text."""
     low, middle, high = split.ratio
     return f"{SHORT_NAME[split.accelerator]} {middle:.2f} in the median, 80 % of sizes within {low:.2f}-{high:.2f}"
 

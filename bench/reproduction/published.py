@@ -1,4 +1,4 @@
-"""What the paper published, read from CSVs outside of the repository, and what its counts imply."""
+"""The paper's published results, read from CSV files outside the repository, and the loads that its counts imply."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SAVINGS = {
     ("mixed", 120): (13, 51),
     ("mixed", 40): (4, 51),
 }
-FIGURE_9 = {"A10G": 0.370, "A100-80GB": 2.0}  # requests/s of size [1000, 500] within 120 ms that draw it exactly
+FIGURE_9 = {"A10G": 0.370, "A100-80GB": 2.0}  # requests/s of size [1000, 500] within 120 ms that reproduce it exactly
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class Published:
 
 
 def missing(folder: Path) -> list[str]:
-    """The files that are not there."""
+    """The missing files."""
     return [name for name in FILES if not (folder / name).is_file()]
 
 
 def read_published(folder: Path) -> Published:
-    """Everything that the comparison needs."""
+    """All published results for the comparison."""
     counts, mix, mix_cost = read_table(folder / TABLE)
     return Published(counts, mix, mix_cost, read_margins(folder / FIGURE_3B), read_measured(folder / MEASURED))
 
@@ -82,7 +82,7 @@ def read_margins(path: Path) -> dict[tuple[int, int], float]:
 
 
 def read_measured(path: Path) -> dict[str, Array]:
-    """Saturation rates of the draft on the paper's grid by accelerator (I, O), 0 where there is none [1/s]."""
+    """Saturation rates of the draft on the paper's grid by accelerator (I, O), 0 if not measured [1/s]."""
     tables: dict[str, Array] = {}
     for row in rows_of(path):
         table = tables.setdefault(row["accelerator"], np.zeros(BUCKETS.shape))
@@ -111,10 +111,10 @@ def replica_type(offer: Offer) -> ReplicaType:
 
 
 def implied_load(counts: dict[int, int]) -> tuple[float, float, list[int]]:
-    """What counts say about the load of 1 request/s: above, at most, and the rates that contradict the rest.
+    """The interval of the load of 1 request/s that counts imply, and the rates that contradict the others.
 
-    ``n = ceil(rate * load)`` puts the load into ((n - 1) / rate, n / rate]. Rates are taken from the highest, which
-    says most; one whose interval misses what the higher ones leave contradicts them.
+    ``n = ceil(rate * load)`` limits the load to ((n - 1) / rate, n / rate]. Intervals are intersected from the highest
+    rate down, which is the most precise one; a rate whose interval does not overlap with those above contradicts them.
     """
     low, high, broken = 0.0, float("inf"), []
     for rate in sorted(counts, reverse=True):

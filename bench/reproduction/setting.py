@@ -1,4 +1,4 @@
-"""The paper's setting: what it rents, serves and asks for (Mélange, arXiv 2404.14527, sections 4 and 6)."""
+"""The paper's setting: types, prices, workloads and limits (Mélange, arXiv 2404.14527, sections 4 and 6)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RATES = (1, 2, 4, 8, 16, 32)
 SLICES = 8
 NO_LIMIT_S = 1e3  # a time per token that is never reached
 BUCKETS = Buckets(input_edges=PAPER_INPUT_EDGES, output_edges=PAPER_OUTPUT_EDGES)
-SHORT = 2000  # prompt tokens; where the bins of the authors' notebook of February 2024 end
+SHORT = 2000  # prompt tokens; the end of the bins in the authors' notebook of February 2024
 
 # PubMed: means in words of its training split (huggingface.co/datasets/ccdv/pubmed-summarization)
 PUBMED_WORDS = (3043, 215)
@@ -43,8 +43,8 @@ LOG_SPREAD = (0.6, 0.4)  # standard deviation of the logarithm of the length, as
 class Case:
     """One workload of the evaluation.
 
-    ``compared`` are the single types that the paper sets its mix against, ``published`` is the paper's name for the
-    workload, and ``cut`` the share of the requests that its sizes do not hold.
+    ``compared`` are the single types that the paper compares its mix with, ``published`` is the paper's name for the
+    workload, and ``cut`` is the share of the requests beyond its sizes.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Case:
 
 
 def cases() -> tuple[Case, ...]:
-    """The paper's three workloads, the first and the others in two readings."""
+    """The paper's three workloads, each in two variants."""
     everything = (*CHEAP, *LARGE)
     arena, arena_cut = shares_of("arena", LONGEST_ON_CHEAP)
     short, short_cut = shares_of("arena", SHORT)
@@ -96,7 +96,7 @@ def pubmed_like() -> tuple[Array, float]:
 
 
 def workload_of(request_share: Array, rate: float, kept: npt.NDArray[np.bool_] | None = None) -> Workload:
-    """That mix of sizes at a rate, planned for at the upper edges; only the sizes that are kept."""
+    """A mix of sizes at a rate, planned at the upper edges, with only the kept sizes."""
     shares = request_share if kept is None else np.where(kept, request_share, 0.0)
     return Workload.at_upper_edges(BUCKETS, shares).at_rate(rate)
 
@@ -117,14 +117,14 @@ def offers(accelerators: tuple[str, ...] = (*CHEAP, *LARGE)) -> list[Offer]:
 
 
 def era() -> Era:
-    """The engine of the paper, with room for its longest requests."""
+    """The engine of the paper, with a context limit for its longest requests."""
     return find_era(ERA).with_settings(max_context=CONTEXT)
 
 
 def estimated(limit_ms: float | None, accelerators: tuple[str, ...] = (*CHEAP, *LARGE)) -> Profile:
-    """Capacities at the upper edges within a mean latency per output token; L4 and A10G up to the paper's length.
+    """Estimated capacities at the upper edges under a limit on the mean latency per output token.
 
-    Without a limit: at saturation, an endless queue.
+    L4 and A10G serve prompts up to the paper's limit. Without a limit: rates at saturation, with an endless queue.
     """
     limit = {"tpot_s": NO_LIMIT_S} if limit_ms is None else {"ntpot_s": limit_ms / 1e3}
     slo = Slo(**limit, statistic="mean")

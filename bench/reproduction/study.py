@@ -1,4 +1,4 @@
-"""All that the page says, computed once."""
+"""All results for the page, computed once."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ STAIRS = tuple(rate / 4 for rate in range(1, 25))
 
 @dataclass(frozen=True)
 class Margins:
-    """Figure 3b once more: tokens per dollar of A100 over A10G, and the sizes at which the published type wins."""
+    """Figure 3b repeated: tokens per dollar of A100 over A10G, and the sizes at which the published type wins."""
 
     words: str
     ratio: dict[tuple[int, int], float]
     agrees: list[tuple[int, int]]
 
     def exact(self, published: Published) -> int:
-        """How many of the printed figures these give, one being off by rounding allowed."""
+        """Number of printed figures that these ratios reproduce, within rounding."""
         return sum(abs(self.ratio[size] - theirs) <= EXACT + 5e-3 for size, theirs in published.margin.items())
 
 
 @dataclass(frozen=True)
 class Counts:
-    """One way to reach Table 3.
+    """One variant of Table 3.
 
-    Its result, the load of 1 request/s by type at the high and the low end of the capacities' 80 % interval, and what
-    the published mixes carry of it by rate.
+    Its result, the load of 1 request/s by type at the high and the low end of the capacities' 80 % interval, and the
+    share of the traffic that the published mixes carry by rate.
     """
 
     words: str
@@ -51,7 +51,7 @@ class Counts:
     carried: dict[int, float]
 
     def misses(self, counts: dict[str, dict[int, int]]) -> tuple[list[str], int]:
-        """Single-type counts farther than NEAR from the published ones, in words, and how many were compared."""
+        """Single-type counts that differ from the published ones by more than NEAR, as text; the number compared."""
         pairs = [
             (name, a.rate, a.count[name], counts[name][int(a.rate)]) for a in self.result.answers for name in a.count
         ]
@@ -77,7 +77,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Step:
-    """One rate of Figure 9: cost of A10G only, of A100 only, and of the mix with its fleet [USD/h]."""
+    """One rate of Figure 9: cost of A10G only and of A100 only, and the mix with its cost [USD/h]."""
 
     rate: float
     a10g_per_h: float
@@ -88,7 +88,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Study:
-    """Everything."""
+    """All results."""
 
     results: list[Result]
     tables: list[Counts]
@@ -114,7 +114,7 @@ class Study:
 
 
 def plan_all(say: Callable[[str], None]) -> list[Result]:
-    """Every workload within both limits."""
+    """Results for every workload under both limits."""
     results = []
     for limit in LIMITS_MS:
         profile = estimated(limit)
@@ -125,7 +125,7 @@ def plan_all(say: Callable[[str], None]) -> list[Result]:
 
 
 def study(published: Published, results: list[Result], say: Callable[[str], None]) -> Study:
-    """The comparison with what was published."""
+    """The comparison with the published results."""
     say("Table 3")
     tables = tables_of(published, results)
     say("Figure 3b")
@@ -141,7 +141,7 @@ def study(published: Published, results: list[Result], say: Callable[[str], None
 
 
 def tables_of(published: Published, results: list[Result]) -> list[Counts]:
-    """Table 3 on the whole grid and on short prompts, within the limit, at saturation, and from the draft's rates."""
+    """Variants of Table 3: all or short prompts, within the limit or at saturation, and with the draft's rates."""
     short, whole = (case for case in cases() if case.published == "Arena")
     within, saturated, mended = estimated(120), estimated(None), with_measured(estimated(None), published)
     rows = [
@@ -161,13 +161,13 @@ def tables_of(published: Published, results: list[Result]) -> list[Counts]:
 
 
 def interval_of(profile: Profile, workload: Workload) -> dict[str, tuple[float, float]]:
-    """Load of a workload by type where every capacity is at the high end of its interval, and at the low end."""
+    """Load of a workload by type with all capacities at the high end of their intervals, and at the low end."""
     ends = zip(names_of(profile), profile.high, profile.low, strict=True)
     return {name: (load_of(high, workload), load_of(low, workload)) for name, high, low in ends}
 
 
 def with_measured(profile: Profile, published: Published) -> Profile:
-    """Estimated capacities, replaced by the draft's saturation rates where there are some."""
+    """Estimated capacities, replaced by the draft's saturation rates if there are any."""
     rate = profile.max_request_rate.copy()
     for r, name in enumerate(names_of(profile)):
         table = published.measured.get(name)
@@ -193,7 +193,7 @@ def figure_3b(published: Published) -> list[Margins]:
 
 
 def measured_variant(published: Published) -> tuple[list[Split], tuple[Result, Result]]:
-    """Where a difference to Table 3 comes from: counts and mixes of the measured types only, at saturation."""
+    """Counts and mixes of the measured types only, at saturation, to find the source of differences to Table 3."""
     short = next(case for case in cases() if case.published == "Arena")
     names = tuple(name for name in PRICES if (published.measured.get(name, np.zeros((6, 6)))[:6] > 0).all())
     measured = profile_of({name: published.measured[name] for name in names})
@@ -220,7 +220,7 @@ def measured_variant(published: Published) -> tuple[list[Split], tuple[Result, R
 
 
 def staircase(capacity: dict[str, float]) -> list[Step]:
-    """Figure 9: by rate the cost of A10G only, of A100 only, and fleet and cost of the mix."""
+    """Figure 9: by rate, the cost of A10G only and of A100 only, and fleet and cost of the mix."""
     one_size = Buckets(input_edges=(1000,), output_edges=(500,))
     profile = profile_of({name: np.array([[rate]]) for name, rate in capacity.items()}, one_size)
     steps = []
@@ -234,7 +234,7 @@ def staircase(capacity: dict[str, float]) -> list[Step]:
 
 
 def bars_of(found: Study, published: Published) -> list[tuple[str, str, bool]]:
-    """The three bars: what was asked for, what was found, and whether it is met."""
+    """The targets for the three comparisons, the results, and whether the targets are met."""
     bars = []
     for margin in found.figure_3b[:2]:
         share = len(margin.agrees) / len(published.margin)

@@ -27,7 +27,7 @@ def numbered(items: Iterable[str]) -> list[str]:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    """A table, its first column to the left."""
+    """A table with its first column left-aligned and the others right-aligned."""
     lines = ["| " + " | ".join(header) + " |", "|---|" + "---:|" * (len(header) - 1)]
     return lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows]
 
@@ -43,5 +43,5 @@ def fleet_of(fleet: dict[str, int]) -> str:
 
 
 def sentence(words: str) -> str:
-    """With a capital letter."""
+    """The words with a capital letter."""
     return words[0].upper() + words[1:]

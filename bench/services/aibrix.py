@@ -1,14 +1,14 @@
-"""The rule of AIBrix's GPU optimizer, from what its public code does (vllm-project/aibrix, gpu_optimizer, 2025).
+"""The method of AIBrix's GPU optimizer, from its public code (vllm-project/aibrix, gpu_optimizer, 2025).
 
-- Sizes are counted by powers of two, input and output; a GPU was benchmarked at such sizes, at rates that double from
-  one to the next, and its throughput for a size is the highest of those rates at which the mean holds the limits.
+- Input and output sizes are counted by powers of two. A GPU is benchmarked at these sizes, at rates that double from
+  one to the next. Its throughput for a size is the highest of these rates at which the mean meets the limits.
 - The program is that of the Mélange release with 4 slices. A GPU counts as a hundred parts, so that it is nearly a
-  linear program, and the parts of each deployment are rounded up to whole replicas.
+  linear program; the parts of each deployment are rounded up to whole replicas.
 
-Two things are kinder than its code. Its density clustering of sizes, which makes one centre of all sizes that lie
-within half a power of two of each other, is left out: most of our workloads would be a single size. And it rounds up
-every deployment that somebody has made by hand, of which its examples have two: here those of the two accelerators that
-carry everything for least, rather than of everything that a cloud offers.
+Two details are more favorable than in its code. Its density clustering of sizes, which merges all sizes within half a
+power of two of each other, is left out, because it would merge most of our workloads into a single size. And it rounds
+up every deployment that a user has created; its examples have two. Here these are on the two accelerators that carry
+all traffic at the lowest cost, rather than on all accelerators of a cloud.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from melange.service.session import Session
 from melange.service.stages import model_of, offers_of
 from melange.workload.workload import Buckets
 
-# Of its own benchmark the smallest sizes; the largest are those of the default grid.
+# The smallest sizes are those of its own benchmark, the largest those of the default grid.
 LEAST_POWER, INPUT_POWER, OUTPUT_POWER = 2, 17, 15
 PARTS, SLICES, DEPLOYMENTS = 100, 4, 2
-# A model's deployments carry nearly all sizes, or they are no deployments of it.
+# Deployments of a model must serve nearly all sizes.
 LEAST_SERVED = 0.9
 
 
 def aibrix(session: Session) -> Plan:
-    """The fleet that its optimizer asks for, with the shares of its program."""
+    """The fleet of the optimizer, with the shares of its program."""
     question = _benchmarked(session)
     rates = question.profile.max_request_rate
     chosen = _deployments(question)
@@ -57,7 +57,7 @@ def aibrix(session: Session) -> Plan:
 
 
 def _benchmarked(session: Session) -> Question:
-    """The service with rates (R, I, O) as that benchmark finds them."""
+    """The service with rates (R, I, O) in the resolution of that benchmark."""
     asked, service = on_mean(session), session.service
     assert service is not None
     offers, _ = offers_of(service, session.catalog)
@@ -77,12 +77,12 @@ def _benchmarked(session: Session) -> Question:
 
 
 def _powers(tokens: Array, most: int) -> np.ndarray:
-    """The nearest powers of two, as they were benchmarked."""
+    """The exponents of the nearest benchmarked powers of two."""
     return np.clip(np.round(np.log2(np.maximum(tokens, 1.0))), LEAST_POWER, most).astype(int)
 
 
 def _deployments(question: Question) -> list[int]:
-    """The types that carry the traffic for least, each on an accelerator of its own."""
+    """The types that carry the traffic at the lowest cost, each on a different accelerator."""
     types, load = question.profile.replica_types, loads(question.workload, question.profile)
     able = np.isfinite(load)
     served = (able * question.workload.request_rate.ravel()).sum(axis=1) / question.workload.total_rate

@@ -1,14 +1,14 @@
-"""Draws the services of the benchmark: what is served, to whom, how fast, and what may be rented for it.
+"""Draw the random services of the benchmark: model, workload, SLO and offers.
 
     python bench/services/draw.py --seed 1 --count 100 --out bench/out/services   # a service.yaml each
 
-The same seed makes the same files, byte for byte, on the same catalog and the same estimates: service 7 of a seed does
-not depend on how many are drawn. `melange plan` runs each of them. Nothing here has seen an answer of any planner.
+The same seed gives the same files, byte for byte, with the same catalog and estimates: service 7 of a seed does not
+depend on the number of services. `melange plan` runs each of them. The draw does not use results of any planner.
 
-Limits are drawn relative to what is possible. A request that has a replica for itself takes the least that it can; of
-what requests take alone on the fastest offered type, the quantile at the service's own target is what any limit must
-allow. A limit is a factor times that: from 1.3, where only the fastest types do, to what leaves room on the slowest
-offered type. In one service of twenty one limit is below it, so that some requests miss it whatever is rented.
+Limits are drawn relative to the feasible minimum. A request is fastest alone on a replica. The minimum for a limit is
+the quantile, at the service's target, of the requests' times alone on the fastest offered type. A limit is a multiple
+of it: from 1.3, which only the fastest types can meet, to a value with some margin on the slowest offered type. In one
+of twenty services, one limit is below the minimum, so that some requests miss it on any fleet.
 """
 
 from __future__ import annotations
@@ -51,18 +51,18 @@ MIXTURES, ALL_CLOUDS, CAPPED, FEW_TYPES, BEYOND = 0.4, 0.3, 0.15, 0.15, 0.05  # 
 LEAST_ACCELERATORS = 4
 CAPS = (8, 16, 32, 64)
 TYPES = (1, 2, 3)
-# Factors on what requests take alone on the fastest type. The loosest limits leave half as much again on the slowest
-# type, but are no tighter than 6 times the fastest and no looser than 30 times: beyond it every type meets every limit.
+# Factors on the times of requests alone on the fastest type. The loosest limit is 1.5 times the time on the slowest
+# type, but 6 to 30 times that on the fastest: with more, every type would meet every limit.
 TIGHTEST, ROOM, LOOSEST = 1.3, 1.5, (6.0, 30.0)
-# Where a limit is beyond reach, this many times the misses that the target allows are sure.
+# If a limit is infeasible, the unavoidable misses are this multiple of the misses that the target allows.
 SURE_MISSES = (1.5, 6.0)
-SAMPLE = 20_000  # requests whose times alone are looked at: a hundred lie beyond a target of 99.5 %
+SAMPLE = 20_000  # requests for the distribution of times alone: a hundred are beyond a target of 99.5 %
 NO_LIMIT = Slo(latency_s=1e6)
 
 
 @dataclass(frozen=True)
 class Service:
-    """One service: its name, the text of its file, and the share of its requests that can meet their limits at all."""
+    """One service: its name, the text of its file, and the share of its requests that some type can serve in time."""
 
     name: str
     text: str
@@ -71,18 +71,18 @@ class Service:
 
 @dataclass(frozen=True)
 class Alone:
-    """What requests take with a replica for themselves (E, N) [s], by metric, on engines that hold every size."""
+    """Times of requests alone on a replica (E, N) [s], by metric, for engines that can serve every size."""
 
     times_s: dict[str, Array]
 
     def least_s(self, metric: str, share: float) -> tuple[float, float]:
-        """What a share of the requests takes at most, on the fastest and on the slowest engine; inf if too few fit."""
-        with np.errstate(invalid="ignore"):  # between two requests that do not fit
+        """The quantile of a metric at this share, on the fastest and on the slowest engine; inf if too few fit [s]."""
+        with np.errstate(invalid="ignore"):  # interpolation between two requests that do not fit
             by_engine = np.nan_to_num(np.quantile(self.times_s[metric], share, axis=1), nan=np.inf, posinf=np.inf)
         return float(by_engine.min()), float(by_engine.max())
 
     def reach(self, limits_s: dict[str, float]) -> float:
-        """Share of requests that meet every limit alone on the engine that suits them best."""
+        """Share of requests that meet every limit alone on the best engine for each."""
         met = [self.times_s[metric] <= limit for metric, limit in limits_s.items()]
         return float(np.logical_and.reduce(met).any(axis=0).mean())
 
@@ -99,7 +99,7 @@ def service(seed: int, place: int) -> Service:
     rate = _rounded(_between(random, *RATES))
     attainment = float(random.choice(ATTAINMENTS))
     workload = dataset(data, request_rate=rate)
-    while True:  # until the market holds the model, and the model enough of these requests
+    while True:  # until some offer fits the model, and the model can serve enough of the requests
         model, providers = _model(random), _providers(random)
         offers = load_catalog().select(providers=providers, markets=["on-demand"]).offers
         alone = _alone(model, offers, workload)
@@ -132,7 +132,7 @@ def _dataset(random: np.random.Generator) -> Dataset:
 
 
 def _model(random: np.random.Generator) -> Model:
-    """A model of some kind, of about some size; one of those alike."""
+    """A model of a random kind and about a random size; a random one of those with the same size."""
     known = _models(str(random.choice(list(KINDS), p=list(KINDS.values()))))
     size = _between(random, *PARAMETERS)
     nearest = min(known, key=lambda one: abs(math.log(one.parameters() / size))).parameters()
@@ -142,7 +142,7 @@ def _model(random: np.random.Generator) -> Model:
 
 @cache
 def _models(kind: str) -> tuple[Model, ...]:
-    """The bundled models of a kind, one of those that differ in nothing but their name."""
+    """The bundled models of a kind, with one of those that differ only in name."""
     least, most = PARAMETERS
     by_shape = {
         (one.parameters(), one.weight_dtype, one.max_context): one
@@ -153,7 +153,7 @@ def _models(kind: str) -> tuple[Model, ...]:
 
 
 def _providers(random: np.random.Generator) -> list[str]:
-    """One cloud; none: all of them."""
+    """A random cloud; empty: all clouds."""
     if random.random() < ALL_CLOUDS:
         return []
     offers = load_catalog().select(markets=["on-demand"]).offers
@@ -164,7 +164,7 @@ def _providers(random: np.random.Generator) -> list[str]:
 
 
 def _alone(model: Model, offers: Sequence[Offer], workload: Workload) -> Alone | None:
-    """What its requests take alone on each offered engine that holds all of them; None where there are none."""
+    """Times of the requests alone on each offered engine that can serve all of them; None if there is none."""
     profile = estimate(model, offers, NO_LIMIT, workload)
     able = (profile.max_request_rate > 0)[:, workload.request_rate > 0].all(axis=1)
     engines = list(dict.fromkeys(profile.engines[r] for r in np.flatnonzero(able)))
@@ -179,7 +179,7 @@ def _alone(model: Model, offers: Sequence[Offer], workload: Workload) -> Alone |
 
 
 def times_alone_s(engine: Engine, requests: Arrivals) -> dict[str, Array]:
-    """Each metric of requests with a replica for themselves (N,) [s]; infinite where its KV cache cannot hold one."""
+    """Each metric of requests alone on a replica (N,) [s]; infinite for requests that do not fit in its KV cache."""
     inputs, outputs = requests.input_tokens.astype(float), requests.output_tokens.astype(float)
     ttft, latency = idle_times_s(engine, inputs, outputs, np.zeros(len(inputs)))
     whole = inputs + outputs + engine.block_tokens
@@ -189,7 +189,7 @@ def times_alone_s(engine: Engine, requests: Arrivals) -> dict[str, Array]:
 
 
 def _limits(random: np.random.Generator, alone: Alone, attainment: float) -> dict[str, float]:
-    """The limits of a service [s], to two figures."""
+    """The limits of a service [s], rounded to two significant digits."""
     metrics = list(LIMITS)[int(random.choice(len(LIMITS), p=list(LIMITS.values())))]
     limits = {}
     for metric in metrics:
@@ -203,7 +203,7 @@ def _limits(random: np.random.Generator, alone: Alone, attainment: float) -> dic
 
 
 def _caps(random: np.random.Generator, offers: Sequence[Offer]) -> dict[str, dict[str, int]]:
-    """What is really available of one accelerator, in some services."""
+    """A limit on the number of one accelerator, in some services."""
     if random.random() >= CAPPED:
         return {}
     name = str(random.choice(sorted({offer.accelerator for offer in offers})))
@@ -211,17 +211,17 @@ def _caps(random: np.random.Generator, offers: Sequence[Offer]) -> dict[str, dic
 
 
 def _between(random: np.random.Generator, low: float, high: float) -> float:
-    """A number between two, by its logarithm."""
+    """A log-uniform random number between two values."""
     return math.exp(random.uniform(math.log(low), math.log(high)))
 
 
 def _rounded(value: float) -> float:
-    """To two figures, as a person would write it."""
+    """The value rounded to two significant digits, as in a file written by hand."""
     return float(f"{value:.2g}")
 
 
 def _flow(value: object) -> str:
-    """A value as YAML writes it on one line."""
+    """A value in YAML's flow style."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {_flow(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
@@ -232,8 +232,8 @@ def _flow(value: object) -> str:
 def main() -> None:
     """Write the files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=1, help="of the whole set")
-    parser.add_argument("--count", type=int, default=100, help="services")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the whole set")
+    parser.add_argument("--count", type=int, default=100, help="number of services")
     parser.add_argument("--out", type=Path, required=True, help="folder for the files")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Fleets as plans: what several planners share."""
+"""Plans from fleets, for several planners."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Counts = npt.NDArray[np.int64]
 
 
 def on_mean(session: Session) -> Question:
-    """The service under limits on the mean, the reading of the Mélange paper; what no type can serve is left out."""
+    """The service under limits on the mean, as in the Mélange paper; sizes that no type can serve are left out."""
     settings = (*session.settings, "slo.statistic=mean", "plan.drop_unservable=true")
     return Session(session.source, settings=settings).question()
 
 
 def fleet(question: Question, instances: Counts, share: Array) -> Plan:
-    """The plan of some instances (R,) and of where requests go (R, I, O)."""
+    """The plan with these instances (R,) and shares (R, I, O)."""
     plan = Plan(
         question=question,
         instances=instances,
@@ -41,7 +41,7 @@ def fleet(question: Question, instances: Counts, share: Array) -> Plan:
 
 
 def single(question: Question, place: int, count: int) -> Plan:
-    """The plan of a number of instances of one type, which serves everything."""
+    """The plan with a number of instances of one type, which gets all requests."""
     shape = question.profile.max_request_rate.shape
     instances, share = np.zeros(shape[0], np.int64), np.zeros(shape)
     instances[place] = count
@@ -50,14 +50,14 @@ def single(question: Question, place: int, count: int) -> Plan:
 
 
 def carrying_all(plan: Plan) -> Plan:
-    """A plan that also takes the requests that it leaves out."""
+    """The plan with shares also for the requests that it leaves out."""
     return replace(plan, share=_everywhere(plan.question, plan.instances, plan.share))
 
 
 def _everywhere(question: Question, instances: Counts, share: Array) -> Array:
-    """Shares (R, I, O) that leave no request out: sizes that no type was given go where one alone is answered soonest.
+    """Shares (R, I, O) for all requests: sizes without a type go to the used type that is fastest for a single request.
 
-    A plan that leaves requests out still gets them, and they count; a balancer must send them somewhere.
+    The requests that a plan leaves out still arrive, and count: a balancer must send them somewhere.
     """
     rate = question.workload.request_rate
     left = (rate > 0) & (share.sum(axis=0) < 0.5)
@@ -76,7 +76,7 @@ def _everywhere(question: Question, instances: Counts, share: Array) -> Array:
 
 
 def most_of(question: Question, place: int) -> int:
-    """How many instances of one type may be rented."""
+    """Maximum number of instances of one type."""
     limits = limits_of(question.profile.replica_types, question.options)
     drawn = [
         float((limit.most / limit.weight[limit.members == place])[0]) for limit in limits if place in limit.members
@@ -85,7 +85,7 @@ def most_of(question: Question, place: int) -> int:
 
 
 def broken_limit(question: Question, instances: Counts) -> str:
-    """What a fleet takes more of than there is, or more types than the service wants; empty where it keeps to both."""
+    """The limit on instances or types that a fleet exceeds, as text; empty if it keeps to all limits."""
     options = question.options
     for limit in limits_of(question.profile.replica_types, options):
         if (taken := float(limit.taken(instances))) > limit.most:

@@ -1,4 +1,4 @@
-"""Judges a plan on requests that no planner has seen: Poisson arrivals, all traffic of the service, every limit."""
+"""Test a plan on requests that no planner has used: Poisson arrivals, all traffic of the service, every limit."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from melange.workload.workload import Mask, Workload
 # Certificates draw from seeds up to some hundreds, and bench/certify.py from a million on.
 FRESH_SEED = 7_000_000
 LEAST_REQUESTS, LONG, MOST_REQUESTS = 20_000, 200_000, 1_000_000
-# The interval is to be this part of the misses that the target allows, at most.
+# Maximum half-width of the interval, as a share of the misses that the target allows.
 PART_OF_MISSES = 0.25
-# Runs more where one leaves open which side of the target a plan is on.
+# Number of additional runs if the interval of one run contains the target.
 MORE = 5
-# A run lasts this many times as long as a request may stay, and its first tenth is not counted: the fleet is full then.
+# A run lasts this multiple of the longest allowed stay of a request; its first tenth, in which the fleet fills, is not
+# counted.
 STAYS = 20.0
 SLOWDOWNS = (1.1, 1.25, 1.5)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Share of requests that met every limit, with its 95 % interval, and the same share where steps are slower."""
+    """Share of requests that meet every limit, with its 95 % interval, and the same share with slower steps."""
 
     attainment: float
     low: float
@@ -37,7 +38,7 @@ class Verdict:
 
 
 def verdict(plan: Plan, workload: Workload, slo: Slo, target: float) -> Verdict:
-    """What fresh requests say of a plan of a service."""
+    """The result of a plan on fresh requests."""
     held, count = measured(plan, workload, slo, target, FRESH_SEED)
     first = requests_of(workload, slo)
     stress = {f"{one:g}": run(plan, workload, slo, first, FRESH_SEED, one).value for one in SLOWDOWNS}
@@ -45,16 +46,16 @@ def verdict(plan: Plan, workload: Workload, slo: Slo, target: float) -> Verdict:
 
 
 def measured(plan: Plan, workload: Workload, slo: Slo, target: float, seed: int) -> tuple[Interval, int]:
-    """Attainment, by as many requests as make its interval narrow enough, and how many those were.
+    """Attainment from enough requests for a narrow interval, and their number.
 
-    Where the target lies inside the interval all the same, by five more runs of as many; a plan that surely misses it
-    is not told more exactly.
+    If the interval still contains the target, five more runs of the same length are made; a plan that clearly misses
+    the target is not measured more precisely.
     """
     count = requests_of(workload, slo)
     held = run(plan, workload, slo, count, seed)
     is_wide = held.high - held.low > 2 * PART_OF_MISSES * (1 - target)
     if held.high >= target and (is_wide or held.low < target) and count < LONG:
-        count = LONG  # one long run: two would have two spreads only to judge by
+        count = LONG  # one long run, since two runs would give only two values for the interval
         held = run(plan, workload, slo, count, seed + 1)
     if held.low < target <= held.high:
         runs = [samples(plan, workload, slo, count, seed + number) for number in range(2, 2 + MORE)]
@@ -63,12 +64,12 @@ def measured(plan: Plan, workload: Workload, slo: Slo, target: float, seed: int)
 
 
 def run(plan: Plan, workload: Workload, slo: Slo, count: int, seed: int, slowdown: float = 1.0) -> Interval:
-    """Attainment over one simulation, under the plan's own policy."""
+    """Attainment in one simulation with the plan's own policy."""
     return attainment([samples(plan, workload, slo, count, seed, slowdown)])
 
 
 def samples(plan: Plan, workload: Workload, slo: Slo, count: int, seed: int, slowdown: float = 1.0) -> Mask:
-    """Whether each counted request of a simulation met the SLO."""
+    """Whether each counted request of a simulation meets the SLO."""
     arrivals = draw(workload, count, seed=seed)
     longest = max(engine.max_context for engine in plan.engines if engine)
     policy = plan.certificate.policy if plan.certificate else POLICIES[0]
@@ -77,7 +78,7 @@ def samples(plan: Plan, workload: Workload, slo: Slo, count: int, seed: int, slo
 
 
 def requests_of(workload: Workload, slo: Slo) -> int:
-    """Requests of a first run: long enough for the fleet to fill."""
+    """Number of requests of the first run, which is long enough for the fleet to fill."""
     weight = workload.request_rate / workload.total_rate
     outputs = float((weight * workload.output_tokens).sum())
     stays = {"latency": 1.0, "ntpot": outputs, "tpot": outputs}

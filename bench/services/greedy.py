@@ -1,16 +1,16 @@
-"""The adaptive greedy heuristic of Cheng and Nguyen (arXiv 2604.07472, 2026), from what is public about it in words.
+"""The adaptive greedy heuristic of Cheng and Nguyen (arXiv 2604.07472, 2026), from its published description.
 
-Read were its abstract and summaries, not the algorithms line by line. It chooses models, tiers of GPUs, degrees of
-parallelism and routes at once; here the model is given, a query type is a bucket of sizes, and a tier with its degree
-is a replica type, whose rates under limits on the mean say which sizes it serves in time (its feasibility selection).
+We read its abstract and summaries, not the algorithms line by line. It chooses models, tiers of GPUs, degrees of
+parallelism and routes together. Here the model is given, a query type is a bucket of sizes, and a tier with its degree
+is a replica type; its rates under limits on the mean determine the sizes that it can serve (feasibility selection).
 
-- Greedy: types that cover every size are rented first, one instance each. Then size by size: to instances that have
-  room, else to the same instances at another degree where that holds the limits (degree upgrade), else to a new
-  instance of the least price per request that it newly serves within the limits (cost per effective coverage).
-- Adaptive: the same in several orders of the sizes, of which the cheapest fleet is kept; instances are given back or
-  replaced by cheaper ones where others have room for what they carry (consolidation, relocation).
+- Greedy: first, one instance each of some types that cover all sizes is rented. Then each size is assigned: to
+  instances with free capacity, otherwise to the same instances at another degree if that meets the limits (degree
+  upgrade), otherwise to a new instance with the lowest price per newly served request (cost per effective coverage).
+- Adaptive: the same is done with several orders of the sizes, and the cheapest fleet is kept. Instances are removed or
+  replaced by cheaper ones if others have enough free capacity (consolidation, relocation).
 
-The service's headroom is kept free of every instance.
+The service's headroom is kept free on every instance.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Fleet:
-    """Instances of each type (R,), and where each size goes (R, B)."""
+    """Instances of each type (R,), and shares of each size (R, B)."""
 
     count: Counts
     share: Array
 
     def used(self, problem: Problem) -> Array:
-        """Replicas that its requests keep busy (R,)."""
+        """Replicas in use by its requests (R,)."""
         busy = np.where(self.share > 0, problem.load * np.where(self.share > 0, self.share, 1.0), 0.0)
         return np.asarray(busy.sum(axis=1))
 
     def cost(self, problem: Problem) -> float:
-        """Of all instances [USD/h]."""
+        """Cost of all instances [USD/h]."""
         return float(self.count @ problem.cost)
 
 
@@ -68,7 +68,7 @@ def greedy(session: Session) -> Plan:
 
 
 def _cheapest_of_alike(engines: tuple[object, ...], problem: Problem) -> np.ndarray:
-    """Which types (R,) are the cheapest of those with the same engine and as many replicas, and can be simulated."""
+    """Mask of the types (R,) that can be simulated and are the cheapest with their engine and number of replicas."""
     kept = np.zeros(len(problem.types), bool)
     known: set[object] = set()
     for r in np.argsort(problem.cost, kind="stable"):
@@ -80,7 +80,7 @@ def _cheapest_of_alike(engines: tuple[object, ...], problem: Problem) -> np.ndar
 
 
 def _orders(problem: Problem, rate: Array) -> list[np.ndarray]:
-    """The orders in which sizes are served: by rate, by what they cost, by how few types serve them, at random."""
+    """The orders in which sizes are assigned: by rate, by cost, by the number of types that serve them, at random."""
     able = np.isfinite(problem.load)
     price = (problem.cost / problem.replicas)[:, None] * np.where(able, problem.load, np.inf)
     orders = [np.argsort(key, kind="stable") for key in (-rate, rate, -price.min(axis=0), able.sum(axis=0))]
@@ -89,7 +89,7 @@ def _orders(problem: Problem, rate: Array) -> list[np.ndarray]:
 
 
 def _constructed(problem: Problem, rate: Array, order: np.ndarray) -> Fleet | None:
-    """A fleet, size by size; None where a limit leaves a size without a type."""
+    """A fleet built size by size; None if a limit leaves a size without a type."""
     count = _covering(problem, rate)
     if count is None:
         return None
@@ -104,7 +104,7 @@ def _constructed(problem: Problem, rate: Array, order: np.ndarray) -> Fleet | No
 
 
 def _covering(problem: Problem, rate: Array) -> Counts | None:
-    """One instance of each of a few types that serve every size: the least price per request newly covered first."""
+    """One instance of each of some types that cover all sizes, chosen by the lowest price per newly covered request."""
     count, left = np.zeros(len(problem.cost), np.int64), rate.copy()
     able = np.isfinite(problem.load)
     while (left > 0).any():
@@ -119,7 +119,7 @@ def _covering(problem: Problem, rate: Array) -> Counts | None:
 
 
 def _filled(problem: Problem, found: Fleet, b: int, left: float) -> Fleet | None:
-    """More of a size on the instances that have room, the cheapest capacity first."""
+    """Assign a part of a size to instances with free capacity, the cheapest capacity first."""
     spare = problem.capacity * found.count - found.used(problem)
     price = problem.cost / problem.capacity * problem.load[:, b]
     open_to = (spare > ROUNDING) & np.isfinite(problem.load[:, b])
@@ -130,7 +130,7 @@ def _filled(problem: Problem, found: Fleet, b: int, left: float) -> Fleet | None
 
 
 def _upgraded(problem: Problem, found: Fleet, b: int) -> Fleet | None:
-    """The same instances at another degree, where that serves a size that theirs does not, and all that they carry."""
+    """The same instances at another degree, if that serves a size that theirs cannot, and all they carry."""
     offer_of = [name.rpartition(" tp")[0] for name in problem.names]  # "aws/us-east-1/g5.12xlarge tp2"
     for r in np.flatnonzero((found.count > 0) & ~np.isfinite(problem.load[:, b])):
         for s in np.flatnonzero(np.isfinite(problem.load[:, b]) & (found.count == 0)):
@@ -146,8 +146,8 @@ def _upgraded(problem: Problem, found: Fleet, b: int) -> Fleet | None:
 
 
 def _rented(problem: Problem, found: Fleet, b: int, left: float) -> Fleet | None:
-    """New instances for a size, of the type with the least price per request that they newly serve."""
-    part = np.minimum(problem.capacity / problem.load[:, b], left)  # of the size, by one instance
+    """Rent instances for a size, of the type with the lowest price per newly served request."""
+    part = np.minimum(problem.capacity / problem.load[:, b], left)  # share of the size that one instance serves
     allowed = (part > 0) & (_room(problem, found.count) > 0)
     if not allowed.any():
         return None
@@ -159,7 +159,7 @@ def _rented(problem: Problem, found: Fleet, b: int, left: float) -> Fleet | None
 
 
 def _room(problem: Problem, count: Counts) -> Array:
-    """How many more instances of each type may be rented (R,)."""
+    """Number of additional instances of each type that may be rented (R,)."""
     room = np.full(len(count), 1e9)
     for limit in problem.limits:
         drawn = limit.members
@@ -176,7 +176,7 @@ def _with_share(found: Fleet, r: int, b: int, part: float) -> Fleet:
 
 
 def _improved(problem: Problem, found: Fleet) -> Fleet:
-    """The fleet while it gets cheaper by what one type carries going to another, or by one instance less of a type."""
+    """Improve a fleet while it gets cheaper by moving all load of one type to another, or by removing an instance."""
     while True:
         cost = found.cost(problem) - ROUNDING
         cheaper = _absorbed(problem, found)
@@ -190,7 +190,7 @@ def _improved(problem: Problem, found: Fleet) -> Fleet:
 
 
 def _absorbed(problem: Problem, found: Fleet) -> Fleet | None:
-    """The cheapest fleet in which one type takes over what another one carries, or what all others do."""
+    """The cheapest fleet in which one type takes over the load of another type, or of all others."""
     active = np.flatnonzero(found.count)
     used, best = found.used(problem), None
     for given in [*([r] for r in active), list(active)]:
@@ -214,7 +214,7 @@ def _absorbed(problem: Problem, found: Fleet) -> Fleet | None:
 
 
 def _neighbours(problem: Problem, found: Fleet, r: int) -> Iterator[Fleet | None]:
-    """Fleets with one instance of a type less, and with a cheaper one in its place, the cheapest first."""
+    """Fleets without one instance of a type, and with a cheaper one instead of it, the cheapest first."""
     given_back = found.count.copy()
     given_back[r] -= 1
     yield _relocated(problem, replace(found, count=given_back), r)
@@ -227,7 +227,7 @@ def _neighbours(problem: Problem, found: Fleet, r: int) -> Iterator[Fleet | None
 
 
 def _relocated(problem: Problem, found: Fleet, r: int) -> Fleet | None:
-    """The fleet with what is too much for one type moved to those that have room; None where they have too little."""
+    """The fleet with the excess load of one type moved to others; None if their free capacity is too small."""
     share = found.share.copy()
     used = found.used(problem)
     spare = problem.capacity * found.count - used

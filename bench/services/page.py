@@ -1,4 +1,4 @@
-"""Writes the page benchmark.md, its picture and the README's table, from what bench/services/run.py has kept.
+"""Write the page benchmark.md, its picture and the README's table, from the stored results of bench/services/run.py.
 
 python bench/services/page.py --seed 1 --count 100
 """
@@ -20,7 +20,7 @@ from results import Best, Line, Summary, file_of, hash_of, read_best, read_lines
 
 DOCS = Path(__file__).parents[2] / "docs"
 README = DOCS.parent / "README.md"
-# What the script writes into the README stands between these.
+# Markers around the table in the README.
 BLOCK = re.compile(r"<!-- benchmark -->\n.*?<!-- end -->", re.DOTALL)
 NEAR = 1.03
 PAGE = """# A hundred services
@@ -81,7 +81,7 @@ WHAT = {
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], numbers: int) -> str:
-    """A table whose last ``numbers`` columns are set right."""
+    """A table whose last ``numbers`` columns are right-aligned."""
     rule = ["---"] * (len(heads) - numbers) + ["---:"] * numbers
     return "\n".join("| " + " | ".join(row) + " |" for row in [heads, rule, *rows])
 
@@ -99,7 +99,7 @@ def main_table(summaries: Sequence[Summary]) -> str:
 
 
 def stress_table(summaries: Sequence[Summary]) -> str:
-    """Attainment of the fleets that hold, by how much slower steps are."""
+    """Attainment of the fleets that hold, by slowdown of the steps."""
     slower = next((list(one.stress) for one in summaries if one.stress), [])
     rows = [
         [
@@ -116,7 +116,7 @@ def stress_table(summaries: Sequence[Summary]) -> str:
 
 
 def bars(lines: Sequence[Line], best: Mapping[str, Best], own: Summary) -> str:
-    """What is wanted of `melange plan`, and what it reaches."""
+    """The targets for `melange plan`, and its results."""
     cost = {(one.service, one.planner): one.cost_per_h for one in lines if one.holds and one.claims}
     pairs = [
         (cost[service, "default"], single)
@@ -137,7 +137,7 @@ def bars(lines: Sequence[Line], best: Mapping[str, Best], own: Summary) -> str:
 
 
 def fresh_text(seed: int | None, count: int) -> str:
-    """What planners made of another set, which nobody has looked at before; empty without one."""
+    """The results on another set that was never looked at before; empty without such a set."""
     if seed is None:
         return ""
     lines = _current(seed, count)
@@ -159,13 +159,13 @@ def fresh_text(seed: int | None, count: int) -> str:
 
 
 def _current(seed: int, count: int) -> list[Line]:
-    """Results on the services of a seed as they are drawn now."""
+    """Results for the current services of a seed, without those of earlier draws."""
     current = {(one.name, hash_of(one.text)) for one in services(seed, count)}
     return [one for one in read_lines(file_of(seed)) if (one.service, one.text) in current]
 
 
 def service_table(lines: Sequence[Line], best: Mapping[str, Best], planners: Sequence[str]) -> str:
-    """Every service: its best plan known, and each planner's cost over it."""
+    """A row for every service: its best known plan, and each planner's cost over it."""
     by_place = {(one.service, one.planner): one for one in lines}
     rows = []
     for name in sorted({one.service for one in lines}):
@@ -185,10 +185,10 @@ def _cell(line: Line | None, best: Mapping[str, Best]) -> str:
 def main() -> None:
     """Write the page and its picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=1, help="of the set of services")
-    parser.add_argument("--count", type=int, default=100, help="services")
-    parser.add_argument("--fresh", type=int, help="seed of a set that nobody has looked at, told beside it")
-    parser.add_argument("--out", type=Path, default=DOCS, help="folder of the page")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the set of services")
+    parser.add_argument("--count", type=int, default=100, help="number of services")
+    parser.add_argument("--fresh", type=int, help="seed of another set that was never looked at, for comparison")
+    parser.add_argument("--out", type=Path, default=DOCS, help="folder for the page")
     given = parser.parse_args()
     lines = _current(given.seed, given.count)
     current = {(one.service, one.text) for one in lines}

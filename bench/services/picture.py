@@ -1,4 +1,4 @@
-"""The picture of the benchmark: cost against missed requests, a panel for each planner, as a small SVG."""
+"""The picture of the benchmark as a small SVG: cost against missed requests, with a panel for each planner."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from results import Best, Line, relative_cost
 
 COLUMNS, WIDTH, HEIGHT = 4, 210, 200
 LEFT, TOP, RIGHT, BOTTOM = 34, 40, 8, 22  # around a panel
-# Beyond these ends dots lie on the edge.
+# Ranges of the axes; dots beyond them are drawn on the edge.
 COSTS, MISSES = (0.1, 10.0), (0.01, 100.0)
 HELD, MISSED, GREY, INK = "#1a7f5a", "#c2410c", "#d4d4d4", "#333333"
 
@@ -77,7 +77,7 @@ def _y(misses: float) -> float:
 
 
 def _place(value: float, ends: tuple[float, float]) -> float:
-    """Where a value lies between two ends, by its logarithm, 0-1."""
+    """Position of a value between two ends on a logarithmic scale, 0-1."""
     low, high = ends
     inside = min(max(value, low), high)
     return math.log(inside / low) / math.log(high / low)

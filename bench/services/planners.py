@@ -1,4 +1,4 @@
-"""The planners that are compared: each makes a plan of a service, or says why not."""
+"""The compared planners: each makes a plan for a service, or gives a reason why it cannot."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PAPER_SLICES = 8
 
 @dataclass(frozen=True)
 class Answer:
-    """A plan, or the reason why there is none; whether it claims to hold, and the time that it took [CPU s]."""
+    """A plan, or the reason why there is none; whether it claims to hold, and its CPU time [s]."""
 
     plan: Plan | None
     reason: str
@@ -33,7 +33,7 @@ class Answer:
 
 
 def default(session: Session) -> Plan:
-    """What `melange plan` answers."""
+    """The plan of `melange plan`."""
     return session.answer()
 
 
@@ -45,9 +45,9 @@ def quick(session: Session) -> Plan:
 def paper(session: Session) -> Plan:
     """The program of the Mélange paper as its authors solve it, to optimality.
 
-    Capacities under limits on the mean, every bucket cut into 8 slices that go to one type as a whole, no headroom,
-    whole GPUs (here: whole instances, as they are rented). Sizes are the means within buckets, as all planners here see
-    them, and not the buckets' upper edges.
+    It uses capacities under limits on the mean, 8 slices per bucket that each go to one type, no headroom, and whole
+    GPUs (here whole instances, as they are rented). Sizes are the means within buckets, as for all planners here, not
+    the buckets' upper edges.
     """
     question = on_mean(session)
     options = replace(question.options, headroom=0.0, slices=PAPER_SLICES)
@@ -77,7 +77,7 @@ TITLES = {
 
 
 def answered(name: str, session: Session, limit_s: float) -> Answer:
-    """What a planner makes of a service within so much CPU time."""
+    """The answer of a planner for a service within a limit on CPU time."""
     began = _cpu_s()
     plan, reason = None, ""
     try:
@@ -87,25 +87,25 @@ def answered(name: str, session: Session, limit_s: float) -> Answer:
         reason = str(error)
     except TimeoutError:
         reason = f"stopped after {limit_s:g} s of CPU"
-    except Exception as error:  # a planner's defect is a result like any other, and others go on
+    except Exception as error:  # a defect of a planner is also a result, and the others continue
         reason = f"defect: {type(error).__name__}: {error}"
     return Answer(plan=plan, reason=reason, claims=_claims(plan), cpu_s=_cpu_s() - began)
 
 
 def _claims(plan: Plan | None) -> bool:
-    """Whether a plan says that it holds; one that says of itself that it does not reach the target does not."""
+    """Whether a plan claims to hold, which it does unless it reports that it misses the target."""
     return plan is not None and plan.holds is not False
 
 
 def _cpu_s() -> float:
-    """Of this process and of those that it has started."""
+    """CPU time of this process and its children so far [s]."""
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
 @contextmanager
 def _stopped_after(limit_s: float) -> Iterator[None]:
-    """Raise TimeoutError in here once so much CPU time has passed."""
+    """Raise TimeoutError in the body after this CPU time."""
 
     def stop(_: int, __: FrameType | None) -> None:
         raise TimeoutError

@@ -1,4 +1,4 @@
-"""What planners made of services: lines of results, the best plans known, and what they say together."""
+"""Results of planners on services: stored lines, the best known plans, and summaries."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BEST_KNOWN = Path(__file__).parent / "best_known.json"
 
 @dataclass(frozen=True)
 class Line:
-    """One planner on one service; costs in USD/h, shares 0-1, ``text`` a hash of the service's file."""
+    """Result of one planner on one service; costs in USD/h, shares 0-1; ``text`` is a hash of the service's file."""
 
     service: str
     text: str
@@ -40,13 +40,13 @@ class Line:
 
     @property
     def holds(self) -> bool:
-        """Whether fresh requests met the target, as far as these tell."""
+        """Whether the attainment on fresh requests reaches the target."""
         return self.is_found and self.attainment >= self.target
 
 
 @dataclass(frozen=True)
 class Best:
-    """The cheapest plan known of a service that surely holds, and who found it."""
+    """The cheapest known plan of a service that clearly holds, and the planner that found it."""
 
     text: str
     cost_per_h: float
@@ -57,9 +57,9 @@ class Best:
 
 @dataclass(frozen=True)
 class Summary:
-    """One planner over all its services.
+    """Summary of one planner over all its services.
 
-    ``cost``: of plans that hold, over the best one known; ``stress``: mean attainment of those plans by slowdown.
+    ``cost``: costs of plans that hold over the best known plan; ``stress``: mean attainment of these plans by slowdown.
     """
 
     planner: str
@@ -73,17 +73,17 @@ class Summary:
 
 
 def hash_of(text: str) -> str:
-    """Of a service's file: results of another draw, or of another catalog, are not compared with it."""
+    """Hash of a service's file, so that results of another draw or another catalog are not compared with it."""
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def file_of(seed: int) -> Path:
-    """Where the results of a seed are kept."""
+    """The file with the results of a seed."""
     return OUT / f"services-{seed}.jsonl"
 
 
 def read_lines(path: Path) -> list[Line]:
-    """The results in a file, of several for the same planner and service the last one."""
+    """The results in a file, with the last one for each planner and service."""
     if not path.exists():
         return []
     lines = [Line(**json.loads(row)) for row in path.read_text(encoding="utf-8").splitlines()]
@@ -91,20 +91,20 @@ def read_lines(path: Path) -> list[Line]:
 
 
 def append(path: Path, line: Line) -> None:
-    """Keep a result."""
+    """Store a result."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(asdict(line)) + "\n")
 
 
 def read_best() -> dict[str, Best]:
-    """The best plans known, by service."""
+    """The best known plans, by service."""
     if not BEST_KNOWN.exists():
         return {}
     return {name: Best(**entry) for name, entry in json.loads(BEST_KNOWN.read_text(encoding="utf-8")).items()}
 
 
 def with_best(best: Mapping[str, Best], lines: Iterable[Line]) -> dict[str, Best]:
-    """The table with what these results add: plans that are cheaper and hold, with all of their interval."""
+    """The best known plans, updated with cheaper plans that hold with their whole interval."""
     known = dict(best)
     for line in lines:
         if line.cost_per_h is None or line.low < line.target:
@@ -116,13 +116,13 @@ def with_best(best: Mapping[str, Best], lines: Iterable[Line]) -> dict[str, Best
 
 
 def save_best(best: Mapping[str, Best]) -> None:
-    """Write the table."""
+    """Write the best known plans."""
     text = json.dumps({name: asdict(entry) for name, entry in best.items()}, indent=1)
     BEST_KNOWN.write_text(text + "\n", encoding="utf-8")
 
 
 def relative_cost(line: Line, best: Mapping[str, Best]) -> float | None:
-    """Cost over that of the best plan known; None where none is."""
+    """Cost over that of the best known plan; None if there is none."""
     known = best.get(line.service)
     if known is None or known.text != line.text or line.cost_per_h is None:
         return None
@@ -130,7 +130,7 @@ def relative_cost(line: Line, best: Mapping[str, Best]) -> float | None:
 
 
 def summary(planner: str, lines: Sequence[Line], best: Mapping[str, Best]) -> Summary:
-    """What a planner's results say together."""
+    """The summary of a planner's results."""
     held = [one for one in lines if one.claims and one.holds]
     stress = {name: float(np.mean([one.stress[name] for one in held])) for name in (held[0].stress if held else {})}
     return Summary(
@@ -146,7 +146,7 @@ def summary(planner: str, lines: Sequence[Line], best: Mapping[str, Best]) -> Su
 
 
 def table(summaries: Sequence[Summary]) -> str:
-    """The table at 80 columns."""
+    """The table of summaries for 80 columns."""
     head = f"{'':17}{'':>7}{'':>8}  {'cost/best':^13}{'CPU s':^15}  % met, steps x"
     heads = f"{'planner':17}{'found':>7}{'holds':>8}{'median':>8}{'90 %':>7}{'median':>8}{'max':>7}"
     rows = [head, heads + "".join(f"{name:>6}" for name in next((one.stress for one in summaries if one.stress), ()))]

@@ -1,12 +1,12 @@
-"""Runs planners on services and judges every plan on fresh requests.
+"""Run planners on services, and test every plan on fresh requests.
 
     python bench/services/run.py                             # all planners on the hundred services of seed 1
     python bench/services/run.py --count 12 --planners default quick paper
-    python bench/services/run.py --planners default --again  # after a change: what is kept of them is not used
+    python bench/services/run.py --planners default --again  # after a change: ignores stored results
 
-Results are kept in bench/out, one line for each service and planner; what is there is not run again. Plans that are
-cheaper than the best one known of their service, and surely hold, enter bench/services/best_known.json. CPU seconds are
-those of a process that has loaded and compiled everything before.
+Results are stored in bench/out, one line for each service and planner, and are not computed again. Plans that clearly
+hold and are cheaper than the best known plan of their service are added to bench/services/best_known.json. CPU seconds
+are those of a process that has loaded and compiled everything before.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ LIMIT_S = 600.0
 
 @dataclass(frozen=True)
 class Job:
-    """A planner, the file of a service, and the CPU time that the planner may take."""
+    """A planner, the file of a service, and the limit on the planner's CPU time."""
 
     service: str
     text: str
@@ -89,7 +89,7 @@ def line_of(job: Job) -> Line:
 
 @cache
 def _warm_up() -> None:
-    """Load and compile what planners use, once in a process."""
+    """Load and compile everything that planners use, once per process."""
     session = Session(WARM_UP, settings=["slo.attainment=0.9", "workload.rate=2"])
     with compilation_told(lambda _: None):
         plan = session.plan()
@@ -97,7 +97,7 @@ def _warm_up() -> None:
 
 
 def jobs_of(drawn: Sequence[Service], given: argparse.Namespace) -> list[Job]:
-    """What is asked for and not known yet, services in their order."""
+    """The requested jobs without a stored result, in the order of services."""
     folder = OUT / "services"
     folder.mkdir(parents=True, exist_ok=True)
     known = {(one.service, one.text, one.planner) for one in read_lines(file_of(given.seed))}
@@ -113,7 +113,7 @@ def jobs_of(drawn: Sequence[Service], given: argparse.Namespace) -> list[Job]:
 
 
 def results(jobs: Sequence[Job], processes: int, on: str | None) -> Iterator[Line]:
-    """The result of each job, as they come; on a cluster, in order."""
+    """The result of each job when it is done; on a cluster, in order."""
     if on is not None:
         with on_cluster(on):
             here = str(Path(__file__).parent)
@@ -140,7 +140,7 @@ def line_at(given: tuple[str, tuple[Any, ...]]) -> Line:
 
 
 def told(line: Line) -> str:
-    """A result in a line of a terminal."""
+    """A result as a line of text."""
     who = f"{line.service} {line.planner:17}{line.cpu_s:7.1f} s"
     if line.cost_per_h is None:
         return f"{who}  none: {line.reason}"[:110]
@@ -149,16 +149,16 @@ def told(line: Line) -> str:
 
 
 def main() -> None:
-    """Run what is asked for, and print the table."""
+    """Run the requested planners, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=1, help="of the set of services")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the set of services")
     parser.add_argument("--first", type=int, default=1, help="number of the first service")
     parser.add_argument("--count", type=int, default=100, help="number of the last service")
-    parser.add_argument("--planners", nargs="+", choices=PLANNERS, default=list(PLANNERS), help="which")
-    parser.add_argument("--processes", type=int, default=1, help="services at the same time")
+    parser.add_argument("--planners", nargs="+", choices=PLANNERS, default=list(PLANNERS), help="planners to run")
+    parser.add_argument("--processes", type=int, default=1, help="number of parallel processes")
     parser.add_argument("--on", help="a Ray cluster whose workers have this folder: ray://host:10001, or local")
     parser.add_argument("--limit", type=float, default=LIMIT_S, help="CPU seconds of one planner on one service")
-    parser.add_argument("--again", action="store_true", help="also what is kept from before")
+    parser.add_argument("--again", action="store_true", help="also run jobs with stored results")
     given = parser.parse_args()
     file = file_of(given.seed)
     drawn = services(given.seed, given.count)[given.first - 1 :]
@@ -170,7 +170,7 @@ def main() -> None:
     best = with_best(read_best(), lines)
     save_best(best)
     rows = [summary(name, [one for one in lines if one.planner == name], best) for name in given.planners]
-    print(f"\n{len(current)} services of seed {given.seed}; costs only of plans that hold, over the best known")
+    print(f"\n{len(current)} services of seed {given.seed}; cost of plans that hold, over the best known plan")
     print(table([row for row in rows if row.services]))
 
 

@@ -1,4 +1,4 @@
-"""Fleets of one type: the cheapest by closed form, the cheapest that a simulation certifies, what everybody rents."""
+"""Fleets of one type: the cheapest by closed form, the cheapest certified by simulation, and H100 only."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from melange.slo import Slo
 from melange.validate.simulate import within_context
 from melange.workload.arrivals import draw
 
-# What loads say, added up, was at most this much more than simulated replicas needed (docs/proof.md): no type can do
-# with fewer replicas than what it needs by their sum over this.
+# The sum of loads was at most this factor above the replicas needed in simulations (docs/proof.md): no fleet with fewer
+# replicas than that sum divided by this factor is tried.
 MOST_TOO_CAUTIOUS = 1.26
-# If this many times the replicas of the closed form do not hold, more are not tried.
+# If this multiple of the closed form's replicas does not hold, larger fleets are not tried.
 MOST_TIMES = 32
-# A fleet is left after this part of its requests where they already say that it misses.
+# A first run with requests divided by this ends the test of a fleet that clearly misses the target.
 FIRST_PART = 5
 SEED = 0
 
 
 def closed_form(session: Session, wanted: Callable[[str], bool] = lambda _: True) -> Plan:
-    """The cheapest fleet of one type, of those whose accelerator is wanted, under limits on the mean."""
+    """The cheapest fleet of one type with a wanted accelerator, under limits on the mean."""
     question = on_mean(session)
     types = question.profile.replica_types
     if not any(wanted(one.offer.accelerator) for one in types):
@@ -51,13 +51,13 @@ def closed_form(session: Session, wanted: Callable[[str], bool] = lambda _: True
 
 
 def rented_by_everybody(session: Session) -> Plan:
-    """The cheapest fleet of H100 alone, in whatever form."""
+    """The cheapest fleet with only H100, in any form."""
     return closed_form(session, lambda accelerator: accelerator.startswith("H100"))
 
 
 @dataclass(frozen=True, order=True)
 class Candidate:
-    """A type, what it costs at the very least [USD/h], and the instances that it needs by the sum of its loads."""
+    """A type with a lower bound of its cost [USD/h], its least number of instances, and that by the sum of loads."""
 
     least_per_h: float
     place: int
@@ -66,7 +66,7 @@ class Candidate:
 
 
 def certified(session: Session) -> Plan:
-    """The cheapest fleet of one type that a simulation certifies: the smallest count of each, the cheapest first."""
+    """The cheapest fleet of one type certified by simulation, from the smallest fleet of each type."""
     question, slo, target = on_mean(session), session.slo, session.slo.attainment or 0.99
     best: Plan | None = None
     for candidate in sorted(_candidates(question, slo, target)):
@@ -80,10 +80,10 @@ def certified(session: Session) -> Plan:
 
 
 def _candidates(question: Question, slo: Slo, target: float) -> Iterator[Candidate]:
-    """The types on which enough requests can meet the limits at all, the cheapest of those that are alike.
+    """The types on which enough requests can meet the limits alone, with the cheapest of equal types.
 
-    A type that does not have the memory for some requests is none: an engine answers them with an error, and no planner
-    here rents a fleet that turns requests away which another type serves.
+    A type without the memory for some requests is left out: its engine answers them with an error, and no planner here
+    rents a fleet that rejects requests which another type serves.
     """
     types, engines = question.profile.replica_types, question.profile.engines
     load = loads(question.workload, question.profile)
@@ -110,7 +110,7 @@ def _candidates(question: Question, slo: Slo, target: float) -> Iterator[Candida
 
 
 def _smallest(question: Question, one: Candidate, slo: Slo, target: float, best: Plan | None) -> Plan | None:
-    """The smallest fleet of a type that holds, cheaper than the best one so far; None where there is none."""
+    """The smallest fleet of a type that holds and is cheaper than the best one so far; None if there is none."""
     price = question.profile.replica_types[one.place].cost_per_h
     most = one.count * MOST_TIMES if best is None else math.ceil(best.cost_per_h / price - 1e-9) - 1
     most = min(most, most_of(question, one.place))
@@ -135,6 +135,6 @@ def _smallest(question: Question, one: Candidate, slo: Slo, target: float, best:
 
 
 def _holds(plan: Plan, question: Question, slo: Slo, target: float) -> bool:
-    """Whether a fleet holds with confidence, on requests of its own."""
+    """Whether a fleet holds with confidence, on separate requests."""
     first = run(plan, question.workload, slo, requests_of(question.workload, slo) // FIRST_PART, SEED)
     return first.high >= target and measured(plan, question.workload, slo, target, SEED)[0].low >= target

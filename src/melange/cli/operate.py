@@ -29,7 +29,7 @@ _DRIVERS = ("dry-run", "files", "kubernetes", "command", "process")
 
 @dataclass(frozen=True)
 class _TrafficFlags:
-    """The source of the traffic, and how it is evaluated."""
+    """The source of the traffic, and how it is averaged."""
 
     balancer: Annotated[
         list[str] | None,
@@ -59,7 +59,7 @@ class _TrafficFlags:
     ] = 1.0
 
     def read(self, operation: Operation) -> Traffic:
-        """The source that the traffic is read from."""
+        """The source of the traffic."""
         from melange.deploy.operate.live_traffic import BalancerTraffic, LogTraffic, PrometheusTraffic
 
         buckets = operation.plan.workload.buckets
@@ -76,7 +76,7 @@ class _TrafficFlags:
 
 @dataclass(frozen=True)
 class _Limits:
-    """Limits that the controller must respect."""
+    """The limits and times of the controller."""
 
     interval: Annotated[float, typer.Option(help="Polling interval [s].")] = 30.0
     floor: Annotated[
@@ -128,7 +128,7 @@ class _Limits:
 
 @dataclass(frozen=True)
 class _DriverFlags:
-    """The driver that acts, and what it acts on."""
+    """The driver and its options."""
 
     driver: Annotated[str, typer.Option(help=f"Driver that applies the changes: {', '.join(_DRIVERS)}.")] = "dry-run"
     state: Annotated[Path, typer.Option(help="Folder for state, log and current plan; one per service.")] = Path(
@@ -270,7 +270,7 @@ def operate(
 
 
 def _replay(operation: Operation, path: Path) -> None:
-    """Print every decision of a log, and whether a replay gives the same decision."""
+    """Print every decision of a log, and whether the replay gives the same decision."""
     from melange.deploy.operate.decision_log import BEGIN, lines_of, replayed
     from melange.deploy.operate.operate_settings import OperateSettings
     from melange.records import number, reading, record

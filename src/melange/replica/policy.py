@@ -1,12 +1,12 @@
-"""Which replica takes this request: policies that see only what a real balancer sees.
+"""Balancing policies: they choose the replica for a request, with only the information that a real balancer has.
 
-That is the prompt's length, the longest completion that the client allows, what was sent where and has not come back,
-and the lengths of completions that have. The true length of a completion is known when it ends and not before.
+This is the prompt's length, the longest completion that the client allows, the outstanding requests of each replica,
+and the lengths of past completions. The length of a completion is unknown until it ends.
 
-One source serves twice: the live proxy runs these functions as they are, on lists; the simulator compiles them, on
-arrays (:mod:`melange.replica.simulated.compiled_policy`). So they keep to the Python that both understand: numbers,
-flat sequences, loops. ``t`` is a replica type that the plan uses, ``r`` a replica, ``i`` and ``o`` buckets of input
-and output.
+The same source is used twice: the live proxy runs these functions on lists, the simulator compiles them and runs them
+on arrays (:mod:`melange.replica.simulated.compiled_policy`). The code is therefore limited to what both support:
+numbers, flat sequences, loops. ``t`` is a replica type that the plan uses, ``r`` a replica, ``i`` and ``o`` buckets of
+input and output.
 """
 
 from __future__ import annotations
@@ -15,37 +15,37 @@ from melange.replica.policy_state import Floats, PolicyState
 
 PLAN_LEAST_WORK, PLAN_SHARES, PAPER, LEAST_OUTSTANDING, ROUND_ROBIN, RANDOM, PREFIX_AFFINITY = range(7)
 
-# What people call them, the default first.
+# Their names, the default first.
 POLICIES = ("plan-least-work", "plan-shares", "paper", "least-outstanding", "round-robin", "random", "prefix-affinity")
 
-# Those that send each type its share of the plan, while it has room.
+# Policies that send each type its share of the plan while it has room.
 FOLLOWING_SHARES = ("plan-least-work", "plan-shares", "prefix-affinity")
 
-# A replica this full takes requests only if no other type has more room: what the default headroom leaves. Of 0.7 to 1,
-# 0.9 and 0.8 held the SLO of most requests on five plans.
+# A replica this full takes requests only if no other type has more room: the capacity that the default headroom leaves.
+# Of values from 0.7 to 1, 0.9 and 0.8 met the SLO for most requests on five plans.
 FULL = 0.9
-# A type is a refuge for requests of another only where it can serve nearly all that they may become.
+# A type takes requests of a full type only if it can serve nearly all of the completion lengths that they may have.
 LEAST_SERVABLE = 0.9
-# Completions of one input bucket that are remembered in full; then its counts are halved, so that new ones weigh more.
+# At this number of completions of one input bucket its counts are halved, so that new ones have more weight.
 _REMEMBERED = 2000.0
 
 
 def choose(policy: int, state: PolicyState, input_tokens: int, max_tokens: int, uniform: float) -> int:
-    """The replica that takes a request; -1 where none is up.
+    """The replica that takes a request; -1 if none is up.
 
     Parameters
     ----------
     policy
         Index into ``POLICIES``.
     state
-        What is known; credits and turns move on, nothing is booked yet (:func:`sent`).
+        The balancer's knowledge; credits and turns are advanced, but the request is not booked (see :func:`sent`).
     input_tokens
         Prompt length [tokens].
     max_tokens
-        Longest completion that the client allows [tokens]; 0 where it did not say.
+        Longest completion that the client allows [tokens]; 0 if it sets no limit.
     uniform
-        A random number in [0, 1), which ``paper`` and ``random`` use; of ``prefix-affinity`` the request's key, the
-        same for requests that share a prefix.
+        A random number in [0, 1) for ``paper`` and ``random``; for ``prefix-affinity`` the request's key, equal for
+        requests that share a prefix.
     """
     if policy == PLAN_LEAST_WORK:
         return _plan_least_work(state, input_tokens, max_tokens)
@@ -63,13 +63,13 @@ def choose(policy: int, state: PolicyState, input_tokens: int, max_tokens: int, 
 
 
 def home(state: PolicyState, input_tokens: int, max_tokens: int, key: float) -> int:
-    """The replica that ``prefix-affinity`` sends a request with that key to unless it is full; -1 where none is up."""
+    """The replica to which ``prefix-affinity`` sends a request with this key unless it is full; -1 if none is up."""
     t = _type_of_key(state, _bucket(state.input_edges, input_tokens), _last_output(state, max_tokens), key)
     return _replica_of_key(state, t, key) if t >= 0 else -1
 
 
 def sent(state: PolicyState, replica: int, input_tokens: int, max_tokens: int) -> float:
-    """Book a request on a replica; returns the part of it that is booked, which must be given back when it ends."""
+    """Book a request on a replica; returns the part of the replica that it occupies, to be released when it ends."""
     i = _bucket(state.input_edges, input_tokens)
     part = _expected(state, state.part, state.type_of[replica], i, _last_output(state, max_tokens))
     state.outstanding[replica] += 1
@@ -78,17 +78,17 @@ def sent(state: PolicyState, replica: int, input_tokens: int, max_tokens: int) -
 
 
 def waits(state: PolicyState, replica: int, input_tokens: int) -> None:
-    """Note that the first token of a request that was sent will be seen: until then its prompt is unread."""
+    """Count the prompt of a request as unread until its first token, which the caller reports with :func:`read`."""
     state.unread[replica] += input_tokens
 
 
 def read(state: PolicyState, replica: int, input_tokens: int) -> None:
-    """Note the first token of a request, or that it is lost before."""
+    """Count the prompt of a request as read: at its first token, or if the request is lost before that."""
     state.unread[replica] -= input_tokens
 
 
 def finished(state: PolicyState, replica: int, input_tokens: int, output_tokens: int, part: float) -> None:
-    """Give back what a request was booked with, and learn from the length of its completion."""
+    """Release the booked part of a request, and record the length of its completion."""
     lost(state, replica, part)
     i = _bucket(state.input_edges, input_tokens)
     outputs = len(state.output_edges)
@@ -103,15 +103,15 @@ def finished(state: PolicyState, replica: int, input_tokens: int, output_tokens:
 
 
 def lost(state: PolicyState, replica: int, part: float) -> None:
-    """Give back what a request was booked with that failed, or was sent elsewhere."""
+    """Release the booked part of a request that failed or was sent to another replica."""
     state.outstanding[replica] -= 1
     state.fill[replica] -= part
     if state.outstanding[replica] == 0:
-        state.fill[replica] = 0.0  # what rounding has left
+        state.fill[replica] = 0.0  # removes the rounding error
 
 
 def _plan_least_work(state: PolicyState, input_tokens: int, max_tokens: int) -> int:
-    """The plan's shares; inside a type the replica with the least work; another type where that one is over-full."""
+    """Types by the plan's shares, and within a type the replica with the least work; another type if it is full."""
     i, last = _bucket(state.input_edges, input_tokens), _last_output(state, max_tokens)
     t = _next_type(state, i, last)
     if t < 0:
@@ -122,16 +122,16 @@ def _plan_least_work(state: PolicyState, input_tokens: int, max_tokens: int) -> 
 
 
 def _plan_shares(state: PolicyState, input_tokens: int, max_tokens: int) -> int:
-    """The plan's shares, exactly; inside a type each replica in turn."""
+    """Types exactly by the plan's shares; the replicas of a type in turn."""
     t = _next_type(state, _bucket(state.input_edges, input_tokens), _last_output(state, max_tokens))
     return _next_in_turn(state, t) if t >= 0 else _least_outstanding(state)
 
 
 def _prefix_affinity(state: PolicyState, input_tokens: int, max_tokens: int, key: float) -> int:
-    """Requests that share a prefix to the same replica while it has room; else where the plan's shares would send them.
+    """Send requests that share a prefix to the same replica while it has room, otherwise by the plan's shares.
 
-    Types by the plan's shares of the keys, and inside a type by rendezvous hashing: a replica that goes or comes moves
-    the keys of no other.
+    Keys are divided among types by the plan's shares, and within a type by rendezvous hashing: adding or removing a
+    replica does not move keys between the others.
     """
     i, last = _bucket(state.input_edges, input_tokens), _last_output(state, max_tokens)
     t = _type_of_key(state, i, last, key)
@@ -146,7 +146,7 @@ def _prefix_affinity(state: PolicyState, input_tokens: int, max_tokens: int, key
 
 
 def _type_of_key(state: PolicyState, i: int, last: int, key: float) -> int:
-    """The type in whose part of the keys this one lies; the fittest where none of the plan's is up."""
+    """The type whose part of the keys contains this one; the most capable type if none of the plan's types is up."""
     types, total = len(state.turn) - 1, 0.0
     for t in range(types):
         if _is_any_up(state, t):
@@ -163,7 +163,7 @@ def _type_of_key(state: PolicyState, i: int, last: int, key: float) -> int:
 
 
 def _replica_of_key(state: PolicyState, t: int, key: float) -> int:
-    """The replica of a type whose hash with the key is largest; -1 where none is up."""
+    """The replica of a type with the largest hash of replica and key; -1 if none is up."""
     start = int(key * 2147483646.0) + 1
     best, most, place = -1, -1, 0
     for r in range(len(state.type_of)):
@@ -172,7 +172,7 @@ def _replica_of_key(state: PolicyState, t: int, key: float) -> int:
         place += 1
         if state.is_up[r]:
             mixed = (start + place * 1299709) % 2147483647
-            for _ in range(3):  # Lehmer's generator, and shifts so that neighbors part
+            for _ in range(3):  # Lehmer's generator, with shifts that separate neighboring keys
                 mixed = (mixed ^ (mixed >> 11)) * 48271 % 2147483647
             if mixed > most:
                 best, most = r, mixed
@@ -180,7 +180,7 @@ def _replica_of_key(state: PolicyState, t: int, key: float) -> int:
 
 
 def _paper(state: PolicyState, input_tokens: int, uniform: float) -> int:
-    """Weighted random by capacity at the mean output seen in the input bucket (Mélange, section 5.5)."""
+    """Random, weighted by capacity at the mean observed output length of the input bucket (Mélange, section 5.5)."""
     i = _bucket(state.input_edges, input_tokens)
     mean = state.output_sum[i] / state.seen[i] if state.seen[i] > 0 else 1.0
     o = _bucket(state.output_edges, mean)
@@ -200,7 +200,7 @@ def _paper(state: PolicyState, input_tokens: int, uniform: float) -> int:
 
 
 def _least_outstanding(state: PolicyState) -> int:
-    """The replica with the fewest outstanding requests, the first of several."""
+    """The first replica with the fewest outstanding requests."""
     best = -1
     for r in range(len(state.type_of)):
         if state.is_up[r] and (best < 0 or state.outstanding[r] < state.outstanding[best]):
@@ -209,7 +209,7 @@ def _least_outstanding(state: PolicyState) -> int:
 
 
 def _random(state: PolicyState, uniform: float) -> int:
-    """Any replica that is up, all alike."""
+    """Any replica that is up, with equal probability."""
     ups = 0
     for r in range(len(state.type_of)):
         ups += state.is_up[r]
@@ -223,7 +223,7 @@ def _random(state: PolicyState, uniform: float) -> int:
 
 
 def _next_in_turn(state: PolicyState, t: int) -> int:
-    """The next replica that is up, of a type or (-1) of all."""
+    """The next replica of a type, or of all types if ``t`` is -1, that is up."""
     replicas = len(state.type_of)
     place = t if t >= 0 else len(state.turn) - 1
     for step in range(1, replicas + 1):
@@ -235,10 +235,10 @@ def _next_in_turn(state: PolicyState, t: int) -> int:
 
 
 def _next_type(state: PolicyState, i: int, last: int) -> int:
-    """The type that is owed most of an input bucket's requests, by smooth weighted round robin; -1 where none is up.
+    """The type with the most credit for an input bucket, by smooth weighted round robin; -1 if none is up.
 
-    Every type is credited with its share, the one with most is taken and debited with their sum: over any stretch of
-    requests each gets its share to within one request.
+    Every type is credited with its share; the type with the most credit is chosen and debited with the sum of all
+    shares. Over any sequence of requests, each type gets its share to within one request.
     """
     types = len(state.turn) - 1
     best, total = -1, 0.0
@@ -257,7 +257,7 @@ def _next_type(state: PolicyState, i: int, last: int) -> int:
 
 
 def _fittest_type(state: PolicyState, i: int, last: int) -> int:
-    """Where the plan's own types for a size are all down: the type that carries most of it; -1 where none does."""
+    """The type with the highest rate for a size, if the plan's types for it are all down; -1 if no type serves it."""
     best, best_rate = -1, 0.0
     for t in range(len(state.turn) - 1):
         rate = _expected(state, state.rate, t, i, last) if _is_any_up(state, t) else 0.0
@@ -267,7 +267,7 @@ def _fittest_type(state: PolicyState, i: int, last: int) -> int:
 
 
 def _refuge(state: PolicyState, t: int, i: int, last: int, best: int) -> int:
-    """The least full replica of another type that has room; else the best of the type itself."""
+    """The least full replica of the other types if it has room; otherwise ``best``, a replica of the type itself."""
     refuge, least = best, 1.0
     for other in range(len(state.turn) - 1):
         if other == t or not _is_any_up(state, other) or _servable(state, other, i, last) < LEAST_SERVABLE:
@@ -280,7 +280,7 @@ def _refuge(state: PolicyState, t: int, i: int, last: int, best: int) -> int:
 
 
 def _with_room(state: PolicyState, t: int, part: float) -> int:
-    """The replica of a type with the least work, or else the least full one, if a request has room; -1 where none."""
+    """The replica of a type with the least work if it has room, otherwise the least full one; -1 if that has none."""
     best = _least_work(state, t)
     if state.fill[best] + part > FULL:
         best = _least_full(state, t)
@@ -288,7 +288,7 @@ def _with_room(state: PolicyState, t: int, part: float) -> int:
 
 
 def _least_full(state: PolicyState, t: int) -> int:
-    """The replica of a type that is least full, the first of several; -1 where none is up."""
+    """The first of the least full replicas of a type; -1 if none is up."""
     best = -1
     for r in range(len(state.type_of)):
         if state.type_of[r] == t and state.is_up[r] and (best < 0 or state.fill[r] < state.fill[best]):
@@ -297,7 +297,7 @@ def _least_full(state: PolicyState, t: int) -> int:
 
 
 def _least_work(state: PolicyState, t: int) -> int:
-    """The replica of a type with the least work, the first of several; -1 where none is up."""
+    """The first replica of a type with the least work; -1 if none is up."""
     best, least = -1, 0.0
     for r in range(len(state.type_of)):
         if state.type_of[r] == t and state.is_up[r]:
@@ -308,14 +308,14 @@ def _least_work(state: PolicyState, t: int) -> int:
 
 
 def _is_any_up(state: PolicyState, t: int) -> bool:
-    for r in range(len(state.type_of)):  # noqa: SIM110  (Numba knows no generators here)
+    for r in range(len(state.type_of)):  # noqa: SIM110  (Numba does not support generators here)
         if state.type_of[r] == t and state.is_up[r]:
             return True
     return False
 
 
 def _expected(state: PolicyState, table: Floats, t: int, i: int, last: int) -> float:
-    """A table's value over the completions that a prompt may get, each as often as it was seen."""
+    """The mean of a table over the output buckets that a prompt may get, weighted by observed completions."""
     inputs, outputs = len(state.input_edges), len(state.output_edges)
     value, total = 0.0, 0.0
     for o in range(last + 1):
@@ -328,7 +328,7 @@ def _expected(state: PolicyState, table: Floats, t: int, i: int, last: int) -> f
 
 
 def _servable(state: PolicyState, t: int, i: int, last: int) -> float:
-    """Part of what a prompt may become that a type can serve, 0-1."""
+    """Share of the completions that a prompt may get which a type can serve, weighted by observed completions, 0-1."""
     inputs, outputs = len(state.input_edges), len(state.output_edges)
     able, total = 0.0, 0.0
     for o in range(last + 1):
@@ -347,7 +347,7 @@ def _last_output(state: PolicyState, max_tokens: int) -> int:
 
 
 def _bucket(edges: Floats, tokens: float) -> int:
-    """The bucket of a number of tokens; the last one beyond its edge."""
+    """The bucket of a number of tokens; the last bucket if there are more."""
     for place in range(len(edges)):
         if tokens <= edges[place]:
             return place

@@ -1,4 +1,4 @@
-"""What a balancer knows, for the policies of :mod:`melange.replica.policy`."""
+"""The balancer's state, for the policies of :mod:`melange.replica.policy`."""
 
 from __future__ import annotations
 
@@ -12,43 +12,44 @@ Ints = npt.NDArray[np.int64] | list[int]
 
 
 class PolicyState(NamedTuple):
-    """What a balancer knows of T replica types, n replicas and I x O buckets, and what it has learned so far.
+    """The balancer's state for T replica types, n replicas and I x O buckets, with the counts of completions so far.
 
-    Flat sequences: a table over (t, i, o) holds its cell at ``(t I + i) O + o``, one over (i, o) at ``i O + o``.
+    All fields are flat sequences: a table over (t, i, o) has its cell at ``(t I + i) O + o``, one over (i, o) at
+    ``i O + o``.
 
     Parameters
     ----------
     type_of
         Replica type of each replica (n), in ascending order.
     input_edges, output_edges
-        Upper edges of the buckets (I), (O) [tokens]; larger requests count as the last one's.
+        Upper edges of the buckets (I), (O) [tokens]; larger requests count in the last bucket.
     share
-        The plan's: part of a bucket's requests that goes to a type (T I O), 0-1.
+        The plan's share of a bucket's requests for a type (T I O), 0-1.
     part
         Part of a replica that one request of a bucket occupies while it runs (T I O): one over the requests that run
-        at the planned maximum rate; 1 where the type cannot serve the bucket.
+        at the planned maximum rate; 1 if the type cannot serve the bucket.
     rate
-        The planned maximum rate (T I O) [1/s]; 0 where the type cannot serve the bucket.
+        The planned maximum rate (T I O) [1/s]; 0 if the type cannot serve the bucket.
     is_up
         Whether a replica takes requests (n), 0 or 1.
     outstanding
-        Requests that were sent to a replica and have not come back (n).
+        Outstanding requests of each replica: sent, and not completed (n).
     fill
-        Parts that those occupy, as expected when they were sent (n): above 1 the replica runs more than its SLO allows.
+        Sum of the parts that the outstanding requests occupy, as expected when they were sent (n): above 1, the replica
+        runs more requests than its SLO allows.
     unread
-        Prompt tokens that were sent to a replica and whose first token has not come back (n): they wait, or hold up
-        what runs.
+        Prompt tokens of outstanding requests without a first token (n): they wait, or delay running requests.
     request_part, unread_part
-        Part of a replica that each request, and each of these tokens, counts as beside the parts that requests occupy,
-        where a replica of a type is chosen (T).
+        Weight of each outstanding request, and of each unread token, when a replica of a type is chosen, in parts of a
+        replica in addition to ``fill`` (T).
     completions
-        Completions seen by bucket (I O), the plan's own traffic as a first guess.
+        Observed completions by bucket (I O); the initial values are the plan's traffic.
     seen, output_sum
-        Completions seen by input bucket, and their tokens (I): the paper's running mean.
+        Observed completions by input bucket, and their tokens (I): the paper's running mean.
     credit
-        What each type is owed of an input bucket's requests (I T): smooth weighted round robin.
+        Credit of each type in smooth weighted round robin, by input bucket (I T).
     turn
-        Whose turn it is inside each type, and in all (T + 1).
+        The last chosen replica within each type, and of all types, for round robin (T + 1).
     """
 
     type_of: Ints

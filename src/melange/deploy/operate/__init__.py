@@ -1,1 +1,1 @@
-"""The controller: keeps a live service on its plan, and says why."""
+"""The controller: keeps a live service on its plan, and gives the reason for every change."""

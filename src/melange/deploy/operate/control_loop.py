@@ -1,4 +1,4 @@
-"""The controller at work: look, decide, write it down, act; again at every interval."""
+"""The control loop: at every interval, observe, decide, log the decision, and act."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class Controller:
     brief
         The service and the settings.
     plan
-        The plan to begin with.
+        The initial plan.
     driver, traffic, lease
-        Hands, eyes, and the right to act.
+        The driver that changes the fleet, the source of the traffic, and the lease that only one controller holds.
     folder
-        Where the state, the log and the plan in force are.
+        Folder of the state, the log and the current plan.
     clock
-        Says the time (Unix) [s].
+        Returns the Unix time [s].
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Controller:
         self._said: tuple[str, ...] = ()
 
     def run(self, stop: threading.Event) -> None:
-        """Look at every interval until told to stop; then give the lease up."""
+        """Run one iteration at every interval until ``stop`` is set; then release the lease."""
         try:
             while not stop.is_set():
                 began_s = time.monotonic()
@@ -78,7 +78,7 @@ class Controller:
             self.lease.release()
 
     def look(self) -> Decision | None:
-        """One look, and what follows from it; None where another controller holds the lease."""
+        """Run one iteration: observe, decide, act; None if another controller holds the lease."""
         now_s = self.clock()
         if other := self.lease.hold(now_s):
             if self.state is not None:
@@ -91,13 +91,13 @@ class Controller:
             self.journal.begin(now_s, self.plan.fingerprint, self.brief.settings, self.state)
         seen = self._seen(now_s, self.state)
         decision = decide(self.brief, self.state, seen)
-        # First what led to it, then what is remembered, then what is done: killed in between, the next controller
-        # decides on what it sees then.
+        # First the log, then the state, then the action: if this controller is killed in between, the next one decides
+        # on its own observation.
         self.journal.look(seen, decision)
         decision.state.save(self.folder / STATE)
         self.state = decision.state
         for line in decision.lines:
-            if line not in self._said:  # what keeps being so is said once
+            if line not in self._said:  # a line that stays the same is logged once
                 log.info("%s", line)
         self._said = decision.lines
         balancer_plan = self._balancer_plan(seen.fleet, decision.state)
@@ -133,9 +133,9 @@ class Controller:
         return self.brief.planner.plan_of(fleet, rate) or self.brief.planner.plan_of(fleet, None)
 
     def _balancer_plan(self, seen: Mapping[str, TypeSeen], state: ControllerState) -> Plan | None:
-        """Write the plan in force for balancers, whenever other instances are wanted or there; None where it stays.
+        """Write the current plan for balancers if the target or the fleet has changed; None if the plan is unchanged.
 
-        It knows what still drains, so that no balancer refuses a replica that it has requests on.
+        The plan includes draining instances, so that no balancer drops a replica on which it has requests.
         """
         target = state.target or {}
         fleet = {

@@ -1,4 +1,4 @@
-"""What a controller remembers from one look to the next; a file holds it, replaced atomically."""
+"""The state of a controller between iterations, in a file that is replaced atomically."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from melange.files import Json, read_as, write_document
 from melange.records import items, mapping, number, record, value_of
 from melange.workload.workload import Array
 
-# Windows that are remembered: what a rule looks back on, and how long a smaller fleet would have been enough. More let
-# a controller trust a quiet spell for longer; the file grows with them.
+# Number of windows in the state: rules look back on them, and they show how long a smaller fleet would have been
+# enough. With more windows a controller can rely on a longer quiet period, and the file is larger.
 MOST_WINDOWS = 72
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exclusion:
-    """A type that failed, and is left out for a while.
+    """The exclusion of a type that failed.
 
     Parameters
     ----------
     until_s
-        When it may be tried again (Unix time) [s].
+        Time from which the type may be ordered again (Unix time) [s].
     times
-        How often it has failed in a row.
+        Number of consecutive failures.
     reason
-        What happened.
+        Why it failed.
     """
 
     until_s: float
@@ -44,7 +44,7 @@ class Window:
     Parameters
     ----------
     end_s
-        When it ended (Unix time) [s].
+        End of the window (Unix time) [s].
     request_rate
         Arrivals per second by size (I, O) [1/s].
     """
@@ -55,24 +55,24 @@ class Window:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ControllerState:
-    """All that a controller remembers.
+    """The state of a controller.
 
     Parameters
     ----------
     target
-        Instances that are wanted, by replica type name; None before the first look.
+        Target number of instances by replica type name; None before the first iteration.
     windows
         The traffic of the last windows, the newest last.
     excluded
-        Types that failed, by name; also those that may be tried again, until they serve.
+        Exclusions of types that failed, by name; a type that may be ordered again stays here until it serves.
     changes_s
-        When ``target`` was revised in the last hour (Unix time) [s].
+        Times of the changes of ``target`` in the last hour (Unix time) [s].
     voluntary_s
-        Those of them that gave something back or changed the mix (Unix time) [s].
+        Times of the changes that reduced the fleet or changed the mix (Unix time) [s].
     mixed_at_s
-        When another mix was last looked for (Unix time) [s].
+        Time of the last search for a cheaper fleet (Unix time) [s].
     decisions
-        How many looks there were.
+        Number of iterations.
     """
 
     target: Mapping[str, int] | None = None
@@ -84,12 +84,12 @@ class ControllerState:
     decisions: int = 0
 
     def rates(self) -> Array:
-        """The remembered rates (W, I, O) [1/s]."""
+        """The rates of the windows in the state (W, I, O) [1/s]."""
         return np.stack([one.request_rate for one in self.windows])
 
     def with_window(self, end_s: float, request_rate: Array) -> tuple[Window, ...]:
-        """The windows with one more; of the oldest as many are forgotten."""
-        # Six digits are more than is known of any rate, and keep the file short.
+        """The windows with a new one; the oldest are dropped beyond the maximum number."""
+        # Six digits are more precise than any measured rate, and keep the file short.
         rounded = np.array([[float(f"{value:.6g}") for value in row] for row in request_rate])
         return (*self.windows, Window(end_s=end_s, request_rate=rounded))[-MOST_WINDOWS:]
 
@@ -123,17 +123,17 @@ class ControllerState:
                 for name, one in mapping(content["excluded"], "excluded").items()
             },
             changes_s=value_of(tuple[float, ...], content["changes_s"], "changes_s"),
-            # Files of before do not say which: all of them, as was counted then.
+            # Older files lack this field: all changes count as voluntary, as they did then.
             voluntary_s=value_of(tuple[float, ...], content.get("voluntary_s", content["changes_s"]), "voluntary_s"),
             mixed_at_s=number(content["mixed_at_s"], "mixed_at_s"),
             decisions=value_of(int, content["decisions"], "decisions"),
         )
 
     def save(self, path: Path) -> None:
-        """Replace the file; a reader sees the old state or the new one, also after a crash at any instant."""
+        """Replace the file atomically: even after a crash, it contains the old state or the new one."""
         write_document(path, "operate-state", self.to_json())
 
     @classmethod
     def read(cls, path: Path) -> ControllerState:
-        """The state in a file; an empty one where there is none yet."""
+        """The state in a file; an empty state if there is no file yet."""
         return read_as(path, "operate-state", cls.from_json) if path.exists() else cls()

@@ -1,8 +1,8 @@
-"""The core of the controller: what it remembers, what it sees and the time give what is wanted and what is done.
+"""The core of the controller: a function from its state, an observation and the time to a target and steps.
 
-Nothing here waits, reads or acts, so that a log of what was seen can be decided again to the same end. What is wanted
-(the target) changes rarely, and for a reason that is said; what is done follows from the difference between the target
-and what is there, at every look, so that nothing is lost when a controller dies between two of them.
+Nothing here waits, reads or acts, so replaying a log of observations gives the same decisions. The target (the wanted
+fleet) changes rarely, and every change has a stated reason. The steps follow from the difference between the target and
+the observed fleet in each iteration, so nothing is lost if a controller dies between two iterations.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Brief:
-    """What a controller is told once.
+    """The fixed inputs of a controller.
 
     Parameters
     ----------
     planner
-        Plans fleets under the service's question.
+        Plans fleets for the service's question.
     settings
-        How it decides.
+        Settings of its decisions.
     first
-        The fleet to begin with, by replica type name: the plan's.
+        The initial fleet by replica type name: the plan's.
     rule
-        A schedule's; None: the settings' rule on the load of all types.
+        The scaling rule of a schedule; None: the settings' rule on the load of all types.
     reserved
-        Instances that are paid anyway, by replica type name.
+        Reserved instances, which are paid anyway, by replica type name.
     """
 
     planner: FleetPlanner
@@ -50,25 +50,25 @@ class Brief:
 
     @property
     def held(self) -> dict[str, int]:
-        """What is never given back, by replica type name: the floor and what is reserved."""
+        """Instances that are always kept, by replica type name: the floor and the reserved ones."""
         names = {*self.planner.floor, *self.reserved}
         return {name: max(self.planner.floor.get(name, 0), self.reserved.get(name, 0)) for name in names}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Decision:
-    """What came out of one look.
+    """The result of one iteration.
 
     Parameters
     ----------
     state
-        To be remembered.
+        The new state of the controller.
     steps
-        To be taken now.
+        The steps to take now.
     lines
-        Why, a line each; none where nothing changed.
+        The reasons, one line each; none if nothing changed.
     is_changed
-        Whether the target was revised.
+        Whether the target has changed.
     """
 
     state: ControllerState
@@ -78,16 +78,16 @@ class Decision:
 
 
 def decide(brief: Brief, state: ControllerState, seen: Observation) -> Decision:
-    """Decide on one look.
+    """Decide on one observation.
 
     Parameters
     ----------
     brief
         The service and the settings.
     state
-        What was remembered from the look before.
+        The state after the previous iteration.
     seen
-        The fleet and the traffic now.
+        The current fleet and traffic.
     """
     now_s, settings = seen.at_s, brief.settings
     lines: list[str] = [seen.note] if seen.note else []
@@ -119,7 +119,7 @@ def decide(brief: Brief, state: ControllerState, seen: Observation) -> Decision:
 
 
 def _first_target(brief: Brief, seen: Observation) -> dict[str, int]:
-    """The plan's fleet, the floor, and whatever runs: nothing is given back before the traffic is known."""
+    """The plan's fleet, the floor, and all running instances: nothing is stopped before the traffic is known."""
     names = dict.fromkeys((*brief.first, *brief.held, *seen.fleet))
     first = {
         name: max(brief.first.get(name, 0), brief.held.get(name, 0), seen.of(name).ready)
@@ -134,7 +134,7 @@ def _first_target(brief: Brief, seen: Observation) -> dict[str, int]:
 
 
 def _revised(state: ControllerState, wanted: Wanted, now_s: float) -> tuple[ControllerState, bool]:
-    """The state with what is wanted now."""
+    """The state with the new target, and whether the target has changed."""
     if wanted.is_mix_checked:
         state = replace(state, mixed_at_s=now_s)
     before = {name: count for name, count in (state.target or {}).items() if count}
@@ -151,7 +151,7 @@ def _of_last_hour(times_s: tuple[float, ...], now_s: float) -> tuple[float, ...]
 
 
 def in_words(fleet: Mapping[str, int]) -> str:
-    """A fleet in words.
+    """A fleet as text.
 
     >>> in_words({"L4": 2, "A100": 1, "H100": 0})
     '2 x L4, 1 x A100'

@@ -1,4 +1,4 @@
-"""The log of a controller: every look at which something was decided, and all that is needed to decide it again."""
+"""The decision log of a controller: every iteration, with all data for replaying its decision."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _A_LOG = "a log of melange operate"
 
 
 class DecisionLog:
-    """A file with a JSON object a line, which only grows.
+    """An append-only file with one JSON object per line.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class DecisionLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # Of a line that a killed controller did not finish only the beginning is there: the next one starts on its own.
+        # If a controller was killed while it wrote, the last line is incomplete: the next entry starts on a new line.
         if path.exists() and path.stat().st_size:
             with path.open("rb+") as stream:
                 stream.seek(-1, os.SEEK_END)
@@ -43,15 +43,15 @@ class DecisionLog:
                     stream.write(b"\n")
 
     def begin(self, at_s: float, plan: str, settings: OperateSettings, state: ControllerState) -> None:
-        """A controller starts with this state."""
+        """Log the start of a controller with this state."""
         self._add({"kind": BEGIN, "at_s": at_s, "plan": plan, "settings": asdict(settings), "state": state.to_json()})
 
     def look(self, seen: Observation, decision: Decision) -> None:
-        """A look, and what came of it."""
+        """Log an observation and the decision on it."""
         self._add({"kind": LOOK, "at_s": seen.at_s, "seen": seen.to_json(), **told(decision)})
 
     def note(self, at_s: float, text: str) -> None:
-        """Something that kept the controller from looking or acting."""
+        """Log a reason why the controller could not observe or act."""
         self._add({"kind": NOTE, "at_s": at_s, "note": text})
 
     def _add(self, content: Json) -> None:
@@ -62,7 +62,7 @@ class DecisionLog:
 
 
 def told(decision: Decision) -> Json:
-    """A decision as the log has it."""
+    """A decision in the form of the log."""
     return {
         "target": dict(decision.state.target or {}),
         "steps": [step.to_json() for step in decision.steps],
@@ -71,7 +71,7 @@ def told(decision: Decision) -> Json:
 
 
 def replayed(path: Path, brief: Brief, plan: str) -> Iterator[tuple[Json, Decision, bool]]:
-    """Decide on every look of a log again: its line, the decision, and whether it is the same.
+    """Replay a log: for each observation, its line, the new decision, and whether it equals the logged one.
 
     Parameters
     ----------
@@ -80,12 +80,12 @@ def replayed(path: Path, brief: Brief, plan: str) -> Iterator[tuple[Json, Decisi
     brief
         The same service and settings.
     plan
-        Its fingerprint.
+        Fingerprint of the plan.
 
     Raises
     ------
     InputError
-        No log of this plan, or none that begins with a state.
+        The log is of another plan, or it does not begin with a state.
     """
     state: ControllerState | None = None
     for number, content in lines_of(path):
@@ -105,12 +105,14 @@ def replayed(path: Path, brief: Brief, plan: str) -> Iterator[tuple[Json, Decisi
                 decision = decide(brief, state, Observation.from_json(content["seen"]))
                 state = decision.state
                 again = told(decision)
-                is_same = all(again[key] == content[key] for key in ("target", "steps"))  # words change with releases
+                is_same = all(
+                    again[key] == content[key] for key in ("target", "steps")
+                )  # texts may change between releases
             yield content, decision, is_same
 
 
 def lines_of(path: Path) -> Iterator[tuple[int, Json]]:
-    """The lines of a log with their numbers; one that was cut off by a crash is left out."""
+    """The lines of a log with their numbers; a line that a crash cut off is skipped."""
     with path.open(encoding="utf-8", errors="replace") as stream:
         for number, line in enumerate(stream, start=1):
             try:

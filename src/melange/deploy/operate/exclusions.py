@@ -1,4 +1,4 @@
-"""Types that failed: left out for a while, longer each time, and whole regions where several of their types fail."""
+"""Exclusions of types that failed, for longer at each failure, and of whole regions if several of their types fail."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from melange.deploy.operate.decide import Brief
     from melange.deploy.operate.observation import Observation
 
-# Each failure in a row doubles the time, up to this many times the first. A refused order costs nothing, while what
-# stands in for the type may cost several times as much: with eight times, a region that was out for two hours was used
-# again after more than three.
+# Each consecutive failure doubles the time, up to this multiple of the first. A refused order costs nothing, while a
+# replacement for the type may cost several times as much: with a multiple of eight, a region that was down for two
+# hours was used again after more than three.
 _MOST_TIMES = 2
-# Types of a region that fail together before all of the region is left out: one may be out of stock by itself.
+# Number of types of a region that must fail together before the whole region is excluded: a single type may be out of
+# stock.
 _REGION = 2
 
 
@@ -28,10 +29,10 @@ def is_out(excluded: Mapping[str, Exclusion], name: str, now_s: float) -> bool:
 def excluded_after(
     brief: Brief, state: ControllerState, seen: Observation
 ) -> tuple[dict[str, Exclusion], tuple[str, ...]]:
-    """The exclusions after a look, and what is to be said of new ones.
+    """The exclusions after an observation, and a line for each new one.
 
-    A type that serves all that is wanted of it is no longer on the list; one whose time is over may be tried, and is
-    left out for longer if it fails again.
+    An exclusion is removed when all wanted instances of its type serve. After its time, the type may be ordered again,
+    and is excluded for longer if it fails again.
     """
     now_s, settings = seen.at_s, brief.settings
     target = state.target or {}
@@ -67,10 +68,11 @@ def _failed(before: Exclusion | None, name: str, reason: str, exclude_s: float, 
 def _with_regions(
     brief: Brief, kept: dict[str, Exclusion], failed: set[str], there: Set[str], now_s: float
 ) -> tuple[dict[str, Exclusion], list[str]]:
-    """Leave out all types of a region in which several are out, and nothing serves or starts.
+    """Exclude all types of a region in which several types are excluded and no instance serves or starts.
 
-    Where instances do, the region is there: then each type is out of stock by itself. The others are tried again with
-    the first of those that failed just now; a type that failed long before may be tried while the region is still down.
+    If instances serve or start there, the region is up, and each excluded type is just out of stock. The exclusion of
+    the other types ends with the first exclusion of the types that failed just now; a type that failed long before may
+    be ordered earlier, while the region is still down.
     """
     types, lines = brief.planner.types_by_name, []
     region_of = {name: (one.offer.provider, one.offer.region) for name, one in types.items()}

@@ -1,4 +1,4 @@
-"""Fleets for given traffic under the plan's own question: what each carries, and the cheapest that carries it."""
+"""Fleets for given traffic under the plan's question: the load of a fleet, and the cheapest fleet."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ if TYPE_CHECKING:
     from melange.plan.plan import Plan
     from melange.profile.profile import Profile
 
-# A search that takes longer has its best fleet by then [s]: a controller must not wait for a proof.
+# Time limit of a search [s]; it then returns the best fleet so far: a controller must not wait for a proof.
 _LONGEST_S = 10.0
-# Part of the traffic of a size below which no fleet is changed for it: a stray request.
+# A size with a smaller share of the traffic than this does not change the fleet: it may be a stray request.
 _STRAY = 1e-4
-# What a size takes where its type is unknown: any traffic of it is too much.
+# Load of a size that is not assigned to a type: any traffic of it is too much.
 _UNKNOWN = 1e12
-# Peak loads above 1 by less are rounding of the linear program.
+# Loads up to this count as 1: the excess is rounding in the linear program.
 FULL = 1 + 1e-6
 Counts = Mapping[str, int]
 
 
 class FleetPlanner:
-    """Answers for one service.
+    """Plans fleets for one service.
 
     Parameters
     ----------
     plan
-        Whose question is asked again: its limits, spares, exclusions and headroom.
+        The plan whose question is solved again, with its limits, spares, exclusions and headroom.
     profile
-        All that may be rented; None: what the plan was made from.
+        All types that may be rented; None: the profile of the plan.
     floor
-        Instances that every fleet has, by replica type name; the empty name: in all.
+        Minimum instances of every fleet by replica type name; the empty name: in total.
     """
 
     def __init__(self, plan: Plan, profile: Profile | None = None, floor: Counts | None = None) -> None:
@@ -63,31 +63,31 @@ class FleetPlanner:
         with np.errstate(divide="ignore"):
             usd = np.array([*self.cost_per_h.values()])[:, None, None] / rate
         least = usd.min(axis=0)
-        # What one request per second of each size costs at least (I, O) [USD/h]: load in one number for all types.
+        # The lowest cost of one request per second of each size (I, O) [USD/h]: one measure of load for all types.
         self.work = np.where(np.isfinite(least), least, 0.0)
 
     def cost(self, fleet: Counts) -> float:
-        """What a fleet costs [USD/h]."""
+        """The cost of a fleet [USD/h]."""
         return sum(self.cost_per_h[name] * count for name, count in fleet.items())
 
     def seen(self, request_rate: Array) -> Array:
-        """Rates without those that are a stray request's, and without sizes that nothing serves (I, O) [1/s]."""
+        """Rates without stray requests, and without sizes that no type serves (I, O) [1/s]."""
         kept = np.where((request_rate >= _STRAY * request_rate.sum()) & (self.work > 0), request_rate, 0.0)
         return np.asarray(kept)
 
     def peak(self, fleet: Counts, request_rate: Array) -> float:
-        """Load of the fullest type at the best shares, as a share of its planned capacity; infinite: no type serves it.
+        """Load of the fullest type at the best shares, relative to its planned capacity; infinite: no type serves it.
 
-        Headroom is not part of the capacity: 1 is what the plan would fill.
+        Headroom is not part of the capacity: 1 is the load that the plan allows.
         """
         return self._shared(fleet, request_rate)[1]
 
     def carried(self, fleet: Counts, request_rates: Sequence[Array]) -> int:
-        """How many of the last of some windows' rates (I, O) [1/s] a fleet carries, all from there to the end."""
+        """Number of consecutive windows, counted back from the last, whose rates (I, O) [1/s] a fleet carries."""
         count = 0
         weights: Array | None = None
         for rate in reversed(request_rates):
-            # The shares of a window that was solved for often do for the next.
+            # The optimal shares of one window are often good enough for the next one.
             fits = weights is not None and bool((np.tensordot(weights, rate, 2) <= FULL).all())
             if not fits:
                 weights, peak = self._shared(fleet, rate)
@@ -98,9 +98,9 @@ class FleetPlanner:
         return count
 
     def _shared(self, fleet: Counts, request_rate: Array) -> tuple[Array, float]:
-        """What a request per second of each size takes of each used type's capacity at the best shares, and the peak.
+        """Load of each used type per request per second of each size at the best shares (T, I, O), and the peak load.
 
-        The first is (T, I, O); sizes without traffic take too much, as nobody has said where they go.
+        The load of sizes without traffic is too large for any fleet, as they are not assigned to a type.
         """
         shape = self.question.workload.buckets.shape
         if not request_rate.any():
@@ -128,20 +128,20 @@ class FleetPlanner:
         at_most: Counts | None = None,
         near: Plan | None = None,
     ) -> dict[str, int] | None:
-        """Instances of the cheapest fleet by replica type name; None where none carries the traffic within the limits.
+        """Instances of the cheapest fleet by replica type name; None if none carries the traffic within the limits.
 
         Parameters
         ----------
         request_rate
-            What it is to carry (I, O) [1/s].
+            The traffic to carry (I, O) [1/s].
         at_least, at_most
-            Instances by replica type name; types that are not named are free. The floor counts as far as ``at_most``
-            allows it.
+            Limits on instances by replica type name; other types have none. The floor applies as far as ``at_most``
+            allows.
         near
-            Of fleets of equal cost, the one with the fewest changes from this plan.
+            Among fleets of equal cost, the one with the fewest changes from this plan is chosen.
         """
         least = {name: max(self.floor.get(name, 0), (at_least or {}).get(name, 0)) for name in self.cost_per_h}
-        # What is not available is no part of a fleet, whatever the floor.
+        # Instances that are not available cannot be in the fleet, even if the floor requires them.
         least |= {name: min(least[name], most) for name, most in (at_most or {}).items()}
         try:
             question = self._bounded(self._at(request_rate), least, at_most or {})
@@ -151,12 +151,12 @@ class FleetPlanner:
         return self._at_total({name: int(n) for name, n in found.instances_by_name.items() if n}, at_most or {})
 
     def plan_of(self, fleet: Counts, request_rate: Array | None) -> Plan | None:
-        """The plan of a fleet, with shares for that traffic (None: the planned one); None where it cannot serve it."""
+        """The plan of a fleet, with shares for this traffic (None: the planned one); None if it cannot serve it."""
         question = self.question if request_rate is None or not request_rate.any() else self._at(request_rate)
         scope = scope_of(question)
         problem = build(question, scope.allowed, scope.served)
         wanted = np.array([fleet.get(one.name, 0) for one in self.types], np.int64)
-        # A floor or a spare may be more than the traffic could use; shares are those of what it could.
+        # Because of a floor or spares, there may be more instances than the traffic can use: shares ignore the excess.
         useful = np.zeros_like(wanted)
         useful[problem.types] = np.minimum(wanted[problem.types], problem.most)
         found = with_instances(question, useful)
@@ -179,7 +179,7 @@ class FleetPlanner:
         gone = [name for name, count in at_most.items() if not count]
         for name, count in at_most.items():
             if count:
-                # A name may bind variants of the type too, which have their own count.
+                # A limit on a name may also apply to variants of the type, which have their own counts.
                 bound = [self.types[r].name for r in self._bindings.positions(name).tolist()]
                 most = sum(at_most.get(other, least[other]) for other in bound)
                 caps[name] = min(caps.get(name, most), most)
@@ -192,7 +192,7 @@ class FleetPlanner:
         )
 
     def _at_total(self, fleet: dict[str, int], at_most: Counts) -> dict[str, int]:
-        """The fleet with as many instances as the floor asks for in all, if available: of its cheapest types."""
+        """The fleet with instances of its cheapest types added up to the floor in total, if available."""
         lacking = self.least_total - sum(fleet.values())
         for name in sorted(self.cost_per_h, key=lambda one: (one not in fleet, self.cost_per_h[one])):
             room = max(0, at_most[name] - fleet.get(name, 0)) if name in at_most else lacking

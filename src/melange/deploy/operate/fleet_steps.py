@@ -1,4 +1,4 @@
-"""From what there is to what is wanted, one look at a time: make before break, drain before stop."""
+"""Steps from the current fleet to the target, in each iteration: make before break, drain before stop."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ START, CANCEL, DRAIN, STOP = "start", "cancel", "drain", "stop"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """Something to do with instances of a type.
+    """An action on instances of one type.
 
     Parameters
     ----------
     verb
-        ``start``: order them; ``cancel``: give up some that start; ``drain``: send them no new requests; ``stop``: end
-        some that drain, those without requests first.
+        ``start``: order instances; ``cancel``: give up starting ones; ``drain``: send them no new requests; ``stop``:
+        end draining ones, those without requests first.
     replica_type
-        Its name.
+        Name of the type.
     instances
-        How many.
+        Number of instances.
     """
 
     verb: str
@@ -43,14 +43,14 @@ class Step:
 
 
 def steps_towards(target: Mapping[str, int], seen: Observation, out: Set[str], brief: Brief) -> tuple[Step, ...]:
-    """What to do now.
+    """The steps to take now.
 
     Parameters
     ----------
     target
-        Instances that are wanted, by replica type name.
+        Target number of instances by replica type name.
     out
-        Types that may not be ordered.
+        Excluded types, which may not be ordered.
     """
     steps: list[Step] = []
     settings = brief.settings
@@ -64,7 +64,7 @@ def steps_towards(target: Mapping[str, int], seen: Observation, out: Set[str], b
         lacking = want - one.ready - coming
         if lacking > 0 and name not in out:
             steps.append(Step(verb=START, replica_type=name, instances=lacking))
-        # What is wanted serves before what is not wanted stops.
+        # Instances are drained only once all target instances serve.
         surplus = one.ready - max(want, brief.held.get(name, 0))
         if is_whole and surplus > 0:
             steps.append(Step(verb=DRAIN, replica_type=name, instances=surplus))

@@ -1,4 +1,4 @@
-"""The fleet that is wanted now: scaled by the rule, mixed again where that pays, and without what has failed."""
+"""The target fleet: scaled by the rule, with another mix if that saves money, and without types that failed."""
 
 from __future__ import annotations
 
@@ -20,31 +20,32 @@ if TYPE_CHECKING:
     from melange.deploy.operate.decide import Brief
     from melange.deploy.operate.observation import Observation
 
-# Part of the traffic that is expected of the sizes that were planned for, in their mix, however few come now: enough
-# for a fleet that serves them all, too little to rent more than that for.
+# Share of the traffic that is always expected with the planned sizes in their planned mix, even if none come now:
+# enough to require a fleet that serves all of them, too little to rent more instances.
 _USUAL = 1e-3
-# Voluntary changes, to which giving back and new mixes belong, may take this part of the changes of an hour.
+# Share of an hour's changes that voluntary ones (scale-downs and new mixes) may use.
 _VOLUNTARY = 0.5
-# Where a fleet would have been enough for all of the remembered windows, this part of the least saving will do: steady
-# traffic does not pay for what is not needed. All of it would leave 12 % there, none takes a fifth more changes.
+# If a fleet would have been enough for all windows in the state, it must save only this part of the least saving, so
+# that steady traffic does not pay for unused instances. With 1, 12 % would stay unused; with 0, there are a fifth more
+# changes.
 _LASTING = 1 / 3
 LOST, UP, DOWN, MIX = "replace", "scale up", "scale down", "change the mix"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What is wanted.
+    """The wanted target.
 
     Parameters
     ----------
     target
         Instances by replica type name.
     lines
-        Why it is another, if it is.
+        Reasons for a change of the target, if there is one.
     is_mix_checked
-        Whether another mix was looked for.
+        Whether a cheaper fleet was searched for.
     is_voluntary
-        Whether the traffic could do without the change: something is given back, or the mix is another.
+        Whether the change only saves money: the fleet is reduced, or its mix changes.
     """
 
     target: Mapping[str, int]
@@ -56,14 +57,14 @@ class Wanted:
 def wanted_after(
     brief: Brief, state: ControllerState, seen: Observation, *, is_new_window: bool, is_new_failure: bool
 ) -> Wanted:
-    """What is wanted after a look.
+    """The target after an observation.
 
     Parameters
     ----------
     is_new_window
-        Whether the newest window has not been decided on.
+        Whether no decision was made on the newest window yet.
     is_new_failure
-        Whether a type has just been left out: the next best fleet is planned at once, and else with each window.
+        Whether a type has just been excluded: its replacement is planned at once, otherwise with each new window.
     """
     one = _Question(brief, state, seen)
     lost = one.lost() if is_new_window or is_new_failure else None
@@ -76,7 +77,7 @@ def wanted_after(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Saving:
-    """A cheaper fleet, and what it saves in the time that it is expected to last, after the switch [USD]."""
+    """A cheaper fleet, and its saving over the time that it is expected to last, minus the cost of the switch [USD]."""
 
     verb: str
     fleet: Mapping[str, int]
@@ -85,14 +86,14 @@ class _Saving:
 
 
 class _Question:
-    """One look, with what the answers share."""
+    """One observation, with values that several answers use."""
 
     def __init__(self, brief: Brief, state: ControllerState, seen: Observation) -> None:
         self.brief, self.state, self.seen = brief, state, seen
         self.planner, self.settings = brief.planner, brief.settings
         self.now_s, self.held = seen.at_s, brief.held
         self.target: dict[str, int] = dict(state.target or {})
-        # A type that is out keeps what runs of it.
+        # The running instances of an excluded type are kept.
         self.most = {
             name: seen.of(name).ready + seen.of(name).starting - seen.of(name).late(brief.settings.patience_s)
             for name in brief.planner.types_by_name
@@ -105,10 +106,10 @@ class _Question:
         self.may_shrink = self.may_grow and own < max(1, int(self.settings.most_changes_per_h * _VOLUNTARY))
         self.expected = _expected(brief, state) if state.windows else None
 
-    # -- what has failed
+    # -- failures
 
     def lost(self) -> Wanted | None:
-        """The next best fleet where a wanted type is not available, and the floor where it is available again."""
+        """The next best fleet if a wanted type is unavailable; the floor if its types are available again."""
         gone = [name for name, count in self.target.items() if count > self.most.get(name, count)]
         if not gone:
             return self._back_to_floor()
@@ -133,7 +134,7 @@ class _Question:
     # -- scaling
 
     def scaled(self) -> Wanted | None:
-        """More, where the traffic that is expected does not fit."""
+        """A larger fleet if the expected traffic exceeds the capacity."""
         need = self._needed()
         if self._follows_rule():
             fleet = self._by_rule()
@@ -156,9 +157,9 @@ class _Question:
         return self._change(UP, self._with_spare(found), self._loaded(peak), may=self.may_grow)
 
     def cheaper(self) -> Wanted | None:
-        """Fewer instances, or another mix: what saves more in the time that it is expected to last, after the switch.
+        """A smaller fleet or another mix: the one that saves more over its expected duration, minus the switching cost.
 
-        A smaller fleet of the same types comes at once, another mix only after a start; neither goes before the other.
+        A smaller fleet of the same types saves at once, another mix only after its start-up; neither has priority.
         """
         if self._follows_rule():
             return self._fewer_by_rule()
@@ -180,7 +181,7 @@ class _Question:
         return self._change(best.verb, best.fleet, best.why, may=self.may_shrink, is_mix_checked=True)
 
     def _may_save(self, need: Array, needs: list[Array]) -> bool:
-        """Whether any fleet could save enough: no fleet costs less than what its traffic does where it is cheapest."""
+        """Whether any fleet could save enough: the lower bound is to serve each size where it is cheapest."""
         if self.brief.rule is not None:
             return True
         cost = self.planner.cost(self.target)
@@ -197,25 +198,25 @@ class _Question:
         return self._change(DOWN, fewer, why, may=self.may_shrink)
 
     def _smaller(self, need: Array) -> dict[str, int] | None:
-        """The cheapest part of the wanted fleet that carries some traffic."""
+        """The cheapest part of the target fleet that carries this traffic."""
         if self.brief.rule is not None and not self._is_rule_out():
             return None
         return self.planner.cheapest(need, at_least=self.held, at_most=_most({}, self.target) | self._zero())
 
     def _mixed(self, need: Array) -> dict[str, int] | None:
-        """The cheapest fleet of all that is available that carries some traffic; the rule's where there is one."""
+        """The cheapest fleet of all available types that carries this traffic; the rule's fleet if there is a rule."""
         if self.brief.rule is not None and not self._is_rule_out():
             return self._by_rule()
         return self.planner.cheapest(need, self.held, self.most, near=self.planner.plan_of(self.target, need))
 
     def _saving(self, verb: str, found: Mapping[str, int], needs: list[Array], lately: list[Array]) -> _Saving | None:
-        """What a fleet saves; None where it saves less than the switch costs, or would not have been enough lately."""
+        """The saving of a fleet; None if it is below the cost of the switch, or the fleet was recently too small."""
         after = found if verb == MIX and self.brief.rule is not None else self._with_spare(found)
         saved = self.planner.cost(self.target) - self.planner.cost(after)
         windows = self.planner.carried(found, needs)
         if saved <= self._least_saving(windows) or windows < len(lately):
             return None
-        # What has lasted is expected to last as long again.
+        # A fleet that would have been enough for some time is expected to be enough for the same time again.
         hours = min(windows * self.settings.window_s / S_PER_H, self.settings.longest_h)
         price = self._price(_difference(after, self.target), _difference(self.target, after))
         if saved * hours <= price:
@@ -224,7 +225,7 @@ class _Question:
         why = f"saves {saved:.2f} USD/h, {lasting}, for {price:.2f} USD of switching"
         return _Saving(verb=verb, fleet=after, usd=saved * hours - price, why=why)
 
-    # -- what they share
+    # -- shared parts
 
     @property
     def _rule_type(self) -> str:
@@ -234,7 +235,7 @@ class _Question:
         return is_out(self.state.excluded, self._rule_type, self.now_s)
 
     def _follows_rule(self) -> bool:
-        """Whether the schedule's rule decides: its type is available, and no other stands in for it."""
+        """Whether the schedule's rule decides: its type is available, and no other type replaces it."""
         if self.brief.rule is None or self._is_rule_out():
             return False
         return all(count <= self.held.get(name, 0) for name, count in self.target.items() if name != self._rule_type)
@@ -251,15 +252,15 @@ class _Question:
         return fleet
 
     def _needed(self) -> Array:
-        """What the fleet must carry (I, O) [1/s]."""
+        """The traffic that the fleet must carry (I, O) [1/s]."""
         if self.expected is None:
             return np.asarray(self.planner.question.workload.request_rate)
         return np.asarray(self.expected[-1])
 
     def _partly(self, need: Array, at_least: Mapping[str, int]) -> dict[str, int] | None:
-        """The cheapest fleet for the sizes that a type serves that may be ordered; None where there are none.
+        """The cheapest fleet for the sizes that available types serve; None if there are no such sizes.
 
-        The rest of the traffic waits for its types: part of the requests served is better than none.
+        The rest of the traffic waits for its types: serving part of the requests is better than serving none.
         """
         free = [r for r, one in enumerate(self.planner.types) if one.name not in self.most]
         is_served = (self.planner.question.profile.max_request_rate[free] > 0).any(axis=0)
@@ -269,7 +270,7 @@ class _Question:
         return self.planner.cheapest(part, at_least=at_least, at_most=self._most_of(at_least))
 
     def _needs(self) -> list[Array]:
-        """The same after each remembered window."""
+        """The same after each window in the state."""
         assert self.expected is not None
         return [np.asarray(one) for one in self.expected]
 
@@ -280,9 +281,9 @@ class _Question:
         return {name: max(count, at_least.get(name, 0)) for name, count in self.most.items()}
 
     def _may_look(self) -> bool:
-        """Whether it is time to give something back or to mix again, with nothing else under way.
+        """Whether it is time to search for a cheaper fleet, and no other change is in progress.
 
-        It is at every interval, and when a type that was left out may be ordered again: what stands in for it is more
+        It is time after every interval, and when an excluded type may be ordered again, since its replacement is more
         expensive.
         """
         since_s = self.state.mixed_at_s
@@ -292,14 +293,14 @@ class _Question:
         return all(self.seen.of(name).ready >= count for name, count in self.target.items())
 
     def _least_saving(self, windows: int) -> float:
-        """What a fleet that would have been enough for the last of some windows must save [USD/h]."""
+        """The least saving of a fleet that would have been enough for this number of past windows [USD/h]."""
         part = _LASTING if windows >= MOST_WINDOWS else 1.0
         return max(part * self.settings.least_saving * self.planner.cost(self.target), 1e-9)
 
     def _price(self, starts: Mapping[str, int], stops: Mapping[str, int]) -> float:
-        """What a switch costs [USD]: instances are paid while they start and drain, and old ones until new ones serve.
+        """The cost of a switch [USD]: instances are paid while they start and drain, and old ones until new ones serve.
 
-        What is given back is expected to be ordered again, and to start then.
+        It includes a later start of the stopped instances, which are expected to be ordered again.
         """
         settings = self.settings
         start_h, drain_h = settings.start_up_s / S_PER_H, settings.drain_s / S_PER_H
@@ -308,7 +309,7 @@ class _Question:
         return self.planner.cost(starts) * start_h + going
 
     def _with_spare(self, fleet: Mapping[str, int]) -> dict[str, int]:
-        """With as many more of the type that has the most of the capacity as may be lost."""
+        """The fleet with the spare instances, of the type on which it spends most."""
         after = dict(fleet)
         if self.settings.spare and after:
             name = _main(self.planner.cost_per_h, {one: n for one, n in after.items() if one not in self.most} or after)
@@ -330,7 +331,7 @@ class _Question:
     def _change(
         self, verb: str, after: Mapping[str, int], why: str, *, may: bool, is_mix_checked: bool = False
     ) -> Wanted | None:
-        """The change, in words; none where nothing changes, and only words where the limit does not allow it."""
+        """The change with its text; None if nothing changes; only the text if the limit on changes is reached."""
         before = {name: count for name, count in self.target.items() if count}
         after = {name: count for name, count in after.items() if count}
         if before == after:
@@ -350,17 +351,17 @@ class _Question:
 
 
 def _expected(brief: Brief, state: ControllerState) -> Array:
-    """What a fleet must carry after each window (W, I, O) [1/s]: the look ahead, the margin and the target load."""
+    """The traffic to carry after each window (W, I, O) [1/s], from the look-ahead, the margin and the target load."""
     rule, settings = brief.settings.rule, brief.settings
     rates = state.rates()
     work = (rates * brief.planner.work).sum(axis=(1, 2))
     ahead = look_ahead(work, rule, settings.start_up_s / settings.window_s)
-    # Sizes as in the windows that are looked back on: a single window may have few requests.
+    # The mix of sizes is the mean over the windows of the look-back, since a single window may have few requests.
     seen = np.stack([rates[max(0, k + 1 - max(rule.look_back, 3)) : k + 1].mean(axis=0) for k in range(len(rates))])
     own = (seen * brief.planner.work).sum(axis=(1, 2))
     factor = np.divide(ahead, own, out=np.zeros_like(ahead), where=own > 0)
     ahead_rates = seen * (factor * (1 + rule.margin) / rule.target)[:, None, None]
-    # Sizes that were planned for may come again: some type of the fleet serves each of them, whatever came lately.
+    # Planned sizes may come at any time: the fleet must serve each of them, even if none came recently.
     planned = brief.planner.seen(np.asarray(brief.planner.question.workload.request_rate))
     usual = _USUAL * planned / max(float(planned.sum()), 1e-300)
     return np.asarray(np.maximum(ahead_rates, usual * ahead_rates.sum(axis=(1, 2))[:, None, None]))
@@ -372,7 +373,7 @@ def _most(first: Mapping[str, int], second: Mapping[str, int]) -> dict[str, int]
 
 
 def _difference(more: Mapping[str, int], less: Mapping[str, int]) -> dict[str, int]:
-    """Instances of the first that the second does not have."""
+    """Instances of the first fleet that the second does not have."""
     return {name: count - less.get(name, 0) for name, count in more.items() if count > less.get(name, 0)}
 
 

@@ -1,4 +1,4 @@
-"""One controller at a time: a lease that its holder renews, and another takes over after it has run out."""
+"""The lease that allows one controller at a time: its holder renews it, and another takes over after it expires."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from melange.files import read_document, write_document
 
 
 class Lease(Protocol):
-    """The right to act."""
+    """The exclusive right to act on a service."""
 
     def hold(self, now_s: float) -> str:
-        """Take or renew it; the holder's name where somebody else has it, empty where it is ours."""
+        """Take or renew the lease; returns the holder's name if another controller has it, otherwise an empty text."""
         ...
 
     def release(self) -> None:
-        """Give it up."""
+        """Give up the lease."""
         ...
 
 
@@ -34,7 +34,7 @@ class FileLease:
     path
         The file.
     length_s
-        It runs out when it is not renewed for this long [s].
+        The lease expires if it is not renewed for this long [s].
     """
 
     def __init__(self, path: Path, length_s: float) -> None:
@@ -42,7 +42,7 @@ class FileLease:
         self.holder = f"{_machine()} {os.getpid()} {secrets.token_hex(8)}"
 
     def hold(self, now_s: float) -> str:
-        """Take or renew it; the holder's name where somebody else has it, empty where it is ours."""
+        """Take or renew the lease; returns the holder's name if another controller has it, otherwise an empty text."""
         with self._alone():
             if self.path.exists():
                 content = read_document(self.path, "operate-lease")
@@ -53,21 +53,21 @@ class FileLease:
         return ""
 
     def release(self) -> None:
-        """Give it up, if it is ours."""
+        """Give up the lease if this controller holds it."""
         with self._alone():
             if self.path.exists() and read_document(self.path, "operate-lease")["holder"] == self.holder:
                 self.path.unlink()
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Between reading and writing nobody else does either."""
+        """Lock the file, so that no other controller reads or writes it in between."""
         with self.path.with_suffix(".lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
 
 def _machine() -> str:
-    """The machine since it was started, and whose processes are seen: containers may share a host's name."""
+    """Identifies the machine, its boot and the process namespace: containers may share a host name."""
     parts = [socket.gethostname().replace(" ", "-")]
     with contextlib.suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
@@ -76,7 +76,7 @@ def _machine() -> str:
 
 
 def _is_dead(holder: str) -> bool:
-    """Whether a holder on this machine has ended: it needs no time to run out then."""
+    """Whether the holder was a process on this machine that has ended: its lease can be taken at once."""
     machine, _, rest = holder.partition(" ")
     number = rest.partition(" ")[0]
     if machine != _machine() or "/" not in machine or not number.isdecimal():

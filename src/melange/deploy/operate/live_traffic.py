@@ -1,4 +1,4 @@
-"""The traffic of a live service by size, wherever it is counted: the balancer, Prometheus, or a log of requests."""
+"""The traffic of a live service by size, from balancers, Prometheus, or a log of requests."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ _MOST_BYTES = 64 << 20
 
 
 class Traffic(Protocol):
-    """Where rates come from."""
+    """A source of request rates."""
 
     def read(self, now_s: float, window_s: float) -> Array | None:
-        """Arrivals per second by size over the window before now (I, O) [1/s]; None where nothing is known yet.
+        """Arrivals per second by size over the window before now (I, O) [1/s]; None if nothing is known yet.
 
         Raises
         ------
         MelangeError
-            What says the traffic does not answer, or answers something else.
+            The source does not answer, or its answer is not what was expected.
         """
         ...
 
 
 class BalancerTraffic:
-    """What balancers count: their rates are added up. Their own window (``--window``) is what they answer for.
+    """The sum of the rates that balancers count, each over its own window (``--window``).
 
     Parameters
     ----------
     urls
-        Of the balancers.
+        URLs of the balancers.
     buckets
-        Of the plan.
+        Buckets of the plan.
     key
-        The API key to show; empty: none.
+        The API key to send; empty: none.
     """
 
     def __init__(self, urls: Sequence[str], buckets: Buckets, key: str = "") -> None:
@@ -61,7 +61,7 @@ class BalancerTraffic:
         self.headers = {"Authorization": f"Bearer {key}"} if key else {}
 
     def read(self, now_s: float, window_s: float) -> Array | None:
-        """The sum of what the balancers say."""
+        """The sum of the balancers' rates."""
         found = [rate for url in self.urls if (rate := self._of(url)) is not None]
         return np.sum(found, axis=0) if found else None
 
@@ -78,7 +78,7 @@ class BalancerTraffic:
         return np.asarray(workload.request_rate)
 
     def outstanding(self, replica_url: str) -> float | None:
-        """Requests that the balancers have on a replica; None where one does not say."""
+        """Outstanding requests of all balancers on a replica; None if a balancer does not answer."""
         total = 0.0
         for url in self.urls:
             try:
@@ -92,18 +92,18 @@ class BalancerTraffic:
 
 
 class PrometheusTraffic:
-    """The size histograms of vLLM or SGLang, as Prometheus has them.
+    """The size histograms of vLLM or SGLang in Prometheus.
 
-    They say prompts and completions separately: both are taken to be independent.
+    Prompts and completions have separate histograms: they are assumed to be independent.
 
     Parameters
     ----------
     url
-        Of Prometheus.
+        URL of Prometheus.
     buckets
-        Of the plan.
+        Buckets of the plan.
     selector
-        What labels must say, for example ``model_name="llama"``; empty: nothing.
+        Label selector, for example ``model_name="llama"``; empty: all series.
     """
 
     def __init__(self, url: str, buckets: Buckets, selector: str = "") -> None:
@@ -115,7 +115,7 @@ class PrometheusTraffic:
         _refuse_classes(buckets, "--prometheus: engines' metrics")
 
     def read(self, now_s: float, window_s: float) -> Array | None:
-        """Rates from what the histograms have grown by in the window."""
+        """Rates from the increase of the histograms in the window."""
         for dialect in DIALECTS:
             inputs = self._grown(dialect.input, now_s, window_s)
             if not inputs:
@@ -129,7 +129,7 @@ class PrometheusTraffic:
         return None
 
     def _grown(self, name: str, now_s: float, window_s: float) -> dict[float, float]:
-        """Requests up to each edge that came in the window."""
+        """Requests of the window up to each edge."""
         named = f'{{__name__="{name}_bucket"{f",{self.selector}" if self.selector else ""}}}'
         query = f"sum by (le) (increase({named}[{math.ceil(window_s)}s]))"
         place = f"{self.url}/api/v1/query"
@@ -144,16 +144,16 @@ class PrometheusTraffic:
 
 
 class LogTraffic:
-    """A log of requests that grows; its arrivals are points in time.
+    """A growing log of requests, with their arrivals as points in time.
 
     Parameters
     ----------
     path
         The file, folder or pattern, as ``workload.trace``.
     buckets
-        Of the plan.
+        Buckets of the plan.
     naming
-        Its columns and format, as ``read_trace`` takes them.
+        Columns and format of the log, as in ``read_trace``.
     """
 
     def __init__(self, path: str, buckets: Buckets, **naming: Unpack[Naming]) -> None:
@@ -181,7 +181,9 @@ def _refuse_classes(buckets: Buckets, what: str) -> None:
 
 
 def spread(cumulative: Mapping[float, float], edges: Sequence[int]) -> Array:
-    """Requests in the plan's buckets, from those up to other edges: evenly between two edges, larger ones in the last.
+    """Requests in the plan's buckets from cumulative counts at other edges, spread evenly between two edges.
+
+    Requests above the largest edge of the plan count in its last bucket.
 
     >>> spread({100.0: 8.0, 200.0: 10.0, math.inf: 11.0}, (50, 150, 1000)).tolist()
     [4.0, 5.0, 2.0]
@@ -203,7 +205,7 @@ def spread(cumulative: Mapping[float, float], edges: Sequence[int]) -> Array:
 
 
 def fetched(url: str, headers: Mapping[str, str], absent: int = 0) -> str | None:
-    """The text at a URL; None where the answer has the status ``absent``.
+    """The text at a URL; None if the response has the status ``absent``.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What a controller sees at one look: the fleet, what failed, and the traffic."""
+"""The observation of a controller in one iteration: the fleet, failures, and the traffic."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class TypeSeen:
     Parameters
     ----------
     ready
-        That take requests.
+        Number of instances that take requests.
     starting_s
-        How long ago each of those that do not serve yet was ordered [s].
+        Time since the order of each instance that does not serve yet [s].
     draining_s
-        How long ago each of those that get no new requests was told so [s].
+        Time since the drain of each instance began [s].
     drained
-        Of these, the ones that have no request left and wait to be stopped.
+        Number of draining instances that have no requests left and can be stopped.
     failures
-        What went wrong since the last look, one sentence an instance: a refused order, a start that failed.
+        Failures since the last iteration, one sentence per instance: a refused order, a failed start.
     """
 
     ready: int = 0
@@ -42,11 +42,11 @@ class TypeSeen:
         return len(self.starting_s)
 
     def late(self, patience_s: float) -> int:
-        """Those of them that should serve by now."""
+        """Number of starting instances that should serve by now."""
         return sum(age_s > patience_s for age_s in self.starting_s)
 
     def ending(self, drain_s: float) -> int:
-        """Draining instances that may be stopped: without requests, or after all the time that they are given."""
+        """Number of draining instances that may be stopped: without requests, or after their drain time."""
         return max(min(self.drained, len(self.draining_s)), sum(age_s >= drain_s for age_s in self.draining_s))
 
     def to_json(self) -> Json:
@@ -56,18 +56,18 @@ class TypeSeen:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Observation:
-    """One look.
+    """One observation.
 
     Parameters
     ----------
     at_s
-        When, by a clock that goes on over restarts (Unix time) [s].
+        Time, by a clock that continues over restarts (Unix time) [s].
     fleet
-        What there is, by replica type name; types without instances may be left out.
+        The instances by replica type name; types without instances may be left out.
     request_rate
-        Arrivals per second by size over the last window (I, O) [1/s]; None: not known.
+        Arrivals per second by size over the last window (I, O) [1/s]; None: unknown.
     note
-        What the reader of the traffic has to say; empty: nothing.
+        A remark on reading the traffic; empty: none.
     """
 
     at_s: float
@@ -76,7 +76,7 @@ class Observation:
     note: str = ""
 
     def of(self, name: str) -> TypeSeen:
-        """What there is of a type."""
+        """The instances of a type."""
         return self.fleet.get(name, TypeSeen())
 
     def to_json(self) -> Json:
@@ -101,10 +101,10 @@ class Observation:
 
 
 def fleet_from(content: object, place: str) -> dict[str, TypeSeen]:
-    """A fleet as a document has it."""
+    """The fleet in a document."""
     return {name: record(TypeSeen, one, f"{place}.{name}") for name, one in mapping(content, place).items()}
 
 
 def rates_from(content: object, place: str) -> Array:
-    """Rates by size (I, O) as a document has them."""
+    """The rates by size (I, O) in a document."""
     return np.array([[number(value, at) for at, value in items(row, where)] for where, row in items(content, place)])

@@ -9,51 +9,51 @@ from dataclasses import dataclass, field
 from melange.errors import InputError
 from melange.plan.schedule.rule import HIGHEST, RuleSettings
 
-# Where no schedule says a rule. With slack, least_saving and settle_s chosen on the first week of the services of
-# bench/operate.py, from their load alone: of some hundreds, among the cheapest with one change an hour and few requests
-# in excess. Little slack and slow giving back (0.03, 0, 1200 s, 15 windows) cost 1 to 2 % less, with a third more
-# requests in excess and nearly twice the changes.
+# The rule without a schedule. It was chosen together with slack, least_saving and settle_s on the first week of the
+# services of bench/operate.py, from their load alone: of some hundreds of settings, it is among the cheapest with one
+# change per hour and few requests above capacity. Less slack and slower scale-down (0.03, 0, 1200 s, 15 windows) cost 1
+# to 2 % less, with a third more requests above capacity and nearly twice the changes.
 DEFAULT_RULE = RuleSettings(ahead=HIGHEST, look_back=5, margin=0.0, target=1.0, stable_windows=5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperateSettings:
-    """How a controller looks, decides and acts.
+    """Settings of a controller for observing, deciding and acting.
 
     Parameters
     ----------
     interval_s
-        Time between two looks at the fleet [s].
+        Time between two observations of the fleet [s].
     window_s
-        Traffic is judged in windows of this length [s].
+        Length of the windows over which traffic is averaged [s].
     rule
-        How it looks ahead, and how full the fleet is to be; a schedule's rule goes before it.
+        The look-ahead and the target load; a schedule's rule takes precedence.
     slack
-        When the fleet changes it is made this much larger than it must be, as a share: the next change comes later.
+        Extra capacity that is added when the fleet changes, as a share, so that the next change comes later.
     least_saving
-        A smaller fleet or another mix must save more than this share of the cost; a third of it where the fleet would
-        have been enough for all windows that are remembered.
+        A smaller fleet or another mix must save more than this share of the cost; a third of it if the fleet would have
+        been enough for all windows in the state.
     floor
-        Instances that are kept whatever the traffic, by replica type name; the empty name: in all.
+        Minimum instances at any traffic, by replica type name; the empty name: in total.
     spare
-        Instances of the most needed type on top of what the traffic takes: N+k.
+        Spare instances of the most needed type, in addition to what the traffic needs: N+k.
     most_changes_per_h
-        Revisions of the wanted fleet in an hour. Giving back and new mixes take no more than half of them, scaling up
-        leaves the last one to types that are lost.
+        Maximum changes of the target fleet per hour. Scale-downs and new mixes use at most half of them, and scaling up
+        leaves the last one for replacing lost types.
     settle_s
-        A smaller fleet and another mix are looked for this often [s].
+        Time between two searches for a smaller fleet or another mix [s].
     start_up_s
-        From an order to the first request of an instance [s].
+        Time from the order of an instance to its first request [s].
     drain_s
-        How long an instance may finish what it has begun [s].
+        Time in which a draining instance may finish its requests [s].
     patience_s
-        An instance that does not serve after this time has failed to start [s].
+        Start-up timeout: an instance that does not serve after this time has failed to start [s].
     exclude_s
-        A type that failed is left out for this long [s]; twice as long where it fails again.
+        A type that failed is excluded for this long [s]; twice as long if it fails again.
     longest_h
-        What a new mix saves is counted for no longer than this [h].
+        Longest time over which the saving of a cheaper fleet is counted [h].
     lease_s
-        Another controller takes over when this one has not been heard of for this long [s].
+        Another controller takes over if this one has not renewed its lease for this long [s].
 
     Raises
     ------
@@ -69,7 +69,7 @@ class OperateSettings:
     floor: Mapping[str, int] = field(default_factory=dict)
     spare: int = 0
     most_changes_per_h: int = 12
-    # Often, as the least saving keeps changes rare: what is not needed goes soon once it is much.
+    # Short, so that a large excess is removed soon; the least saving keeps changes rare.
     settle_s: float = 600.0
     start_up_s: float = 300.0
     drain_s: float = 120.0

@@ -1,4 +1,4 @@
-"""A controller put together from a plan, a schedule and what the command line says."""
+"""A controller from a plan, a schedule and the settings of the command line."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """What is to be operated.
+    """A service to operate.
 
     Parameters
     ----------
     plan
-        In force at the beginning; its question is asked again.
+        The initial plan; its question is solved again for new traffic.
     schedule
-        Whose rule and reserved instances are followed; None: the settings' rule.
+        The schedule whose rule and reserved instances are used; None: the settings' rule.
     profile
-        All that may be rented; None: what the plan was made from.
+        All types that may be rented; None: the profile of the plan.
     """
 
     plan: Plan
@@ -36,12 +36,12 @@ class Operation:
     profile: Profile | None = None
 
     def types(self) -> dict[str, ReplicaType]:
-        """All that may be rented, by name."""
+        """All types that may be rented, by name."""
         profile = self.profile or self.plan.question.profile
         return {one.name: one for one in profile.replica_types}
 
     def settings(self, given: OperateSettings) -> OperateSettings:
-        """The settings with what the schedule says of its rule and of starting."""
+        """The settings with the schedule's rule, window, start-up time and drain time."""
         one = self.schedule
         if one is None or one.rule is None:
             return given
@@ -55,12 +55,12 @@ class Operation:
         )
 
     def brief(self, settings: OperateSettings) -> Brief:
-        """What the controller is told.
+        """The fixed inputs of the controller.
 
         Raises
         ------
         InputError
-            A schedule of other sizes or types than the plan's.
+            The schedule has other request sizes or types than the plan.
         """
         planner = FleetPlanner(self.plan, self.profile, settings.floor)
         first = {name: count for name, count in self.plan.instances_by_name.items() if count}
@@ -89,7 +89,7 @@ class Operation:
 
 
 def floor_of(texts: Sequence[str] | None, names: Mapping[str, object]) -> dict[str, int]:
-    """``NAME=N`` or ``N`` texts as a floor by replica type name; the empty name: in all.
+    """A floor by replica type name from texts ``NAME=N`` or ``N``; the empty name: in total.
 
     >>> floor_of(["4", "cloud/l4=2"], {"cloud/l4": 0, "cloud/h100": 0})
     {'': 4, 'cloud/l4': 2}
@@ -104,7 +104,7 @@ def floor_of(texts: Sequence[str] | None, names: Mapping[str, object]) -> dict[s
 
 
 def type_named(name: str, names: Mapping[str, object], flag: str) -> str:
-    """The replica type of that name, or the only one whose name contains it."""
+    """The replica type with this name, or the only one whose name contains it."""
     if name in names:
         return name
     found = [one for one in names if name.casefold() in one.casefold()]

@@ -1,1 +1,1 @@
-"""One replica, and several behind a balancer, simulated step by step in compiled code."""
+"""Step-by-step simulation, in compiled code, of one replica or several replicas behind a balancer."""

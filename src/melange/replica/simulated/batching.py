@@ -1,29 +1,29 @@
-"""One replica as vLLM behaves, compiled: continuous batching, chunked prompts, a paged KV cache, preemption.
+"""One replica with the scheduler of vLLM, compiled: continuous batching, chunked prompts, paged KV cache, preemption.
 
-A replica lives in segments. A *decode* segment is a run of steps in which nothing changes but that every running
-request's context grows by one token a step; its n steps take ``n first + growth n (n - 1) / 2`` and are taken at once.
-A *mixed* segment is one step that reads prompt chunks beside running requests; a *prompts* segment one step that reads
-whole prompts while running requests stand still (engines without chunks, vLLM 0.2). A run ends with the first request
-that ends or leaves its sliding window, when KV blocks run out, or at the end of the step in which a request arrives.
-Where the server's front end takes longer over a step's tokens than the engine over the step, steps take that long; a
-run ends as well where that changes.
+The simulation of a replica is divided into segments. A *decode* segment is a run of steps in which only the context of
+each running request grows, by one token per step; its n steps take ``n first + growth n (n - 1) / 2`` and are simulated
+at once. A *mixed* segment is one step that processes prompt chunks together with running requests. A *prompts* segment
+is one step that processes whole prompts while running requests pause (engines without chunks, vLLM 0.2). A run ends
+with the first request that ends or exceeds its sliding window, when KV blocks run out, or at the end of the step in
+which a request arrives. If the server's front end needs more time to send a step's tokens than the engine needs for the
+step, the step takes that longer time; a run also ends when this changes.
 
 The rules of a step, in this order:
 
-1. Running requests get a block each where their tokens cross into one. Where blocks lack, the request admitted last
-   gives all of its own back, goes to the front of the queue, and later reads its prompt and its tokens again.
-2. The prompt that is read in part goes on, with the tokens that the step's budget leaves.
-3. Unless a request has just been preempted, waiting ones enter in the order of arrival while there is budget, a
-   sequence is free, and blocks for the whole prompt are. Where requests have priorities, those of a lower level wait
-   before all others, and the request that gives its blocks back is the last admitted of the highest level that runs.
-   Layers with a sliding window hold blocks for the first ``window - 1`` tokens of a request at most. An engine that
-   reserves (TensorRT-LLM) lets one in only with blocks for its whole length, and preempts none.
-4. At the end of the step every running request has one token more, and each prompt that was read to its end its first.
+1. Each running request whose tokens start a new block gets one. If there are not enough free blocks, the request
+   admitted last is preempted: it frees its blocks, returns to the front of the queue, and is later recomputed.
+2. A partly processed prompt is continued, with the tokens that remain in the step's budget.
+3. Unless a request has just been preempted, waiting requests are admitted in the order of arrival, as long as there are
+   budget, a free sequence, and free blocks for the whole prompt. If requests have priorities, the queue is sorted by
+   level, lowest first, and the preempted request is the last admitted one of the highest running level. Layers with a
+   sliding window hold blocks for at most the first ``window - 1`` tokens of a request. An engine that reserves memory
+   (TensorRT-LLM) admits a request only with blocks for its whole length, and preempts none.
+4. At the end of the step every running request gets a token, and each prompt processed to its end its first token.
 
-Blocks are counted without looking at requests: those that cross into a block at the same step modulo the block's size
-are counted together (``phases``), so what a run takes is known in closed form.
+Blocks are counted without iterating over requests: all requests that start a new block at the same step, modulo the
+block's size, are counted together (``phases``), so that the blocks for a run are known in closed form.
 
-Tables and columns are those of :mod:`melange.replica.simulated.columns`.
+See :mod:`melange.replica.simulated.columns` for tables and columns.
 """
 
 # Numba compiles these without annotations; tests run them.
@@ -53,20 +53,20 @@ from melange.replica.simulated.outcome import SERVED
 
 _policy = compiled_policy()
 _finished, _read = _policy.finished, _policy.read
-# Steps of a run that grow by less than this are taken to be alike: the root would lose its digits to rounding.
+# If steps grow by less than this, they are treated as equally long: the square root would lose its digits to rounding.
 _NO_GROWTH = 1e-9
 
 
 @inner
 def fits(whole, requests, k):
-    """Whether a replica could serve a request if it had no other."""
+    """Whether a replica could serve this request alone."""
     tokens = requests[k, at.INPUT] + requests[k, at.OUTPUT]
     return tokens <= whole[at.MAX_CONTEXT] and units(whole, tokens - 1) <= whole[at.CAPACITY]
 
 
 @inner
 def enqueue(world, replica, k, now):
-    """Put a request at the end of its level in a replica's queue; a run that it may join ends with the current step."""
+    """Add a request at the end of its level in a replica's queue; a run that it may join ends with the current step."""
     whole, real, requests = world.whole[replica], world.real[replica], world.requests
     _wait_behind(whole, requests, k, requests[k, at.LEVEL])
     whole[at.TAILS + requests[k, at.LEVEL]] = k
@@ -79,7 +79,7 @@ def enqueue(world, replica, k, now):
 
 @inner
 def _wait_behind(whole, requests, k, level):
-    """Put a request into the queue behind all of a level and of those before it; in front where there are none."""
+    """Insert a request into the queue behind all requests of this level and lower ones; at the front if none wait."""
     before = at.NOBODY
     while level >= 0 and before == at.NOBODY:
         before = whole[at.TAILS + level]
@@ -95,7 +95,7 @@ def _wait_behind(whole, requests, k, level):
 
 @inner
 def begin(world, replica, now):
-    """Begin the next segment of a replica, or rest."""
+    """Begin the next segment of a replica; it is idle if there is no work."""
     whole, real, cost, phases = world.whole[replica], world.real[replica], world.cost[replica], world.phases[replica]
     keys, members, ready = world.keys[replica], world.members[replica], world.ready[replica]
     requests, moments = world.requests, world.moments
@@ -130,7 +130,7 @@ def begin(world, replica, now):
 
 @inner
 def finish(world, fleet, replica):
-    """Take the end of a replica's segment: tokens, requests that end, prompts that start to run."""
+    """End a replica's segment: count tokens, end completed requests, start decoding processed prompts."""
     whole, real, phases = world.whole[replica], world.real[replica], world.phases[replica]
     keys, members, ready = world.keys[replica], world.members[replica], world.ready[replica]
     requests, moments, gaps = world.requests, world.moments, world.gaps[replica]
@@ -158,11 +158,11 @@ def finish(world, fleet, replica):
 
 @inner
 def clear(world, replica, now):
-    """A replica is gone: the first of the requests that it held, linked by ``NEXT``: running ones, then the queue."""
+    """Empty a lost replica; returns the first of its requests, linked by ``NEXT``: running ones, then the queue."""
     whole, real, requests = world.whole[replica], world.real[replica], world.requests
     if whole[at.SEGMENT] != at.IDLE:
         real[at.BUSY] += now - real[at.BEGAN]
-    if whole[at.SEGMENT] == at.DECODE:  # the steps of its run that had ended
+    if whole[at.SEGMENT] == at.DECODE:  # count the steps that had ended
         first, growth, elapsed = real[at.FIRST], real[at.GROWTH_S], now - real[at.BEGAN]
         steps = _steps_until(first, growth, elapsed)
         steps -= _run_s(first, growth, steps) > elapsed
@@ -202,14 +202,14 @@ def _run_s(first, growth, steps):
 
 @inner
 def _steps_until(first, growth, elapsed):
-    """The fewest steps of a run, at least one, that take until ``elapsed`` or longer."""
+    """The smallest number of steps of a run, at least one, that take ``elapsed`` or longer."""
     if growth * elapsed < _NO_GROWTH * first * first:
         steps = math.ceil(elapsed / first)
     else:
         half = first - 0.5 * growth
         steps = math.ceil((math.sqrt(half * half + 2.0 * growth * elapsed) - half) / growth)
     steps = max(steps, 1)
-    while _run_s(first, growth, steps) < elapsed:  # rounding of the root: a step at most
+    while _run_s(first, growth, steps) < elapsed:  # rounding error of the root: at most one step
         steps += 1
     while steps > 1 and _run_s(first, growth, steps - 1) >= elapsed:
         steps -= 1
@@ -218,7 +218,7 @@ def _steps_until(first, growth, elapsed):
 
 @inner
 def _advance(whole, steps):
-    """Every decoding request has made ``steps`` tokens more."""
+    """Count ``steps`` more tokens for every decoding request."""
     whole[at.MADE] += steps * whole[at.DECODING]
     whole[at.CONTEXT_TOKENS] += steps * whole[at.DECODING]
     whole[at.WINDOW_CONTEXT_TOKENS] += steps * whole[at.GROWING]
@@ -227,7 +227,7 @@ def _advance(whole, steps):
 
 @inner
 def _free_blocks(whole, phases, keys, members, requests):
-    """Preempt requests until the next step's blocks are free; whether any was."""
+    """Preempt requests until there are blocks for the next step; returns whether any was preempted."""
     is_preempted = False
     while whole[at.DECODING] > 0 and whole[at.USED] + taken(whole, phases, 1) > whole[at.CAPACITY]:
         _preempt(whole, phases, keys, members, requests)
@@ -237,7 +237,7 @@ def _free_blocks(whole, phases, keys, members, requests):
 
 @inner
 def _preempt(whole, phases, keys, members, requests):
-    """Take the KV cache of the last admitted request of the highest level, and put it at the front of that level."""
+    """Preempt the last admitted request of the highest level, and queue it at the front of its level."""
     k = whole[at.LAST]
     earlier = k
     while requests[k, at.LEVEL] < whole[at.LOWEST] and requests[earlier, at.PREVIOUS] != at.NOBODY:
@@ -263,7 +263,7 @@ def _preempt(whole, phases, keys, members, requests):
 
 @inner
 def _leave(whole, phases, context):
-    """Take a decoding request of so much context out of the counts, and give its blocks back."""
+    """Remove a decoding request with this context from the counts, and free its blocks."""
     block = whole[at.BLOCK]
     phase = (whole[at.STEP] - (context - 1)) % block
     phases[0, phase] -= 1
@@ -278,7 +278,7 @@ def _leave(whole, phases, context):
 
 @inner
 def _unlink(whole, requests, k):
-    """Take a request out of the running ones."""
+    """Remove a request from the list of running ones."""
     before, after = requests[k, at.PREVIOUS], requests[k, at.NEXT]
     if before != at.NOBODY:
         requests[before, at.NEXT] = after
@@ -291,7 +291,7 @@ def _unlink(whole, requests, k):
 
 @inner
 def _admit(whole, requests, moments, now):
-    """Take the first of the queue among the running ones, with blocks for its whole prompt; returns it."""
+    """Admit the first request of the queue, with blocks for its whole prompt; returns it."""
     k = whole[at.HEAD]
     whole[at.HEAD] = requests[k, at.NEXT]
     tail = at.TAILS + requests[k, at.LEVEL]
@@ -323,7 +323,7 @@ def _length(whole, requests, k):
 
 @inner
 def _has_room(whole, requests, k, decode_units):
-    """Whether a waiting request may enter: with blocks for its prompt, or with blocks for its whole length."""
+    """Whether there are blocks for a waiting request: for its prompt, or for its whole length if memory is reserved."""
     if whole[at.IS_RESERVED] == 1:
         return whole[at.RESERVED] + _length(whole, requests, k) <= whole[at.CAPACITY]
     needed = units(whole, requests[k, at.INPUT] + requests[k, at.PROGRESS])
@@ -332,7 +332,7 @@ def _has_room(whole, requests, k, decode_units):
 
 @inner
 def _begin_mixed(whole, real, cost, phases, ready, requests, moments, is_preempted, now):
-    """Begin a step that reads chunks of prompts beside the running requests; False where none can be read."""
+    """Begin a step that processes prompt chunks together with running requests; False if there is no such prompt."""
     window = cost[WINDOW]
     budget = whole[at.MAX_TOKENS] - whole[at.DECODING] * (1 + int(cost[DRAFT_TOKENS]))
     decode_units = taken(whole, phases, 1)
@@ -381,7 +381,7 @@ def _begin_mixed(whole, real, cost, phases, ready, requests, moments, is_preempt
 
 @inner
 def _begin_prompts(whole, real, cost, ready, requests, moments, now):
-    """Begin a step that reads whole prompts while running requests stand still; False where none can enter."""
+    """Begin a step that processes whole prompts while running requests pause; False if none can be admitted."""
     window = cost[WINDOW]
     prefill, longest, pairs, window_pairs = 0, 0, 0.0, 0.0
     while whole[at.HEAD] != at.NOBODY and whole[at.RUNNING] < whole[at.MAX_SEQUENCES]:
@@ -413,12 +413,12 @@ def _begin_prompts(whole, real, cost, ready, requests, moments, now):
 
 @inner
 def _end_due(whole, real, phases, keys, members, requests, moments, fleet, replica, now):
-    """Requests that end with this step, and those whose context fills the window with it."""
+    """Handle requests that end with this step, and those whose context fills the window in this step."""
     while whole[at.DECODING] > 0 and keys[0] == whole[at.STEP]:
         k = members[0]
         context = whole[at.STEP] + requests[k, at.PROGRESS]
         made = context - requests[k, at.INPUT]
-        if context == whole[at.WINDOW_TOKENS]:  # it may end with the same step
+        if context == whole[at.WINDOW_TOKENS]:  # it may also end with this step
             phases[1, (whole[at.STEP] - (context - 1)) % whole[at.BLOCK]] -= 1
             whole[at.GROWING] -= 1
         if made < requests[k, at.OUTPUT]:
@@ -432,7 +432,7 @@ def _end_due(whole, real, phases, keys, members, requests, moments, fleet, repli
 
 @inner
 def _end(whole, real, requests, moments, k, fleet, replica, now):
-    """The last token of a request: it leaves, and the balancer learns of it."""
+    """Handle the last token of a request: it leaves the replica, and the balancer is informed."""
     _unlink(whole, requests, k)
     whole[at.RESERVED] -= _length(whole, requests, k)
     requests[k, at.STATUS] = SERVED
@@ -446,7 +446,7 @@ def _end(whole, real, requests, moments, k, fleet, replica, now):
 
 @inner
 def _first_token(whole, real, phases, keys, members, requests, moments, k, fleet, replica, now):
-    """The end of a prompt: its first token, or after a preemption its next."""
+    """Handle the end of a prompt: the request gets its first token, or its next one after a preemption."""
     prompt = requests[k, at.INPUT] + requests[k, at.PROGRESS]
     made = requests[k, at.PROGRESS] + 1
     whole[at.MADE] += 1

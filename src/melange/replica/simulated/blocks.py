@@ -1,7 +1,7 @@
-"""The paged KV cache of one replica, compiled: what requests hold, and what the next steps take.
+"""The paged KV cache of one replica, compiled: the use by requests, and the need of the next steps.
 
-Decoding requests that cross into a block at the same step, modulo the block's size, are counted together
-(``phases``), so that what a run of steps takes is known without looking at requests.
+Decoding requests that start a new block at the same step, modulo the block's size, are counted together (``phases``),
+so that the blocks for a run of steps are known without iterating over requests.
 """
 
 # Numba compiles these without annotations; tests run them.
@@ -15,7 +15,7 @@ from melange.replica.simulated.compiling import inner
 
 @inner
 def units(whole, tokens):
-    """KV cache of a request, by the tokens that it holds [tokens of one layer]."""
+    """KV cache of a request with this number of tokens [tokens of one layer]."""
     block = whole[at.BLOCK]
     within = min(tokens, whole[at.WINDOW_TOKENS] - 1)
     cached = -(-tokens // block) * whole[at.FULL_UNITS] + -(-within // block) * whole[at.SLIDING_UNITS]
@@ -24,7 +24,7 @@ def units(whole, tokens):
 
 @inner
 def taken(whole, phases, steps):
-    """KV cache that the next ``steps`` steps take."""
+    """KV cache that the next ``steps`` steps need in addition [tokens of one layer]."""
     block = whole[at.BLOCK]
     rounds, rest = steps // block, steps % block
     taken = rounds * (whole[at.DECODING] * whole[at.FULL_UNITS] + whole[at.GROWING] * whole[at.SLIDING_UNITS])
@@ -36,7 +36,7 @@ def taken(whole, phases, steps):
 
 @inner
 def steps_in_blocks(whole, phases, most):
-    """How many of the next ``most`` steps the free blocks allow; the first one is known to fit."""
+    """Number of steps, at most ``most``, for which there are free blocks; there are known to be enough for one."""
     free = whole[at.CAPACITY] - whole[at.USED]
     block = whole[at.BLOCK]
     round_units = whole[at.DECODING] * whole[at.FULL_UNITS] + whole[at.GROWING] * whole[at.SLIDING_UNITS]

@@ -1,7 +1,7 @@
-"""Where the compiled simulation keeps what: the columns of its tables.
+"""The tables of the compiled simulation and their columns.
 
-A few wide tables rather than many arrays, because compiled functions hand each array over in seven words.
-Imported as ``at``, so that ``whole[at.USED]`` reads as what it is.
+There are a few wide tables rather than many arrays, because compiled functions pass each array as seven words.
+The module is imported as ``at``, for expressions such as ``whole[at.USED]``.
 """
 
 from __future__ import annotations
@@ -22,53 +22,53 @@ Real = npt.NDArray[np.float64]
     BLOCK,
     IS_CHUNKED,
     MAX_CONTEXT,
-    FULL_UNITS,  # KV cache of one block in layers that look back all the way [tokens of one layer]
-    SLIDING_UNITS,  # and in layers with a window
+    FULL_UNITS,  # KV cache of one block in layers that attend to all tokens [tokens of one layer]
+    SLIDING_UNITS,  # the same in layers with a window
     WINDOW_TOKENS,
-    STATE_UNITS,  # KV cache of a request however long it is [tokens of one layer]
-    CAPACITY,  # KV cache [tokens of one layer]
-    USED,  # of that, held
-    RESERVED,  # of that, promised to running requests at their full length, where the engine does so
+    STATE_UNITS,  # KV cache of a request whatever its length [tokens of one layer]
+    CAPACITY,  # KV cache capacity [tokens of one layer]
+    USED,  # part of the capacity in use
+    RESERVED,  # part of the capacity reserved for running requests at their full length, if the engine reserves
     IS_RESERVED,
     PEAK,
     HEAD,  # the queue's first request
     WAITING,
     RUNNING,
     LAST,  # the running request that was admitted last
-    PARTIAL,  # the one whose prompt is read in part, and how far
-    PARTIAL_DONE,
+    PARTIAL,  # the request whose prompt is partly processed
+    PARTIAL_DONE,  # the number of its tokens that are processed
     DECODING,  # requests that get a token in each step
-    STEP,  # decode steps done: the clock of KV blocks and ends
+    STEP,  # decode steps so far: the clock for KV blocks and for ends of requests
     GROWING,  # decoding requests shorter than the window
-    CONTEXT_TOKENS,  # what decoding requests hold at the next step
+    CONTEXT_TOKENS,  # total context of decoding requests at the next step
     WINDOW_CONTEXT_TOKENS,  # the same within the window
-    SEGMENT,  # what the replica is doing
-    RUN_STEPS,  # and for how many steps
+    SEGMENT,  # kind of the current segment
+    RUN_STEPS,  # and its number of steps
     READY,  # prompts that end with this step
-    STALLED,  # decoding requests that a prompt step holds up
+    STALLED,  # decoding requests that a prompt step delays
     STEPS,
     MADE,
     WASTED,
     PROMPT,
     RECOMPUTED,
-    LOWEST,  # the largest level of priority that requests have
-    TAILS,  # the queue's last request of each level of priority, 0 first, from this column on
+    LOWEST,  # the largest priority level of the requests
+    TAILS,  # the last queued request of each priority level, 0 first, from this column on
 ) = range(36)
-LEVELS = 8  # levels of priority that there may be
+LEVELS = 8  # the maximum number of priority levels
 WHOLE = TAILS + LEVELS
 IDLE, DECODE, MIXED, PROMPTS = range(4)
 
 # Replicas, real numbers (n, REAL).
 (
-    BEGAN,  # when the segment began and ends [s]; a run of m steps takes m FIRST + GROWTH m (m - 1) / 2
+    BEGAN,  # begin and end of the segment [s]; a run of m steps takes m FIRST + GROWTH m (m - 1) / 2
     ENDS,
     FIRST,
     GROWTH_S,
-    ADDED,  # what prompts have lengthened steps by, in all [s]
-    STALL,  # how long decoding requests have stood still for prompts [s]
+    ADDED,  # total time that prompts have added to steps [s]
+    STALL,  # time for which decoding requests have been paused for prompts [s]
     BUSY,
-    KV_TIME,  # KV cache held, over time [tokens of one layer x s]
-    KEPT,  # share of the tokens that a prompt has in common with earlier ones which the prefix cache still holds
+    KV_TIME,  # KV cache in use, integrated over time [tokens of one layer x s]
+    KEPT,  # share of a prompt's reusable tokens that the prefix cache still holds
     REAL,
 ) = range(10)
 
@@ -76,19 +76,19 @@ IDLE, DECODE, MIXED, PROMPTS = range(4)
 (
     INPUT,
     OUTPUT,
-    REUSABLE,  # first tokens of the prompt that some earlier prompt began with as well
-    CACHED,  # those of them that the replica's prefix cache holds
-    LIMIT,  # the longest completion that the client allows; 0: it did not say
-    NEXT,  # in the queue, or towards the one admitted after it
-    PREVIOUS,  # towards the one admitted before it
-    PLACE,  # in the heap of ends
-    PROGRESS,  # tokens made; of a decoding request: its context less the replica's STEP
+    REUSABLE,  # number of first tokens of the prompt that an earlier prompt also began with
+    CACHED,  # number of these that the replica's prefix cache holds
+    LIMIT,  # the longest completion that the client allows; 0: no limit
+    NEXT,  # the next request in the queue, or the running one admitted after this one
+    PREVIOUS,  # the running request admitted before this one
+    PLACE,  # index in the heap of ends
+    PROGRESS,  # tokens generated; for a decoding request: its context minus the replica's STEP
     REPLICA,
     STATUS,
     PREEMPTIONS,
     RETRIES,
-    LEVEL,  # of priority: 0 goes first
-    SHIFT,  # by which a balancer looks its bucket up beyond its prompt, where its class decides as well [tokens]
+    LEVEL,  # priority level: 0 goes first
+    SHIFT,  # added to the prompt length when the balancer looks up the bucket, if the class matters too [tokens]
     NUMBERS,
 ) = range(16)
 
@@ -98,7 +98,7 @@ NOBODY = -1
 
 
 class World(NamedTuple):
-    """All that a simulation changes, of n replicas with room for S requests each, and N requests.
+    """The state of a simulation: n replicas with room for S requests each, and N requests.
 
     Parameters
     ----------
@@ -107,16 +107,16 @@ class World(NamedTuple):
     cost
         Coefficients of their steps (n, C).
     phases
-        Decoding requests by the step at which they cross into a KV block, modulo the block's size: all of them, and
-        those shorter than the window (n, 2, block).
+        Number of decoding requests by the step at which they start a new KV block, modulo the block's size: of all
+        requests, and of those shorter than the window (n, 2, block).
     keys, members
-        Heap of the steps at which decoding requests end or fill the window, and which they are (n, S).
+        Heap of the steps at which decoding requests end or fill the window, and these requests (n, S).
     ready
         Requests whose prompts end with this step (n, S).
     gaps
         Times between tokens, counted in bins (n, BINS).
     order, place_of
-        Heap of the replicas by the end of their segments, and where each is in it (n).
+        Heap of the replicas by the end of their segments, and the index of each replica in it (n).
     requests, moments
         Requests (N, NUMBERS) and (N, MOMENTS).
     """
@@ -136,16 +136,17 @@ class World(NamedTuple):
 
 
 class Script(NamedTuple):
-    """What happens to a simulation from outside, besides requests.
+    """The external events of a simulation, except requests.
 
     Parameters
     ----------
     when, which, is_up
-        Moments at which a replica goes or comes, which one, and whether it comes (E + 1); the last one never.
+        Times at which a replica is lost or added, its index, and whether it is added (E + 1); the last event never
+        happens.
     sample_s, waiting, running
-        Moments at which queues are looked at (S), and what they hold (S, n).
+        Sample times (S), and the numbers of waiting and running requests then (S, n).
     cursor
-        Events and samples that are done, and the first of the requests that are to be sent again (3).
+        Number of processed events and of processed samples, and the first of the requests to be sent again (3).
     """
 
     when: Real

@@ -1,7 +1,7 @@
-"""All that happens to replicas behind a balancer, in the order of time, compiled.
+"""The event loop for replicas behind a balancer, compiled.
 
-This is what one simulation spends its time in, and the one function that is compiled for its own sake: shipped with the
-package (:mod:`melange.replica.simulated.kernel`), or by Numba at the first call.
+A simulation spends its time in this function, the only entry point of compiled code: it ships compiled with the package
+(:mod:`melange.replica.simulated.kernel`), or Numba compiles it at the first call.
 """
 
 # Numba compiles these without annotations; tests run them.
@@ -23,14 +23,14 @@ _policy = compiled_policy()
 _choose, _sent, _waits, _read = _policy.choose, _policy.sent, _policy.waits, _policy.read
 _lost, _home = _policy.lost, _policy.home
 
-_GOLDEN = 0.6180339887498949  # its multiples are spread evenly over [0, 1)
+_GOLDEN = 0.6180339887498949  # the fractional parts of its multiples are spread evenly over [0, 1)
 
 
 @compiled
 def run(world, script, fleet, policy, arrival_s, uniform, first, last, until_s):
-    """Let requests ``first`` to ``last`` arrive, and then time pass: all that happens, in the order of time.
+    """Process all events in the order of time: requests ``first`` to ``last`` arrive, then time runs to ``until_s``.
 
-    One loop with one call of each part: each call of a function is compiled again.
+    The loop contains one call of each function only, because each call is compiled separately.
     """
     k, cursor, ends = first, script.cursor, world.real[:, at.ENDS]
     now = 0.0
@@ -73,7 +73,7 @@ def run(world, script, fleet, policy, arrival_s, uniform, first, last, until_s):
 
 @inner
 def _send(world, fleet, policy, k, now, uniform):
-    """Send a request where the policy says; the replica that has taken it, or -1."""
+    """Send a request to the replica that the policy chooses; returns the replica that has accepted it, or -1."""
     requests = world.requests
     looked_up = requests[k, at.INPUT] + requests[k, at.SHIFT]
     replica = _choose(policy, fleet, looked_up, requests[k, at.LIMIT], uniform)
@@ -96,7 +96,7 @@ def _send(world, fleet, policy, k, now, uniform):
 
 @inner
 def _change(world, script, fleet, replica, is_up, now):
-    """A replica comes, or goes: what it held is to be sent elsewhere, or has failed if that had happened before."""
+    """Add or remove a replica: its requests are to be sent to another one, or fail if they were sent again before."""
     if is_up == fleet.is_up[replica]:
         return
     fleet.is_up[replica] = is_up

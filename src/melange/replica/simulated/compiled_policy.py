@@ -1,4 +1,4 @@
-"""The policies, compiled: the very source of :mod:`melange.replica.policy`, for the simulator."""
+"""The policies compiled for the simulator, from the same source as :mod:`melange.replica.policy`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _NAME = "melange.replica._compiled_policy"
 
 @cache
 def compiled_policy() -> ModuleType:
-    """A second copy of the policies' module whose functions are compiled by Numba when they are first called.
+    """A second copy of the module of policies whose functions Numba compiles when they are first called.
 
-    The functions of a copy look each other up in the copy, so that one compiled calls the others compiled.
+    The functions of the copy call each other within the copy, so that compiled functions call compiled ones.
     """
     spec = importlib.util.spec_from_file_location(_NAME, policy.__file__)
     if spec is None or spec.loader is None:
@@ -27,6 +27,6 @@ def compiled_policy() -> ModuleType:
     spec.loader.exec_module(copy)
     for name, value in list(vars(copy).items()):
         if isinstance(value, FunctionType) and value.__module__ == _NAME:
-            # Tests call public ones from Python.
+            # Tests call the public functions from Python.
             setattr(copy, name, inner(value) if name.startswith("_") else compiled(value))
     return copy

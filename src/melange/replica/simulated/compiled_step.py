@@ -1,7 +1,7 @@
 """The time of one engine step, compiled: the formula of :func:`melange.replica.step.step_time_s`, one step at a time.
 
-Where that one assumes requests to be alike (the positions of a prompt's tokens, context within a sliding window), this
-one is given the exact sums over the requests at hand.
+That function assumes equal requests (the positions of a prompt's tokens, context within a sliding window); this module
+uses the exact sums over the actual requests.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _NAMES = tuple(field.name for field in fields(StepCost))
 
 @inner
 def fixed_s(cost, batch, prefill, longest, pairs, window_pairs, admitted):  # type: ignore[no-untyped-def]
-    """A step's time but for attention over the KV cache, uncorrected [s].
+    """A step's time without attention over the KV cache, uncorrected [s].
 
     Parameters
     ----------
@@ -54,13 +54,14 @@ def fixed_s(cost, batch, prefill, longest, pairs, window_pairs, admitted):  # ty
     batch
         Requests that get a token.
     prefill
-        Prompt tokens that are read besides.
+        Prompt tokens that the step also processes.
     longest
-        Most of them that are of one prompt, which one rank reads while others wait.
+        Most prompt tokens that belong to one prompt, which one rank processes while the others wait.
     pairs, window_pairs
-        Earlier tokens that those attend to, summed over them: in layers that look back all the way, and in the others.
+        Number of earlier tokens that each prompt token attends to, summed over the prompt tokens: in layers that attend
+        to all tokens, and in layers with a window.
     admitted
-        Requests that enter with this step.
+        Requests that are admitted with this step.
     """
     computed = batch * (1.0 + cost[DRAFT_TOKENS])
     time_s = cost[POSITION] * pairs + cost[WINDOW_POSITION] * window_pairs
@@ -81,13 +82,13 @@ def fixed_s(cost, batch, prefill, longest, pairs, window_pairs, admitted):  # ty
         time_s += part * shared_s
         if cost[ACCEPTED_TOKENS] == 0.0 or batch == 0 or part < 0.0:
             return time_s + cost[HOST] + cost[SEQUENCE] * batch + cost[REQUEST] * admitted
-        # What of the tokens of running requests falls to the others that this step makes at once.
+        # Subtract the share of the other tokens that the step generates at once for each running request.
         stalled, tokens, part = 0.0, computed, 1.0 / (1.0 + cost[ACCEPTED_TOKENS]) - 1.0
 
 
 @inner
 def batch_factor(cost, batch):  # type: ignore[no-untyped-def]
-    """What measured points say that a step's time is to be multiplied with."""
+    """The factor on a step's time, from measured points."""
     if cost[BATCH_POWER] == 0.0:
         return 1.0
     return min(max(batch, cost[LEAST_BATCH]), cost[MOST_BATCH]) ** cost[BATCH_POWER]
@@ -95,7 +96,7 @@ def batch_factor(cost, batch):  # type: ignore[no-untyped-def]
 
 @inner
 def attended(position, window):  # type: ignore[no-untyped-def]
-    """Earlier tokens within a window that a prompt's first ``position`` tokens attend to, summed over them."""
+    """Number of earlier tokens within a window that each of a prompt's first ``position`` tokens attends to, summed."""
     if position <= window:
         return 0.5 * position * position
     return window * position - 0.5 * window * window

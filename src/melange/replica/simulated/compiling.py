@@ -1,4 +1,4 @@
-"""How Numba compiles the simulator's functions, and when what it compiled before is still good."""
+"""Compile the simulator's functions with Numba, and decide when cached results of an earlier compilation are valid."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from numba.core import event
 
 from melange.replica.simulated.kernel import sources_digest
 
-_FUNCTIONS = 80  # that a simulation is compiled from: a figure for those who wait
-# Division by zero gives infinity as in NumPy: nothing here divides by what may be 0, and checks take time to compile.
-# No memory manager (nrt): compiled functions make no arrays, and what needs none runs without Numba.
+_FUNCTIONS = 80  # number of functions that a simulation compiles, for the progress message
+# Division by zero gives infinity as in NumPy: no divisor here can be 0, and checks take time to compile.
+# No memory manager (nrt): compiled functions allocate no arrays, and code without it runs without Numba.
 FLAGS = {"error_model": "numpy", "_nrt": False}
 
 
 def compiled(function: Callable[..., Any]) -> Any:
-    """A function that Numba compiles when it is first called, and keeps for the next process.
+    """A function that Numba compiles when it is first called, and caches for later processes.
 
-    It is kept as long as no source changes: Numba looks at the time and size of a function's own file, and not at those
-    of the functions that are compiled into it. Where Numba has no folder to write to (neither the package's nor the
-    user's), or keeps things in another way than it did, each process compiles for itself.
+    The cached result is used as long as no source changes; Numba itself only checks the time and size of a function's
+    own file, not of the files of functions compiled into it. If Numba has no folder to write to (neither the package's
+    nor the user's), or its cache has changed its form, each process compiles the function itself.
     """
     try:
         dispatcher = njit(cache=True, **FLAGS)(function)
@@ -34,30 +34,30 @@ def compiled(function: Callable[..., Any]) -> Any:
 
 
 def inner(function: Callable[..., Any]) -> Any:
-    """The same of a function that only compiled ones call: it is kept as a part of them, and has no way in from Python.
+    """The same for a function that only compiled functions call: it is cached as a part of them, without a wrapper.
 
-    That way would take as long to compile as the function.
+    A wrapper for calls from Python would take as long to compile as the function.
     """
     return njit(**FLAGS, no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
 
 
 @contextlib.contextmanager
 def compilation_told(tell: Callable[[str], None]) -> Iterator[None]:
-    """Say how many functions have been compiled, while they are; nothing where all had been compiled before."""
+    """Report the number of functions compiled while Numba compiles; nothing if all were compiled before."""
     with event.install_listener("numba:compile", _Told(tell)):
         yield
 
 
 class _Told(event.Listener):  # type: ignore[misc]
-    """Counts what Numba has compiled."""
+    """Counts the functions that Numba has compiled."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell, self._compiled = tell, 0
 
     def on_start(self, _: object) -> None:
-        """Nothing is done yet."""
+        """Do nothing: a compilation is counted when it ends."""
 
     def on_end(self, _: object) -> None:
-        """One function more."""
+        """Count one more function."""
         self._compiled += 1
         self._tell(f"compiling once, {self._compiled} of about {_FUNCTIONS} functions")

@@ -1,4 +1,4 @@
-"""Times between the tokens of requests, compiled: counted in bins, a run of steps at once."""
+"""Histogram of the times between the tokens of requests, compiled: all steps of a run are counted at once."""
 
 # Numba compiles these without annotations; tests run them.
 # mypy: disable-error-code="no-untyped-def,misc"
@@ -17,7 +17,7 @@ _START = math.log(LEAST_GAP_S)
 
 @inner
 def _bin_of(gap_s):
-    """The bin of a gap."""
+    """The bin of a time between two tokens."""
     place = int((math.log(gap_s) - _START) * _SCALE) if gap_s > LEAST_GAP_S else 0
     return min(place, BINS - 1)
 
@@ -31,7 +31,7 @@ def count_gap(gaps, gap_s, count):
 
 @inner
 def count_run(whole, real, gaps, steps):
-    """Count the gaps of a run, whose step j takes ``first + growth j``; prompts may have come before its first."""
+    """Count the gaps of a run, whose step j takes ``first + growth j``; prompts may have delayed its first step."""
     if steps == 0:
         return
     first, growth, batch = real[at.FIRST], real[at.GROWTH_S], whole[at.DECODING]

@@ -16,7 +16,7 @@ def _is_before(key, request, other_key, other):
 
 @inner
 def rise(keys, members, requests, place):
-    """Move an entry of a replica's heap (S,) up to where it belongs; equal keys in the order of the requests."""
+    """Move an entry of a replica's heap (S,) up to its place; equal keys are in the order of the requests."""
     key, request = keys[place], members[place]
     while place > 0:
         parent = (place - 1) // 2
@@ -31,7 +31,7 @@ def rise(keys, members, requests, place):
 
 @inner
 def sink(keys, members, requests, place, size):
-    """Move an entry of a replica's heap (S,) down to where it belongs."""
+    """Move an entry of a replica's heap (S,) down to its place."""
     key, request = keys[place], members[place]
     while True:
         child = 2 * place + 1
@@ -50,7 +50,7 @@ def sink(keys, members, requests, place, size):
 
 @inner
 def remove(keys, members, requests, place, size):
-    """Take an entry out of a replica's heap (S,) of ``size`` entries."""
+    """Remove an entry from a replica's heap (S,) with ``size`` entries."""
     last = size - 1
     if place == last:
         return
@@ -63,7 +63,7 @@ def remove(keys, members, requests, place, size):
 
 @inner
 def settle(order, place_of, ends, replica):
-    """Move a replica in the heap ``order`` (n,) to where its end belongs; equal ends in the order of the replicas."""
+    """Move a replica to its place in the heap ``order`` (n,); equal ends are in the order of the replicas."""
     size = len(order)
     place = place_of[replica]
     end = ends[replica]
