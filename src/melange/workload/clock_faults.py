@@ -9,16 +9,12 @@ import numpy as np
 
 from melange.errors import Caution, InputError
 from melange.units import S_PER_DAY, S_PER_H, S_PER_MIN
-from melange.workload.layouts import Layout, time_unit
+from melange.workload.layouts import Layout
 from melange.workload.logs import DAMAGED, Log
 from melange.workload.malformed import rows_at
 from melange.workload.rows import Rows, column_of, lasting
+from melange.workload.time_numbers import LONGEST_S, epoch_unit
 
-# Longest plausible log: a longer one has rows in different units (seconds and milliseconds since 1970 are 50 years
-# apart), or a first or last row without a real time (0, or the year 9999). Chosen by judgment.
-_LONGEST_S = 10 * 365.25 * S_PER_DAY
-# Numbers of at least this size may be times since 1970 (1973 in seconds).
-_FIRST_EPOCH = 1e8
 # Rows written when requests end are this far out of order [s]; clocks change by 30 min or an hour. Chosen by judgment.
 _OUT_OF_ORDER_S = 10 * S_PER_MIN
 _CHANGE_S = S_PER_H
@@ -45,8 +41,9 @@ def check_span(rows: Rows, first: float, last: float) -> None:
     """
     unit_s = rows.unit_s or 1.0
     column = rows.layout.arrival or ""
-    is_mixed = rows.is_numeric and first > _FIRST_EPOCH and time_unit(column, first) != time_unit(column, last)
-    if not is_mixed and (last - first) * unit_s <= _LONGEST_S:
+    units = {epoch_unit(first), epoch_unit(last)} - {None}
+    is_mixed = rows.is_numeric and len(units) > 1
+    if not is_mixed and (last - first) * unit_s <= LONGEST_S:
         return
     ends = "; ".join(rows_at(rows.log, rows.layout, ("first", "last")))
     if is_mixed:

@@ -18,9 +18,10 @@ from melange.workload.demand import Demand, Indices, check_window, zone_of
 from melange.workload.fields import in_words
 from melange.workload.layouts import Naming, find_layout
 from melange.workload.logs import Progress, opened
-from melange.workload.rows import Rows, lasting, select_rows, with_buckets
+from melange.workload.read_clock import clock_of
+from melange.workload.rows import Rows, all_rows, lasting, nothing_in, select_rows, with_buckets
 from melange.workload.sizes import mean_sizes, thin_data
-from melange.workload.traces import all_rows, clock_of, extents, nothing_in
+from melange.workload.traces import extents
 from melange.workload.workload import Array, Buckets, Mask
 
 # Default window length: short enough to show what an autoscaler would have met, long enough to hold enough requests.

@@ -12,7 +12,7 @@ from melange.errors import InputError
 from melange.units import S_PER_DAY, S_PER_H, S_PER_MIN
 from melange.workload.clock import Span
 from melange.workload.dialects import DUCKDB, as_number, as_whole, epoch_s, only_in_duckdb
-from melange.workload.fields import json_number, with_fields
+from melange.workload.fields import in_words, json_number, with_fields
 from melange.workload.layouts import Layout
 from melange.workload.logs import Log
 from melange.workload.workload import Array
@@ -32,9 +32,10 @@ class Rows:
     table
         The Ibis table; values that could not be parsed are null.
     is_numeric
-        Whether arrivals are numbers; otherwise they are points in time, or text that may hold either.
+        Whether arrivals are numbers; otherwise they are points in time.
     unit_s
-        Length of one unit of a numeric arrival [s]; None until it has been derived from the values.
+        Length of one unit of a numeric arrival [s]; None until it has been derived from the values
+        (:func:`melange.workload.read_clock.clock_of`).
     count
         Number of rows; 0 until they have been counted.
     """
@@ -45,6 +46,11 @@ class Rows:
     is_numeric: bool
     unit_s: float | None
     count: int = 0
+
+    @property
+    def has_text(self) -> bool:
+        """Whether arrivals were text; then the column ``dated`` tells dates from numbers."""
+        return "dated" in self.table.columns
 
     @property
     def raw(self) -> Any:
@@ -89,7 +95,7 @@ def select_rows(log: Log, layout: Layout) -> Rows:
         layout=layout,
         table=table,
         is_numeric=is_numeric,
-        unit_s=layout.unit_s if is_numeric else 1.0,
+        unit_s=None if is_numeric else 1.0,
     )
 
 
@@ -107,7 +113,10 @@ def role_columns(table: Any, layout: Layout, dialect: str = DUCKDB) -> Any:
 def parse_fields(table: Any, layout: Layout, dialect: str = DUCKDB) -> dict[str, Any]:
     """The columns of ``table`` by field, parsed."""
     parsers = {"arrival": _moments, "input": _tokens, "output": _tokens}
-    return {field: parsers[field](table[column], dialect) for field, column in layout.columns.items()}
+    fields = {field: parsers[field](table[column], dialect) for field, column in layout.columns.items()}
+    if layout.arrival is not None and table[layout.arrival].type().is_string():
+        fields["dated"] = table[layout.arrival].contains(":")
+    return fields
 
 
 def _tokens(column: Any, dialect: str) -> Any:
@@ -189,6 +198,32 @@ def column_of(log: Log, expression: Any) -> Array:
         (found,) = log.connection.raw_sql(log.connection.compile(expression)).fetchnumpy().values()
         return np.asarray(found, float)
     return np.asarray(expression.to_pyarrow()[0].to_numpy(), float)
+
+
+def all_rows(log: Log, expression: Any) -> list[tuple[Any, ...]]:
+    """Fetch a small aggregate as tuples."""
+    if log.connection is not None:  # avoids pandas, whose import through Ibis takes a quarter of a second
+        found: list[tuple[Any, ...]] = log.connection.raw_sql(log.connection.compile(expression)).fetchall()
+        return found
+    table = expression.to_pyarrow()
+    return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+
+
+def first_row(log: Log, expression: Any) -> tuple[Any, ...]:
+    """Fetch an aggregate of one row as a tuple."""
+    return all_rows(log, expression)[0]
+
+
+def nothing_in(rows: Rows, failed: int = 0) -> InputError:
+    """The error for a log without requests, or with failed requests only."""
+    if failed:
+        return InputError(f"{rows.log.place}: no requests: all {failed:,} rows have no input or no output tokens")
+    if rows.layout.where:
+        return InputError(
+            f"{rows.log.place}: no requests where {in_words(rows.layout.where)}",
+            hint="choose other rows with where: {FIELD: VALUE}",
+        )
+    return InputError(f"{rows.log.place}: no requests: the trace has columns but no rows")
 
 
 def lasting(seconds: float) -> str:

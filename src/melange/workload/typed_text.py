@@ -45,6 +45,8 @@ def parsed_text(log: Log, layout: Layout) -> Any:
 
 def _typed_csv(log: Log, layout: Layout, numbers: Sequence[str]) -> Any:
     """The rows of a CSV file; only rows with an unreadable number are read as text."""
+    import ibis
+
     typed = read_csv(
         log.connection,
         log.files,
@@ -52,17 +54,19 @@ def _typed_csv(log: Log, layout: Layout, numbers: Sequence[str]) -> Any:
         rejects_table=TYPED_REJECTS,
         rejects_scan="typed_scans",
     )
-    table = _stored(log, role_columns(typed, layout))
+    parsed = role_columns(typed, layout)
+    is_number = "arrival" in parsed.columns and "dated" not in parsed.columns
+    table = _stored(log, parsed.mutate(dated=ibis.literal(False)) if is_number else parsed)
     lines = _lines_set_aside(log)
     if not lines:
-        return table
+        return table.drop("dated") if is_number else table
     if layout.shared or len(lines) > _MOST_LINES:  # common prefixes depend on the order of rows
         return _all_as_text(log, layout)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "lines.csv")
         file.write_text("\n".join([header_line(log.files[0]), *lines, ""]), encoding="utf-8")
         again = _as_text(log, layout, read_csv(log.connection, [file]))
-    log.connection.insert(_PARSED, role_columns(again, layout))
+    log.connection.insert(_PARSED, role_columns(again, layout).select(*table.columns))
     return table
 
 
