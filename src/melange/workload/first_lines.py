@@ -95,6 +95,22 @@ def open_text(file: Path) -> IO[str]:
     return file.open(encoding="utf-8-sig", errors="replace", newline="")
 
 
+def check_quotes(file: Path) -> None:
+    """Check the quotes of a CSV file.
+
+    Raises
+    ------
+    InputError
+        A quote is not closed, or text follows a closing quote; the error names the line.
+    """
+    try:
+        with open_text(file) as stream:
+            for _ in csv_rows(stream, f"{file}", delimiter=csv_header(file)[0]):
+                pass
+    except InputError as error:
+        raise InputError(f"{error}", hint='a quote within a quoted cell is doubled, as in "say ""hi"""') from error
+
+
 def numbers_of(rows: Sequence[Mapping[str, str]]) -> list[str]:
     """Columns of a CSV file whose non-empty cells are all numbers."""
     names = dict.fromkeys(name for row in rows for name in row)

@@ -89,7 +89,7 @@ def _rejected_lines(log: Log) -> dict[int, str]:
     query = f"SELECT DISTINCT line_byte_position, error_message FROM {REJECTS} ORDER BY 1"
     reason_by_byte = dict(log.connection.con.execute(query).fetchall())
     # DuckDB's own line numbers skip empty lines.
-    lines = _lines_at(log.files[0], list(reason_by_byte))
+    lines = _lines_at(log.sources[0], list(reason_by_byte))
     return {line: str(reason).partition("\n")[0] for line, reason in zip(lines, reason_by_byte.values(), strict=True)}
 
 
@@ -113,7 +113,7 @@ def _parts(log: Log) -> Iterator[Log]:
     if not log.files:
         yield log
     for file in log.files:
-        yield open_files(connect(), [file], str(file))
+        yield open_files(connect(), [file], str(file), is_even=log.is_even)
 
 
 def _malformed_in(log: Log, layout: Layout) -> tuple[list[str], int]:

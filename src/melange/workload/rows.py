@@ -86,7 +86,7 @@ def select_rows(log: Log, layout: Layout) -> Rows:
     if log.kind in ("csv", "jsonl", "json", "spans"):
         from melange.workload.typed_text import parsed_text
 
-        table = parsed_text(log, layout)
+        log, table = parsed_text(log, layout)
     else:
         table = role_columns(log.table, layout, log.dialect)
     is_numeric = "arrival" in table.columns and table.arrival.type().is_numeric()
@@ -120,15 +120,18 @@ def parse_fields(table: Any, layout: Layout, dialect: str = DUCKDB) -> dict[str,
 
 
 def _tokens(column: Any, dialect: str) -> Any:
-    """A column as integers; null for all other values."""
+    """A column as integers: 0 for missing values of requests that failed, null for values that are not integers.
+
+    A column of integers stays as it is, missing values included: Parquet then answers from its statistics.
+    """
     if column.type().is_integer():
         return column
     if column.type().is_json():
         only_in_duckdb(dialect, "JSON")
-        return as_whole(json_number(column))
+        return as_whole(json_number(column), DUCKDB, column)
     if not (column.type().is_numeric() or column.type().is_string()):
         raise InputError(f"the column {column.get_name()} must hold numbers, and holds {_kind_of(column.type())}")
-    return as_whole(column if column.type().is_floating() else as_number(column, dialect), dialect)
+    return as_whole(column if column.type().is_floating() else as_number(column, dialect), dialect, column)
 
 
 def _moments(column: Any, dialect: str) -> Any:
@@ -147,7 +150,9 @@ def _moments(column: Any, dialect: str) -> Any:
         raise InputError(f"the column {column.get_name()} must hold times, and holds {_kind_of(kind)}")
     only_in_duckdb(dialect, f"times as text ({column.get_name()})")
     # Text: ISO 8601 with any number of digits, with or without a zone (then UTC), or numbers. Casts that fail are slow.
-    moment = epoch_s(column.try_cast("timestamp('UTC')"))
+    # Only what DuckDB does not read is rewritten: a comma before the fraction, and a space before the offset.
+    plain = column.replace(",", ".").re_replace(r" ([+-]\d)", r"\1")
+    moment = epoch_s(ibis.coalesce(*(one.try_cast("timestamp('UTC')") for one in (column, plain))))
     return ibis.cases((column.contains(":"), moment), else_=column.try_cast("float64"))
 
 
