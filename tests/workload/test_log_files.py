@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import zipfile
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -34,9 +33,6 @@ def written(path: Path, content: bytes) -> Path:
 @pytest.mark.parametrize("suffix", [".csv", ".csv.gz"])
 def test_line_ends_of_two_machines(tmp_path: Path, first: str, second: str, suffix: str) -> None:
     """A log joined from two machines is read; its malformed rows have the file's own lines."""
-    for number, row in enumerate([*ROWS[300:], "601,5,oops", "602,5"]):
-        assert number >= 0
-        assert row
     good = first.join([HEADER, *ROWS[:300], ""]) + second.join([*ROWS[300:], ""])
     packed = gzip.compress if suffix.endswith("gz") else bytes
     path = written(tmp_path / f"log{suffix}", packed(good.encode()))
@@ -113,7 +109,7 @@ def test_a_zip_archive_is_named(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("log.csv", TEXT)
-    with pytest.raises(InputError, match="is a zip archive$") as caught:
+    with pytest.raises(InputError, match=r"is a zip archive$") as caught:
         read_trace(path)
     assert caught.value.hint == "unpack it"
 

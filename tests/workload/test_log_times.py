@@ -83,7 +83,13 @@ def test_offsets_are_taken_off_when_clocks_change(write: Write, zone: str, start
     assert gaps(log(write, [one.isoformat(sep=" ") for one in local])) == GAPS
 
 
-@pytest.mark.parametrize("form", ["%Y-%m-%dT%H:%M:%S.%fZ", "%Y-%m-%d %H:%M:%S.%f", "%Y-%m-%d %H:%M:%S.%f+00"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        *("%Y-%m-%dT%H:%M:%S.%fZ", "%Y-%m-%d %H:%M:%S.%f", "%Y-%m-%d %H:%M:%S.%f+00"),
+        *('"%Y-%m-%d %H:%M:%S,%f"', "%Y-%m-%d %H:%M:%S.%f +00", "%Y-%m-%d %H:%M:%S.%f +0000"),
+    ],
+)
 def test_times_without_an_offset_are_utc(write: Write, form: str) -> None:
     """In each of the ways that gateways write them, also over the hour that Europe leaves out."""
     moments = [SPRING + timedelta(seconds=gap) for gap in GAPS]

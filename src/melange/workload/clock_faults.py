@@ -11,7 +11,7 @@ from melange.errors import Caution, InputError
 from melange.units import S_PER_DAY, S_PER_H, S_PER_MIN
 from melange.workload.layouts import Layout
 from melange.workload.logs import DAMAGED, Log
-from melange.workload.malformed import rows_at
+from melange.workload.malformed import has_malformed, malformed_rows, rows_at
 from melange.workload.rows import Rows, column_of, lasting
 from melange.workload.time_numbers import LONGEST_S, epoch_unit
 
@@ -61,18 +61,21 @@ def check_span(rows: Rows, first: float, last: float) -> None:
     )
 
 
-def check_within(first: float, last: float, count: int, log: Log) -> None:
+def check_within(first: float, last: float, count: int, rows: Rows) -> None:
     """Check that arrivals, in windows ``first`` to ``last``, are in one of ``count`` windows; rounding may give -1.
 
-    The extent of a Parquet column comes from the file's statistics, which a damaged file may contradict.
+    The extent of a Parquet column comes from the file's statistics, which a damaged file may contradict, and which
+    leave out NaN.
 
     Raises
     ------
     InputError
-        A window before the first or after the last.
+        A window before the first or after the last; or an arrival that is no number.
     """
     if not -1 <= first <= last < count:
-        raise InputError(f"{log.place}: has arrivals outside the range that its own statistics give", hint=DAMAGED)
+        if has_malformed(rows):
+            raise malformed_rows(rows.log, rows.layout)
+        raise InputError(f"{rows.log.place}: has arrivals outside the range that its own statistics give", hint=DAMAGED)
 
 
 def clock_cautions(rows: Rows) -> tuple[Caution, ...]:

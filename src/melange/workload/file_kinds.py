@@ -61,7 +61,9 @@ def kind_of(file: Path) -> str:
         return "parquet"
     if begin.startswith(_GZIP):
         what, hint = "gzipped", f"rename it to {file.name}.gz"
-        raise InputError(f"{file}: is {'gzipped twice' if _is_gz(file) else what}", hint=_UNPACK if _is_gz(file) else hint)
+        raise InputError(
+            f"{file}: is {'gzipped twice' if _is_gz(file) else what}", hint=_UNPACK if _is_gz(file) else hint
+        )
     for magic, (what, hint) in _OTHERS.items():
         if begin.startswith(magic):
             raise InputError(f"{file}: is {what}", hint=hint)

@@ -17,6 +17,7 @@ from melange.parsing import csv_rows
 _MOST_LINE = 1 << 20
 # Rows that are inspected for field names. Chosen by judgment: a field in none of them is unlikely to be used.
 FIRST = 100
+DOUBLED = 'a quote within a quoted cell is doubled, as in "say ""hi"""'
 _FIRST_TEXT = 1 << 20  # the same limit for a JSON list, in characters
 
 
@@ -108,7 +109,7 @@ def check_quotes(file: Path) -> None:
             for _ in csv_rows(stream, f"{file}", delimiter=csv_header(file)[0]):
                 pass
     except InputError as error:
-        raise InputError(f"{error}", hint='a quote within a quoted cell is doubled, as in "say ""hi"""') from error
+        raise InputError(f"{error}", hint=DOUBLED) from error
 
 
 def numbers_of(rows: Sequence[Mapping[str, str]]) -> list[str]:

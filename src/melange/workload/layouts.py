@@ -63,6 +63,11 @@ class Layout:
     shared: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def sizes(self) -> tuple[str, str]:
+        """The fields of both sizes."""
+        return self.input, self.output
+
+    @property
     def columns(self) -> dict[str, str]:
         """The field of each role that the layout has."""
         columns = {"arrival": self.arrival, "input": self.input, "output": self.output}

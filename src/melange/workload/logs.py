@@ -78,6 +78,11 @@ class Log:
     dialect: str = DUCKDB
 
     @property
+    def is_text(self) -> bool:
+        """Whether the log is CSV or JSON."""
+        return self.kind not in ("parquet", "table")
+
+    @property
     def fields(self) -> tuple[str, ...]:
         """Everything that can be named: columns and the fields nested in them."""
         return (*self.columns, *self.nested)

@@ -45,7 +45,7 @@ def _write(file: Path, copy: Path, kind: str, is_even: bool) -> None:
                 shutil.copyfileobj(stream, target, 1 << 20)
 
 
-def _write_even(stream: IO[bytes], target: IO[bytes]) -> None:
+def _write_even(stream: Any, target: IO[bytes]) -> None:
     """Copy a text with a line feed at the end of every line."""
     while piece := stream.read(1 << 20):
         while piece.endswith(b"\r"):

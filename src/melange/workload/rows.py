@@ -83,7 +83,7 @@ def select_rows(log: Log, layout: Layout) -> Rows:
 
     Fields about common prefixes are included if the layout has them: token counts parsed, hashes and conversations raw.
     """
-    if log.kind in ("csv", "jsonl", "json", "spans"):
+    if log.is_text:
         from melange.workload.typed_text import parsed_text
 
         log, table = parsed_text(log, layout)
@@ -101,7 +101,8 @@ def select_rows(log: Log, layout: Layout) -> Rows:
 
 def role_columns(table: Any, layout: Layout, dialect: str = DUCKDB) -> Any:
     """The selected rows of a log's table, with a parsed column for each role."""
-    table = with_fields(table, [*layout.columns.values(), *layout.shared.values()], layout.where, dialect)
+    names = [*layout.columns.values(), *layout.shared.values()]
+    table = with_fields(table, names, layout.where, dialect, layout.sizes)
     fields = parse_fields(table, layout, dialect)
     fields |= {
         role: _tokens(table[column], dialect) if role == "cached" else table[column]
@@ -112,10 +113,15 @@ def role_columns(table: Any, layout: Layout, dialect: str = DUCKDB) -> Any:
 
 def parse_fields(table: Any, layout: Layout, dialect: str = DUCKDB) -> dict[str, Any]:
     """The columns of ``table`` by field, parsed."""
+    import ibis
+
     parsers = {"arrival": _moments, "input": _tokens, "output": _tokens}
     fields = {field: parsers[field](table[column], dialect) for field, column in layout.columns.items()}
     if layout.arrival is not None and table[layout.arrival].type().is_string():
         fields["dated"] = table[layout.arrival].contains(":")
+    if layout.arrival is None:  # a row without both sizes, such as a line that is not JSON, is no request that failed
+        is_empty = table[layout.input].isnull() & table[layout.output].isnull()
+        fields["input"] = ibis.cases((is_empty, ibis.null("int64")), else_=fields["input"])
     return fields
 
 
@@ -195,6 +201,21 @@ def _bucket_of(size: Any, upper_edges: Sequence[int], smallest: int, largest: in
     branches = [(size == 0, -1)] if smallest == 0 else []
     branches += [(size <= edge, index) for index, edge in enumerate(upper_edges[:last])]
     return ibis.cases(*branches, else_=last) if branches else ibis.literal(last)
+
+
+def window_of(arrival_s: Any, origin_s: float, window_s: float, dialect: str) -> Any:
+    """The number of the window in which a request arrives; null in DuckDB if its arrival is NaN or infinite."""
+    import ibis
+
+    number = (arrival_s - origin_s) / window_s
+    if dialect != DUCKDB:
+        return number.floor().cast("int64")
+
+    @ibis.udf.scalar.builtin(name="floor", signature=(("float64",), "float64"))
+    def floor(number):  # type: ignore[no-untyped-def] # that of Ibis casts to integers, which NaN does not survive
+        """The largest whole number that is not larger."""
+
+    return floor(number).try_cast("int64")
 
 
 def column_of(log: Log, expression: Any) -> Array:

@@ -134,8 +134,8 @@ def _contradiction(
     stated = f" is in {name} {why}" if stated_unit(layout) is not None else f" may be in {name}"
     return InputError(
         f"{place}: {layout.arrival}{stated}, but {first:.17g} is also {other}. The log begins "
-        f"{lasting(first * stated_s)} after 0 and lasts {lasting((last - first) * stated_s)}, or it begins at {start} and lasts "
-        f"{lasting(ends[1] - ends[0])}",
+        f"{lasting(first * stated_s)} after 0 and lasts {lasting((last - first) * stated_s)}, or it begins at {start} "
+        f"and lasts {lasting(ends[1] - ends[0])}",
         hint=hint,
     )
 

@@ -8,6 +8,7 @@ temporary table of DuckDB.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -21,10 +22,20 @@ from melange.workload.clock_faults import check_within, clock_cautions
 from melange.workload.fields import in_words
 from melange.workload.layouts import Naming, find_layout
 from melange.workload.logs import Progress, opened
-from melange.workload.malformed import has_rejected, malformed_rows
+from melange.workload.malformed import has_malformed, has_rejected, malformed_rows
 from melange.workload.read_clock import clock_of
 from melange.workload.read_prefixes import prefix_fields, prefix_reuse_in
-from melange.workload.rows import Rows, all_rows, column_of, first_row, lasting, nothing_in, select_rows, with_buckets
+from melange.workload.rows import (
+    Rows,
+    all_rows,
+    column_of,
+    first_row,
+    lasting,
+    nothing_in,
+    select_rows,
+    window_of,
+    with_buckets,
+)
 from melange.workload.sizes import mean_sizes, oversized, thin_data
 from melange.workload.workload import Buckets, Workload
 
@@ -229,10 +240,15 @@ def extents(rows: Rows, grid: Buckets) -> tuple[tuple[int, int], tuple[int, int]
     known = {"inputs": inputs.count(), "outputs": outputs.count(), "total": rows.table.count()}
     ends = {"low_i": inputs.min(), "high_i": inputs.max(), "low_o": outputs.min(), "high_o": outputs.max()}
     *filled, total, low_i, high_i, low_o, high_o = first_row(rows.log, rows.table.aggregate(**known, **ends))
-    if has_rejected(rows.log) or min(filled) < total or (total and min(low_i, low_o) < 0):
+    is_short = min(filled) < total
+    is_negative = total > 0 and min(low_i or 0, low_o or 0) < 0
+    if has_rejected(rows.log) or is_negative or (is_short and (rows.log.is_text or has_malformed(rows))):
         raise malformed_rows(rows.log, rows.layout)
     if total == 0:
         raise nothing_in(rows)
+    if is_short:  # requests that failed
+        rows.table = rows.table.mutate(input=inputs.fill_null(0), output=outputs.fill_null(0))
+        return extents(rows, grid)
     rows.count = total
     last_i, last_o = grid.input_edges[-1], grid.output_edges[-1]
     if high_i > last_i or high_o > last_o:
@@ -250,25 +266,26 @@ def _total_rate(
     rows: Rows, stretch: Span, served: int, window_s: float | None, rate: str
 ) -> tuple[float, float | None]:
     """The planned rate, and the beginning of the window whose rate is nearest to it [s]; None if it is no window's."""
-    place = rows.log.place
+    name = rows.log.place
     if not stretch.duration_s > 0:
         raise InputError(
-            f"{place}: all {served} requests arrive at the same time, so there is no rate", hint="set a request rate"
+            f"{name}: all {served} requests arrive at the same time, so there is no rate", hint="set a request rate"
         )
     if window_s is None:
         return served / stretch.duration_s, None
-    windows = full_windows(stretch.duration_s, window_s, place=place)
+    windows = full_windows(stretch.duration_s, window_s, place=name)
     served_rows = rows.served()
-    window = ((served_rows.arrival_s - stretch.start_s) / window_s).floor().cast("int64")
+    window = window_of(served_rows.arrival_s, stretch.start_s, window_s, rows.log.dialect)
     per_window = np.zeros(windows)
     for index, n in all_rows(rows.log, served_rows.group_by(window=window).aggregate(n=served_rows.count())):
-        check_within(index, index, windows + 1, rows.log)
+        place = math.nan if index is None else index
+        check_within(place, place, windows + 1, rows)
         if index < windows:  # the rest at the end is not a whole window
             per_window[max(index, 0)] += n
     total = window_statistic(per_window / window_s, rate)
     if not total > 0:
         raise InputError(
-            f"{place}: {rate} over {windows} windows of {window_s:g} s is 0 requests/s",
+            f"{name}: {rate} over {windows} windows of {window_s:g} s is 0 requests/s",
             hint="most windows are empty: use longer windows or a higher percentile",
         )
     if rate == "mean":
@@ -287,7 +304,7 @@ def _burstiness(rows: Rows, stretch: Span, served: int) -> float | None:
     window_s = max(WINDOW_S, GAPS_A_WINDOW * stretch.duration_s / served)
     arrival_s = np.sort(column_of(rows.log, rows.served().select("arrival_s")), kind="stable")
     place = np.floor((arrival_s - stretch.start_s) / window_s)
-    check_within(place[0], place[-1], served + 1, rows.log)
+    check_within(place[0], place[-1], served + 1, rows)
     window = np.maximum(place, 0).astype(np.int64)
     is_within = window[1:] == window[:-1]
     gap, window = np.diff(arrival_s)[is_within], window[1:][is_within]
