@@ -72,7 +72,7 @@ def kind_of(file: Path) -> str:
     if begin[:7] in (b"# HELP ", b"# TYPE "):
         raise InputError(f"{file}: contains metrics, not requests", hint="read it as metrics: workload: {metrics: ...}")
     if kind != "parquet" and b"\0" in begin:
-        is_wide = not begin[1:20:2].strip(b"\0") or not begin[0:20:2].strip(b"\0")
+        is_wide = any(begin[0:20:2].strip(b"\0")) != any(begin[1:20:2].strip(b"\0"))  # zeros at every second place
         what, hint = ("UTF-16 text", _AS_UTF8) if is_wide else ("not a text file", _SAVE)
         raise InputError(f"{file}: is {what}", hint=hint)
     return kind or ("jsonl" if begin.removeprefix(MARK).lstrip()[:1] == b"{" else "csv")

@@ -202,19 +202,20 @@ def _check_filled(files: Sequence[Path]) -> None:
 
 def open_files(connection: Any, files: Sequence[Path], place: str, *, is_even: bool = False) -> Log:
     """Open files of one kind as one table."""
+    with readable(place):
+        for file in files:
+            if file.suffix.lower() == ".gz":
+                check_packed(file)
     kinds = {kind_of(file) for file in files}
     if len(kinds) > 1:
         raise InputError(f"{place}: contains files of different kinds: {', '.join(sorted(kinds))}")
     kind = kinds.pop()
     numbers: list[str] = []
     with readable(place):
-        for file in files:
-            if file.suffix.lower() == ".gz":
-                check_packed(file)
-            elif kind == "parquet":
-                _check_parquet(connection, file)
         sources = plain_files(connection, files, kind, is_even=is_even)
         if kind == "parquet":
+            for file in files:
+                _check_parquet(connection, file)
             table = _read_parquet(connection, files)
             nested = _nested_in_parquet(table)
         elif kind == "csv":
