@@ -114,6 +114,21 @@ def test_a_zip_archive_is_named(tmp_path: Path, name: str) -> None:
     assert caught.value.hint == "unpack it"
 
 
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_very_wide_files_are_refused(tmp_path: Path, form: str) -> None:
+    """A query would take minutes before it starts."""
+    row = {"arrival_s": 0, "input_tokens": 5, "output_tokens": 5} | {f"c{n}": 1 for n in range(20_000)}
+    path = tmp_path / f"log.{form}"
+    if form == "parquet":
+        pq.write_table(pa.table({name: [value] for name, value in list(row.items())[:5_001]}), path)
+    else:
+        text = json.dumps(row) if form == "jsonl" else f"{','.join(row)}\n{','.join(map(str, row.values()))}\n"
+        path.write_text(text)
+    with pytest.raises(InputError, match=r"has (5,001|20,003) columns, and at most 5,000 are read") as caught:
+        read_trace(path)
+    assert "keep only" in caught.value.hint
+
+
 def test_quotes_that_are_not_csv_are_named(tmp_path: Path) -> None:
     """A quote after a backslash: the line, and how quotes are written."""
     rows = [f'{n},5,5,"say \\"hi\\" to, me"' if n == 7 else f"{n},5,5,x" for n in range(20)]

@@ -21,7 +21,7 @@ from melange.workload.fields import nested_in_cells, nested_in_schema, nested_na
 from melange.workload.file_kinds import kind_by_suffix, kind_of
 from melange.workload.first_lines import FIRST, csv_header, first_objects, first_rows, is_array, numbers_of
 from melange.workload.object_storage import fetch, remote_url
-from melange.workload.packed import check_packed, check_promise
+from melange.workload.packed import check_packed, check_promise, check_width
 from melange.workload.plain_copies import plain_files
 from melange.workload.spans import KEY, read_spans
 from melange.workload.warehouse import WarehouseTable, without_secrets
@@ -237,6 +237,7 @@ def open_files(connection: Any, files: Sequence[Path], place: str, *, is_even: b
                     connection=connection,
                 )
             columns = dict.fromkeys(key for one in objects for key in one)
+            check_width(files[0], len(columns))
             if broken := [name for name in columns if UNPRINTABLE.search(name)]:
                 raise InputError(f"{files[0]}: the name {broken[0][:60]!a} of a field contains an invalid character")
             texts = {key for one in objects for key, value in one.items() if isinstance(value, str)}
@@ -268,6 +269,10 @@ def _check_parquet(connection: Any, file: Path) -> None:
         )
     )
     check_promise(file, rows, packed)
+    found = connection.con.execute(
+        "SELECT count(*) FROM parquet_schema(?) WHERE num_children IS NULL", [name]
+    ).fetchone()
+    check_width(file, int(found[0]))
 
 
 def _read_parquet(connection: Any, files: Sequence[Path]) -> Any:
@@ -303,6 +308,7 @@ def read_csv(connection: Any, files: Sequence[Path], kinds: Mapping[str, str] | 
         The first lines of the files differ.
     """
     delimiter, names = csv_header(files[0])
+    check_width(files[0], len(names))
     for file in files[1:]:
         if csv_header(file) != (delimiter, names):
             raise InputError(f"{file}: columns differ from those of {files[0]}")
