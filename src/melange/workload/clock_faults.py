@@ -122,8 +122,9 @@ def _skipped(place: str, arrival_s: Array, step_s: Array) -> tuple[Caution, ...]
         Caution(
             "clock-skips",
             f"{place}: times without a zone have no request from {_clock(arrival_s[at])} to "
-            f"{_clock(arrival_s[at + 1])}. They count as UTC. If they are local times at the beginning of daylight saving time, the log is an hour "
-            "shorter and its rate higher: write times in UTC or with their offset",
+            f"{_clock(arrival_s[at + 1])}. They count as UTC. If they are local times at the beginning of "
+            "daylight saving time, the log is an hour shorter and its rate higher: write times in UTC or with "
+            "their offset",
         ),
     )
 
