@@ -7,7 +7,7 @@ import math
 import pytest
 
 from melange.errors import InputError
-from melange.parsing import csv_rows, parse_json, parse_yaml
+from melange.parsing import csv_rows, parse_json, parse_yaml, table_rows
 
 
 @pytest.mark.parametrize(
@@ -72,6 +72,14 @@ def test_dates_stay_as_they_are_written() -> None:
     """What is made of them is for those who know what the key means."""
     found = parse_yaml("{from: 2026-11-25, to: 2026-13-45, at: &t 12, again: *t, more: {<<: {c: 1}, d: 2}}", "f")
     assert found == {"from": "2026-11-25", "to": "2026-13-45", "at": 12, "again": 12, "more": {"c": 1, "d": 2}}
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("inside", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e"])
+def test_only_line_ends_end_a_row(end: str, inside: str) -> None:
+    """Separators that Python also counts as line ends may be part of a cell."""
+    text = end.join(["\ufeffa,source", f"1,x{inside}y", "2,z", ""])
+    assert list(table_rows(text, "f")) == [(1, ["a", "source"]), (2, ["1", f"x{inside}y"]), (3, ["2", "z"])]
 
 
 def test_rows_of_a_table_have_the_lines_that_they_start_on() -> None:
