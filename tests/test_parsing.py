@@ -7,7 +7,7 @@ import math
 import pytest
 
 from melange.errors import InputError
-from melange.parsing import csv_rows, parse_json, parse_yaml
+from melange.parsing import csv_rows, parse_json, parse_yaml, table_rows
 
 
 @pytest.mark.parametrize(
@@ -92,3 +92,13 @@ def test_a_quote_that_is_not_closed_is_no_cell(text: str, said: str) -> None:
     """Else the rest of the file would be one."""
     with pytest.raises(InputError, match=said):
         list(csv_rows(text.splitlines(keepends=True), "f"))
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c"])
+def test_only_line_ends_end_a_row(mark: str) -> None:
+    """Other characters at which Python splits lines are part of their cell."""
+    assert list(table_rows(f"\ufeffa,b\r\n1,x{mark}y\n2,z", "f")) == [
+        (1, ["a", "b"]),
+        (2, ["1", f"x{mark}y"]),
+        (3, ["2", "z"]),
+    ]

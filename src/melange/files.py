@@ -7,6 +7,7 @@ import glob
 import json
 import os
 import re
+import stat
 import sys
 import tempfile
 import time
@@ -73,6 +74,23 @@ def path_in(folder: Path, name: str) -> Path:
     return found
 
 
+def files_below(folder: Path) -> list[Path]:
+    """The files in a folder and its subfolders, in order of their paths.
+
+    Raises
+    ------
+    InputError
+        A folder that cannot be read; ``Path.rglob`` would leave its files out.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise InputError(
+            f"{error.filename}: cannot be read: {error.strerror}", hint="give this user the right to read the folder"
+        )
+
+    return sorted(Path(place, name) for place, _, names in os.walk(folder, onerror=refuse) for name in names)
+
+
 def confined_to() -> tuple[Path, ...]:
     """The only folders whose files may be read, from ``MELANGE_WITHIN``, separated as in ``PATH``; empty: no limit."""
     return tuple(Path(one).resolve() for one in os.environ.get("MELANGE_WITHIN", "").split(os.pathsep) if one)
@@ -121,11 +139,13 @@ def write_texts(text_by_path: Mapping[Path, str]) -> None:
     """
     draft_by_target: dict[Path, Path] = {}
     try:
-        for target, text in text_by_path.items():
-            if _is_device(target):
-                _write_into(target, text)
+        for path, text in text_by_path.items():
+            check_names_a_file(path)
+            if _is_device(path):
+                _write_into(path, text)
             else:
-                _draft(target, text, draft_by_target)
+                # A symbolic link stays: the file that it names is replaced.
+                _draft(Path(os.path.realpath(path)) if path.is_symlink() else path, text, draft_by_target)
         for target, draft in draft_by_target.items():
             try:
                 draft.replace(target)
@@ -138,6 +158,44 @@ def write_texts(text_by_path: Mapping[Path, str]) -> None:
             with contextlib.suppress(OSError):
                 draft.unlink()
         raise
+
+
+def check_names_a_file(path: Path) -> None:
+    """Reject a path that is a folder, before the work whose result it should hold.
+
+    Raises
+    ------
+    InputError
+        The path is a folder; an empty text is the current one.
+    """
+    try:
+        is_folder = path.is_dir()
+    except (OSError, ValueError):
+        return  # the write reports the error
+    if is_folder:
+        raise InputError(
+            f"{path}: cannot be written: is a folder{' (was the name empty?)' if str(path) == '.' else ''}",
+            hint="give the name of a file, for example plan.json",
+        )
+
+
+def user_folder(variable: str, *below_home: str) -> Path:
+    """The folder ``melange`` among this user's files of a kind.
+
+    Parameters
+    ----------
+    variable
+        The environment variable that names the folder of all such files: ``XDG_CACHE_HOME``, ``XDG_DATA_HOME``.
+    below_home
+        That folder if the variable is not set, from the home folder on. If there is no home folder either, the folder
+        is next to temporary files.
+    """
+    if own := os.environ.get(variable):
+        return Path(own) / "melange"
+    try:
+        return Path.home().joinpath(*below_home) / "melange"
+    except RuntimeError:  # no HOME and no entry in the user database, as in some containers
+        return Path(tempfile.gettempdir()) / f"melange-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
 
 
 def _draft(target: Path, text: str, draft_by_target: dict[Path, Path]) -> None:
@@ -158,11 +216,25 @@ def _draft(target: Path, text: str, draft_by_target: dict[Path, Path]) -> None:
             stream.flush()
             # Without this, a power failure may leave the new name without the new content.
             os.fsync(stream.fileno())
+        _give_mode(draft, target)
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written: {error.strerror}") from error
+
+
+def _give_mode(draft: Path, target: Path) -> None:
+    """Give a draft the mode and, where allowed, the owner of the file that it replaces; a new file's by the umask."""
+    try:
+        before = target.stat()
+    except OSError:
         umask = os.umask(0)
         os.umask(umask)
         draft.chmod(0o666 & ~umask)
-    except OSError as error:
-        raise InputError(f"{target}: cannot be written: {error.strerror}") from error
+        return
+    now = draft.stat()
+    if hasattr(os, "chown") and (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid):
+        with contextlib.suppress(OSError):  # only root may give a file away
+            os.chown(draft, before.st_uid, before.st_gid)
+    draft.chmod(stat.S_IMODE(before.st_mode))
 
 
 def _is_device(path: Path) -> bool:

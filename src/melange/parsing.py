@@ -7,6 +7,7 @@ that no other module has to expect them.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Iterable, Iterator
@@ -260,7 +261,8 @@ def compose_yaml(text: str) -> yaml.Node | None:
 
 def table_rows(text: str, place: str) -> Iterator[tuple[int, list[str]]]:
     """The rows of a whole CSV table, as from :func:`csv_rows`; a byte order mark is removed."""
-    return csv_rows(text.removeprefix("\ufeff").splitlines(keepends=True), place)
+    # Not str.splitlines: that also splits at U+2028 and other characters, which are ordinary text in a cell.
+    return csv_rows(io.StringIO(text.removeprefix("\ufeff"), newline=""), place)
 
 
 def csv_rows(

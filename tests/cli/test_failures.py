@@ -111,6 +111,23 @@ def test_a_full_disk_is_told(run: Run, tmp_path: Path) -> None:
     assert done.stderr == "error: standard output: No space left on device\n"
 
 
+@pytest.mark.parametrize("closed", [("stdout",), ("stdin", "stdout", "stderr")])
+def test_streams_that_the_caller_closed_lead_nowhere(run: Run, tmp_path: Path, closed: tuple[str, ...]) -> None:
+    """As with ``>&-`` or from some schedulers: the plan is written, and it alone is in its file."""
+    before = "".join(f"sys.{name} = None\n" for name in closed)
+    done = run("plan", "service.yaml", "--quick", "--out", "plan.json", before=before)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert json.loads((tmp_path / "plan.json").read_text())["melange"] == "plan/1"
+    assert run("plan", "absent.yaml", before=before).returncode == 2
+
+
+def test_a_folder_is_refused_before_the_work(run: Run) -> None:
+    """Where a file is to be written, nothing is planned first."""
+    done = run("plan", "service.yaml", "--out", "", before=_raising("AssertionError('planned')"))
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: .: cannot be written: is a folder (was the name empty?)\nhint: ")
+
+
 def test_a_device_is_written_to_and_not_replaced(run: Run) -> None:
     """--out /dev/stdout prints; the device is still one."""
     done = run("workload", "--dataset", "arena", "--rate", "8", "--out", "/dev/stdout")

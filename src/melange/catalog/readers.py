@@ -17,7 +17,7 @@ from melange.catalog.plausible import implausible_prices
 from melange.catalog.price_list import Faults, PriceList, columns_of, positive, rows_of, whole
 from melange.catalog.shapes import interconnect
 from melange.errors import InputError, unknown
-from melange.files import path_of
+from melange.files import files_below, path_of
 
 # Columns of the user's own price list: the first name is ours, the others are common names for the same.
 _ALIASES_BY_COLUMN: Mapping[str, tuple[str, ...]] = {
@@ -87,7 +87,7 @@ _READERS = ((skypilot.COLUMNS, skypilot.read_skypilot), (gpuhunt.COLUMNS, gpuhun
 
 def _read_folder(folder: Path) -> PriceList:
     """A catalog of SkyPilot or gpuhunt, in the latest version for each provider."""
-    paths = sorted(folder.rglob("*.csv"), key=_version_of)
+    paths = sorted((one for one in files_below(folder) if one.suffix == ".csv"), key=_version_of)
     columns = {path: set(columns_of(path)) for path in paths}
     for needed, read in _READERS:
         files = {_provider_of(path): path for path in paths if columns[path] >= needed}

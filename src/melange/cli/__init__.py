@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import textwrap
+from pathlib import Path
 from typing import NoReturn
 
 from melange.cli.app import app
@@ -47,6 +48,7 @@ def _say(text: str, indent: str = "  ") -> None:
 
 def main() -> None:
     """Entry point of the ``melange`` command: a :class:`MelangeError` becomes two lines on stderr and exit code 2."""
+    _open_streams()
     if "operate" not in sys.argv[1:2]:
         os.environ.setdefault(_BLAS_THREADS, "1")
     try:
@@ -70,6 +72,17 @@ def main() -> None:
         if os.environ.get("MELANGE_DEBUG") == "1":
             raise
         crashed(error)
+
+
+def _open_streams() -> None:
+    """Let standard streams that the caller closed lead nowhere.
+
+    Without this they are None, and the next file that is opened takes a stream's number: what a child process prints
+    would end up in that file.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 (open until the end)
 
 
 def _close_output() -> None:

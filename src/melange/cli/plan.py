@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from melange.cli.flags import with_flags
-from melange.cli.terminal import Inputs, JsonFlag, OnOption, OutOption, QuickFlag, events, save_and_print
+from melange.cli.terminal import Inputs, JsonFlag, OnOption, OutOption, QuickFlag, events, file_to_write, save_and_print
 from melange.errors import InputError
 from melange.processes import on_cluster
 
@@ -67,7 +67,8 @@ class _Flags:
         typer.Option(help="Step times of live replicas (/factors.json of melange balance): correct the estimates."),
     ] = None
     report: Annotated[
-        Path | None, typer.Option("--report", help="Also write the plan as one HTML page with charts.")
+        Path | None,
+        typer.Option("--report", help="Also write the plan as one HTML page with charts.", callback=file_to_write),
     ] = None
 
     def check(self) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from melange.errors import InputError
+from melange.files import check_names_a_file
 from melange.installed import how_to_add
 
 if TYPE_CHECKING:
@@ -36,7 +37,17 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON and nothing e
 
 QuickFlag = Annotated[bool, typer.Option("--quick", help="Plan by closed form only: seconds, no simulation.")]
 
-OutOption = Annotated[Path | None, typer.Option("--out", help="Also save to this file (replaced atomically).")]
+
+def file_to_write(path: Path | None) -> Path | None:
+    """Refuse a folder before hours of work, not after."""
+    if path is not None:
+        check_names_a_file(path)
+    return path
+
+
+OutOption = Annotated[
+    Path | None, typer.Option("--out", help="Also save to this file (replaced atomically).", callback=file_to_write)
+]
 
 SetOption = Annotated[
     list[str] | None,

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from melange.errors import InputError, unknown
-from melange.files import read_text
+from melange.files import path_of, read_text
 from melange.parsing import parse_yaml
 from melange.service.faults import faults
 from melange.service.schema import PlanSection, Service
@@ -179,10 +179,10 @@ def with_anchors(service: Service, anchors: Sequence[str], factors: str | Path |
     """The service with additional anchors and observed factors, relative to the working directory."""
     if not anchors and factors is None:
         return service
-    given = [named_path(text, lambda name: Path(name).expanduser().absolute()) for text in anchors]
+    given = [named_path(text, lambda name: path_of(name).absolute()) for text in anchors]
     changes: dict[str, Any] = {"anchors": [*service.profile.anchors, *given]}
     if factors is not None:
-        changes["observed"] = str(Path(factors).expanduser().absolute())
+        changes["observed"] = str(path_of(factors).absolute())
     section = service.profile.model_copy(update=changes)
     return service.model_copy(update={"profile": section})
 
