@@ -173,7 +173,7 @@ def _offer_of(cells: Mapping[str, str], path: str) -> Offer:
         max_instances=int(limit) if limit else None,
         term_years=_term(cells["term_years"]),
         upfront_fraction=_fraction(cells["upfront_fraction"]),
-        source=cells["source"] or path,
+        source=" ".join(cells["source"].split()) or path,
         seen=_day(cells["seen"]),
     )
 

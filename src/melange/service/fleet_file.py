@@ -12,6 +12,7 @@ from melange.errors import InputError
 from melange.files import path_in, read_text
 from melange.parsing import parse_yaml
 from melange.plan.options import CARBON
+from melange.records import one_line
 from melange.service.reading import read_document
 from melange.service.schema import PlanSection
 from melange.service.traffic_sections import Positive, Section
@@ -88,7 +89,7 @@ def read_fleet(path: str | Path, settings: Sequence[str] = ()) -> FleetFile:
     """
     fleet = read_document(FleetFile, path, settings, holds="services")
     named = [entry.model_copy(update={"name": entry.name or Path(entry.file).stem}) for entry in fleet.services]
-    names = [entry.name for entry in named]
+    names = [one_line(entry.name, f"{path}: services: name") for entry in named]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InputError(
             f"{path}: services: two are named {twice[0]}", hint="give one a name: {file: other/chat.yaml, name: other}"
