@@ -1,14 +1,10 @@
-import os
 import stat
-import tempfile
 from pathlib import Path
 
 import pytest
 
-from melange.catalog.current import data_folder
 from melange.errors import InputError
-from melange.files import files_below, read_document, read_json, write_document, write_text, write_texts
-from melange.profile.rate_cache import cache_folder
+from melange.files import read_document, read_json, write_document, write_text, write_texts
 from melange.workload.workload import Workload
 
 
@@ -148,50 +144,3 @@ def test_a_symbolic_link_stays_and_its_target_is_written(tmp_path: Path, is_ther
     assert target.read_text() == "new"
     assert not is_there or stat.S_IMODE(target.stat().st_mode) == 0o640
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["kept", "plan.json", "plan.json"]
-
-
-@pytest.mark.parametrize(("name", "said"), [("", r"\.: .*\(was the name empty\?\)"), ("folder", "folder: cannot be")])
-def test_a_folder_is_no_file_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str) -> None:
-    """An empty name, as of a shell variable that is not set, is the current folder."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(InputError, match=said) as caught:
-        write_text(name, "new")
-    assert "is a folder" in str(caught.value)
-    assert "the name of a file" in caught.value.hint
-
-
-def test_a_user_without_a_home_has_folders_beside_temporary_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Fetched prices and cached rates alike; a folder of the environment comes first."""
-
-    def no_home(*_: object) -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
-    for name in ("MELANGE_DATA", "MELANGE_CACHE", "XDG_DATA_HOME", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(Path, "home", no_home)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    folder = tmp_path / f"melange-{os.getuid()}"
-    assert data_folder() == cache_folder() == folder
-    monkeypatch.setenv("XDG_DATA_HOME", "/data")
-    assert data_folder() == Path("/data/melange")
-
-
-def test_a_folder_that_cannot_be_read_is_not_an_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither at the top nor below it: the error names the folder and the reason."""
-    (tmp_path / "a" / "locked").mkdir(parents=True)
-    (tmp_path / "a" / "b.csv").touch()
-    assert files_below(tmp_path) == [tmp_path / "a" / "b.csv"]
-    scan = os.scandir
-
-    def refuse(path: str) -> object:
-        if str(path).endswith("locked"):
-            raise PermissionError(13, "Permission denied", str(path))
-        return scan(path)
-
-    monkeypatch.setattr(os, "scandir", refuse)
-    for folder in (tmp_path, tmp_path / "a" / "locked"):
-        with pytest.raises(InputError, match="locked: cannot be read: Permission denied"):
-            files_below(folder)

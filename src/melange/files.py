@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from melange.errors import InputError
 from melange.parsing import parse_json
+from melange.paths import check_names_a_file, is_pipe
 from melange.records import reading, shown
 
 # Largest text file that is read whole [bytes]. The largest in practice are load-test reports with every request;
@@ -72,23 +73,6 @@ def path_in(folder: Path, name: str) -> Path:
     if (within := confined_to()) and not any(found.resolve().is_relative_to(one) for one in within):
         raise InputError(f"{shown(name)}: files outside of the service's folder are not read here")
     return found
-
-
-def files_below(folder: Path) -> list[Path]:
-    """The files in a folder and its subfolders, in order of their paths.
-
-    Raises
-    ------
-    InputError
-        A folder that cannot be read; ``Path.rglob`` would leave its files out.
-    """
-
-    def refuse(error: OSError) -> None:
-        raise InputError(
-            f"{error.filename}: cannot be read: {error.strerror}", hint="give this user the right to read the folder"
-        )
-
-    return sorted(Path(place, name) for place, _, names in os.walk(folder, onerror=refuse) for name in names)
 
 
 def confined_to() -> tuple[Path, ...]:
@@ -158,44 +142,6 @@ def write_texts(text_by_path: Mapping[Path, str]) -> None:
             with contextlib.suppress(OSError):
                 draft.unlink()
         raise
-
-
-def check_names_a_file(path: Path) -> None:
-    """Reject a path that is a folder, before the work whose result it should hold.
-
-    Raises
-    ------
-    InputError
-        The path is a folder; an empty text is the current one.
-    """
-    try:
-        is_folder = path.is_dir()
-    except (OSError, ValueError):
-        return  # the write reports the error
-    if is_folder:
-        raise InputError(
-            f"{path}: cannot be written: is a folder{' (was the name empty?)' if str(path) == '.' else ''}",
-            hint="give the name of a file, for example plan.json",
-        )
-
-
-def user_folder(variable: str, *below_home: str) -> Path:
-    """The folder ``melange`` among this user's files of a kind.
-
-    Parameters
-    ----------
-    variable
-        The environment variable that names the folder of all such files: ``XDG_CACHE_HOME``, ``XDG_DATA_HOME``.
-    below_home
-        That folder if the variable is not set, from the home folder on. If there is no home folder either, the folder
-        is next to temporary files.
-    """
-    if own := os.environ.get(variable):
-        return Path(own) / "melange"
-    try:
-        return Path.home().joinpath(*below_home) / "melange"
-    except RuntimeError:  # no HOME and no entry in the user database, as in some containers
-        return Path(tempfile.gettempdir()) / f"melange-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
 
 
 def _draft(target: Path, text: str, draft_by_target: dict[Path, Path]) -> None:
@@ -371,6 +317,9 @@ def read_json(path: str | Path, *, infinity: bool = False) -> Json:
 
 def read_text(path: str | Path) -> str:
     """Read a text file of at most 64 MiB; errors name the file and the reason."""
+    # Opening a named pipe would wait for a program that writes to it; a pipe of this process has one.
+    if is_pipe(path) and not os.path.realpath(path).startswith(("/proc/", "/dev/")):
+        raise InputError(f"{path}: is a pipe, not a regular file", hint="save its content to a file")
     try:
         with Path(path).open("rb") as stream:
             content = stream.read(_MOST_BYTES + 1)

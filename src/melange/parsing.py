@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -25,6 +26,8 @@ MOST_WHOLE = 2**63
 # Other numbers must be smaller: the limit of a 32-bit float. None of our quantities comes close, and powers and
 # products of several such numbers are still finite.
 _MOST_NUMBER = 2.0**128
+# A line of a service or a fleet in YAML.
+_SERVICE = re.compile(r"^(model|slo|workload|services)\s*:", re.MULTILINE)
 # Longest YAML text [characters], and most values in it after references are expanded: reading takes about a second.
 _MOST_YAML = 1 << 18
 _MOST_YAML_VALUES = 20_000
@@ -54,7 +57,8 @@ def parse_json(text: str, place: str, *, infinity: bool = False) -> Any:
         content = json.loads(text.removeprefix("\ufeff"), parse_int=_whole)
     except json.JSONDecodeError as error:
         where = place if error.lineno == 1 and "\n" not in text else f"{place}:{error.lineno}"
-        raise InputError(f"{where}: not valid JSON: {error.msg} (column {error.colno})") from error
+        hint = "the name of a service must end in .yaml or .yml" if _SERVICE.search(text) else ""
+        raise InputError(f"{where}: not valid JSON: {error.msg} (column {error.colno})", hint=hint) from error
     except RecursionError as error:
         raise InputError(f"{place}: is nested deeper than {MOST_DEPTH} levels") from error
     check_values(content, place, infinity=infinity)

@@ -14,7 +14,8 @@ from pathlib import Path
 from melange.catalog.bundled import offers
 from melange.catalog.offer import Offer
 from melange.errors import InputError
-from melange.files import user_folder, write_text
+from melange.files import write_text
+from melange.paths import user_folder
 
 FILE = "prices.csv"
 # The fields in which two prices of the same offer agree. The instance type may differ when a cheaper one appears.

@@ -17,7 +17,8 @@ from melange.catalog.plausible import implausible_prices
 from melange.catalog.price_list import Faults, PriceList, columns_of, positive, rows_of, whole
 from melange.catalog.shapes import interconnect
 from melange.errors import InputError, unknown
-from melange.files import files_below, path_of
+from melange.files import path_of
+from melange.paths import files_below
 
 # Columns of the user's own price list: the first name is ours, the others are common names for the same.
 _ALIASES_BY_COLUMN: Mapping[str, tuple[str, ...]] = {

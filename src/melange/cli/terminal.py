@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from melange.errors import InputError
-from melange.files import check_names_a_file
 from melange.installed import how_to_add
+from melange.paths import check_names_a_file
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

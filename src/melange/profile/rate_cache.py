@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from melange.errors import InputError
-from melange.files import read_json, user_folder, write_text
+from melange.files import read_json, write_text
+from melange.paths import user_folder
 from melange.records import number, reading, text
 from melange.replica.engine import Engine
 from melange.slo import Slo

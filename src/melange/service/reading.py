@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from melange.errors import InputError, unknown
 from melange.files import path_of, read_text
 from melange.parsing import parse_yaml
+from melange.paths import is_pipe
 from melange.service.faults import faults
 from melange.service.schema import PlanSection, Service
 from melange.service.traffic_sections import SOURCES, Section, SloSection, WorkloadSection
@@ -36,11 +37,26 @@ def read_service(path: str | Path, settings: Sequence[str] = ()) -> Service:
     return read_document(Service, path, settings, holds="model, slo and workload", hint="melange init writes one")
 
 
+def text_of_service(path: str | Path) -> str:
+    """The text of a file that describes a service or a fleet.
+
+    Raises
+    ------
+    InputError
+        A pipe: it can be read only once, and files that a service names are relative to its folder.
+    """
+    if is_pipe(path):
+        raise InputError(
+            f"{path}: is a pipe, not a regular file", hint="save the service to a file whose name ends in .yaml"
+        )
+    return read_text(path)
+
+
 def is_regional(path: str | Path, settings: Sequence[str] = ()) -> bool:
     """Whether a service.yaml has ``regions``; other faults of the file are reported when it is opened."""
     if Path(path).suffix not in {".yaml", ".yml"}:
         return False
-    content = parse_yaml(read_text(path), f"{path}")
+    content = parse_yaml(text_of_service(path), f"{path}")
     named = any(one.partition("=")[0].split(".")[0] == "regions" for one in settings)
     return isinstance(content, dict) and ("regions" in content or named)
 
@@ -55,7 +71,7 @@ def read_document(
     InputError
         As in :func:`read_service`.
     """
-    text = read_text(path)
+    text = text_of_service(path)
     content = parse_yaml(text, f"{path}")
     if not isinstance(content, dict):
         raise InputError(f"{path}: must hold a mapping with {holds}", hint=hint)

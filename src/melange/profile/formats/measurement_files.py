@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from melange.errors import InputError
-from melange.files import Json, dump_document, files_below, path_of, read_text, write_document
+from melange.files import Json, dump_document, path_of, read_text, write_document
 from melange.parsing import table_rows
+from melange.paths import files_below
 from melange.profile.formats.load_tests import points_of
 from melange.profile.formats.tables import read_objects
 from melange.profile.measurement import JOURNAL, LATENCIES, TEXTS, Measurement
