@@ -19,7 +19,7 @@ from melange.service.traffic_sections import SOURCES, Section, SloSection, Workl
 _SectionT = TypeVar("_SectionT", bound=Section)
 
 
-def read_service(path: str | Path, settings: Sequence[str] = ()) -> Service:
+def read_service(path: str | Path, settings: Sequence[str] = (), text: str | None = None) -> Service:
     """Read a ``service.yaml``.
 
     Parameters
@@ -28,13 +28,16 @@ def read_service(path: str | Path, settings: Sequence[str] = ()) -> Service:
         The file.
     settings
         ``key.key=value`` each, overriding the file; values are YAML.
+    text
+        The text of the file if it has been read (:func:`text_of_service`).
 
     Raises
     ------
     InputError
         Not YAML, unknown keys (with the nearest valid one), or values out of range: every fault, with its line.
     """
-    return read_document(Service, path, settings, holds="model, slo and workload", hint="melange init writes one")
+    hint = "melange init writes one"
+    return read_document(Service, path, settings, holds="model, slo and workload", hint=hint, text=text)
 
 
 def text_of_service(path: str | Path) -> str:
@@ -62,7 +65,13 @@ def is_regional(path: str | Path, settings: Sequence[str] = ()) -> bool:
 
 
 def read_document(
-    kind: type[_SectionT], path: str | Path, settings: Sequence[str], *, holds: str, hint: str = ""
+    kind: type[_SectionT],
+    path: str | Path,
+    settings: Sequence[str],
+    *,
+    holds: str,
+    hint: str = "",
+    text: str | None = None,
 ) -> _SectionT:
     """A file of a kind that stores its folder; ``holds`` describes the expected content for error messages.
 
@@ -71,7 +80,7 @@ def read_document(
     InputError
         As in :func:`read_service`.
     """
-    text = text_of_service(path)
+    text = text_of_service(path) if text is None else text
     content = parse_yaml(text, f"{path}")
     if not isinstance(content, dict):
         raise InputError(f"{path}: must hold a mapping with {holds}", hint=hint)
