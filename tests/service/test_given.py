@@ -228,3 +228,38 @@ def test_shares_of_classes_that_contradict_a_given_workload_are_refused(service:
         with pytest.raises(InputError, match=r"^--set classes\.batch\.share=0\.25 contradicts .*workload\.json"):
             Session(service, workload=workload, settings=[setting]).workload()
     assert Session(service, workload=workload, settings=["classes.batch.priority=1"]).workload().total_rate > 0
+
+
+@pytest.mark.parametrize(
+    ("more", "both"),
+    [
+        ("engine: {max_num_seqs: 4}", ("engine.max_num_seqs=4", "engine.max_num_seqs 256")),
+        ("profile: {max_context: 40000}", ("profile.max_context=40000", "profile.max_context 131072")),
+        ("profile: {tensor_parallel: [2]}", ("profile.tensor_parallel=[2]", "profile.tensor_parallel 1")),
+        ("variants: [fp8]", ("variants=[fp8]", "the model as published")),
+        ("plan: {carbon_price_per_kg: 1}", ("plan.carbon_price_per_kg=1", "prices without emissions")),
+    ],
+)
+def test_a_file_that_contradicts_what_a_profile_states_is_refused(
+    service: Path, profile: Path, tmp_path: Path, more: str, both: tuple[str, str]
+) -> None:
+    """The service's own profile agrees with it, and one that was made before the key was added does not."""
+    service.write_text(f"{SERVICE}{more}\n")
+    own = Session(service).profile().save(tmp_path / "own.json")
+    assert Session(service, profiles=[own]).profile().replica_types
+    with pytest.raises(InputError) as error:
+        Session(service, profiles=[profile]).profile()
+    assert all(part in str(error.value) for part in both)
+
+
+def test_a_price_list_of_a_service_holds_for_a_given_profile(service: Path, tmp_path: Path) -> None:
+    """If the list has another price of the same offer, the profile's is not used."""
+    service.write_text(SERVICE.replace("us-east-1]}", "us-east-1], file: offers.csv}"))
+    row = "provider,region,instance_type,accelerator,cost_per_h\naws,us-east-1,g6.xlarge,L4,{}\n"
+    (tmp_path / "offers.csv").write_text(row.format(0.5))
+    own = Session(service).profile().save(tmp_path / "own.json")
+    assert Session(service, profiles=[own]).plan().cost_per_h > 0
+    (tmp_path / "offers.csv").write_text(row.format(0.4))
+    said = r"^offers\.file=offers\.csv \(aws/.*/g6\.xlarge at 0\.4 USD/h\) contradicts .*own\.json, .* 0\.5 USD/h$"
+    with pytest.raises(InputError, match=said):
+        Session(service, profiles=[own]).profile()

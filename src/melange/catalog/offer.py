@@ -140,9 +140,10 @@ class Offer:
             "max_instances": self.max_instances,
             "source": self.source,
             "seen": self.seen.isoformat() if self.seen else None,
-            # Only for commitments: files of other offers stay unchanged.
+            # Only for commitments and priced emissions: files of other offers stay unchanged.
             **({} if self.term_years is None else {"term_years": self.term_years}),
             **({} if self.upfront_fraction is None else {"upfront_fraction": self.upfront_fraction}),
+            **({} if not self.carbon_cost_per_h else {"carbon_cost_per_h": self.carbon_cost_per_h}),
         }
 
     @classmethod

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from melange.catalog.catalog import Catalog
+from melange.catalog.current import kind_of
 from melange.catalog.price_rules import price_rule, selector
 from melange.errors import InputError, some_of
 from melange.plan.plan import Plan
@@ -32,12 +33,13 @@ _FIXED_SECTIONS = ("profile", "engine")
 _COMPARED = ("engine.name", "engine.version")
 # Filters of offers, and the field of an offer that each filter checks.
 _FILTERS = {"gpus": "accelerator", "providers": "provider", "regions": "region", "market": "market"}
+_PUBLISHED = "the model as published"
 # The value of a replica type or of its engine under a key: if all are equal to the service's value, the two agree.
 _OF_TYPES: dict[str, Callable[[ReplicaType], object]] = {
     "profile.tensor_parallel": lambda one: one.tensor_parallel,
     "profile.expert_parallel": lambda one: one.expert_parallel,
     "profile.pipeline_parallel": lambda one: one.pipeline_parallel,
-    "variants": lambda one: one.variant or "the model as published",
+    "variants": lambda one: one.variant or _PUBLISHED,
     "plan.carbon_price_per_kg": lambda one: f"{one.offer.carbon_cost_per_h:g} USD/h for emissions",
 }
 _OF_ENGINES: dict[str, Callable[[Engine], object]] = {
@@ -169,6 +171,7 @@ def agreed(
             raise contradiction(changes.label(key), place, _held(profile, key), _HINT_ON_SETTINGS)
     _check_offers(profile, place, service, changes, catalog)
     if is_alone:
+        _check_stated(profile, place, service)
         _check_prices(profile, place, service, changes, catalog)
     return profile if profile.slo is None else replace(profile, slo=replace(profile.slo, attainment=slo.attainment))
 
@@ -187,7 +190,28 @@ def _is_held(profile: Profile, key: str, value: Any) -> bool:
     found = _held_values(profile, key)
     if key in _OF_ENGINES and None in profile.engines:
         return False
-    return bool(found) and set(found) == set(value if isinstance(value, list) else [value])
+    wanted = set(value if isinstance(value, list) else [value])
+    return bool(found) and set(found) - {_PUBLISHED} == wanted - {_PUBLISHED}
+
+
+def _check_stated(profile: Profile, place: str, service: Service) -> None:
+    """Reject values of the service's file that differ from those that the profile states.
+
+    Values that a profile does not state, as for what it was measured with, are taken to agree.
+    """
+    stated = {
+        **{f"engine.{key}": getattr(service.engine, key) for key in service.engine.model_fields_set},
+        **{f"profile.{key}": getattr(service.profile, key) for key in service.profile.model_fields_set},
+        "variants": service.variants,
+    }
+    for key, value in stated.items():
+        found = set(_held_values(profile, key))
+        if not found or value is None or value == []:
+            continue
+        # Of several degrees a type needs only one; variants may be too slow to be in the profile, but not all of them.
+        is_other = found == {_PUBLISHED} if key == "variants" else found - set(value if key in _OF_TYPES else [value])
+        if is_other:
+            raise contradiction(f"{key}={in_yaml(value)}", place, _held(profile, key), _HINT)
 
 
 def _held(profile: Profile, key: str) -> str:
@@ -251,10 +275,24 @@ def _check_prices(profile: Profile, place: str, service: Service, changes: Chang
         if found != changed and (is_changed or changed):
             held = f"{one.name} at {one.cost_per_h:g} USD/h{''.join(f', {change}' for change in found)}"
             raise contradiction(label, place, held, _HINT_ON_SETTINGS if is_changed else _HINT)
+    if service.offers.file and not is_changed:
+        _check_list(profile, place, service, catalog)
     priced = service.plan.carbon_price_per_kg
     if priced and not any(one.carbon_cost_per_h for one in offers):
         label = f"plan.carbon_price_per_kg={priced:g}"
         raise contradiction(label, place, "prices without emissions", _HINT)
+
+
+def _check_list(profile: Profile, place: str, service: Service, catalog: Catalog) -> None:
+    """Reject a profile with another price of an offer than the service's own list of offers."""
+    from melange.service.stages import offers_of
+
+    price_by_kind = {(*kind_of(one), one.instance_type): one.cost_per_h for one in offers_of(service, catalog)[0]}
+    for one in profile.replica_types:
+        price = price_by_kind.get((*kind_of(one.offer), one.offer.instance_type))
+        if price is not None and not math.isclose(price, one.offer.cost_per_h, rel_tol=1e-9):
+            label = f"offers.file={service.offers.file} ({one.offer.name} at {price:g} USD/h)"
+            raise contradiction(label, place, f"{one.offer.cost_per_h:g} USD/h", _HINT)
 
 
 def _contradiction(key: str, wanted: object, place: str, found: object, hint: str = _HINT) -> InputError:
