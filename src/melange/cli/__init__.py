@@ -10,11 +10,12 @@ import textwrap
 from pathlib import Path
 from typing import NoReturn
 
-from melange.cli.app import app
 from melange.errors import InfeasibleError, MelangeError, printable
 
 # Exit code for bugs (EX_SOFTWARE of sysexits.h), and the longest text printed about a bug [characters].
 _BUG = 70
+# Exit code after Ctrl-C, as of shells.
+_STOPPED = 130
 _MOST_TOLD = 300
 # With several threads, NumPy's products of small matrices mostly wait for each other: a fifth of an exploration's CPU
 # time. OpenBLAS reads this when NumPy is imported. It is not set for operate, whose child processes would inherit it.
@@ -53,11 +54,15 @@ def main() -> None:
         os.environ.setdefault(_BLAS_THREADS, "1")
     try:
         try:
+            from melange.cli.app import app  # takes half a second, in which Ctrl-C must not cause a traceback
+
             app()
         finally:
             sys.stdout.flush()  # report a full disk here; at Python's exit it would cause a traceback
     except MelangeError as error:
         fail(error)
+    except KeyboardInterrupt:
+        raise SystemExit(_STOPPED) from None
     except BrokenPipeError:
         # The reader has closed the pipe (`melange catalog | head`): nothing is left to print.
         _close_output()
