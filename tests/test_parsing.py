@@ -102,3 +102,11 @@ def test_only_line_ends_end_a_row(mark: str) -> None:
         (2, ["1", f"x{mark}y"]),
         (3, ["2", "z"]),
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1e2", 100.0), ("-2.5E-3", -0.0025), (".5e+1", 5.0), ("1e2x", "1e2x"), ("'1e2'", "1e2")]
+)
+def test_a_number_with_an_exponent_is_a_number(text: str, value: object) -> None:
+    """As in JSON, also without a point; in quotes it is text."""
+    assert parse_yaml(f"rate: {text}", "f") == {"rate": value}

@@ -254,6 +254,13 @@ _Loader.yaml_implicit_resolvers = {
 }
 
 
+# YAML 1.1, which PyYAML reads, takes 1e2 as text for lack of a point; JSON, YAML 1.2 and people take it as a number.
+for _first in "-+.0123456789":
+    _Loader.yaml_implicit_resolvers.setdefault(_first, []).append(
+        ("tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"))
+    )
+
+
 def compose_yaml(text: str) -> yaml.Node | None:
     """The nodes of a text that :func:`parse_yaml` has read, with their lines."""
     loader = _Loader(text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -157,16 +157,26 @@ _ALTERNATIVES = (
 
 
 def _check_once(given: Mapping[str, Any], setting: str) -> None:
-    """Reject a traffic setting that differs from the value of a flag."""
-    name, _, text = setting.partition("=")
-    name = name.strip()
-    same = next((keys for keys in _ALTERNATIVES if name in keys), (name,))
-    for key in same:
-        held: Any = {"workload": given}
-        for part in key.split("."):
-            held = held.get(part) if isinstance(held, Mapping) else None
-        if held is not None and (key != name or held != parse_yaml(text, f"--set {name}")):
-            raise InputError(f"--set {setting} contradicts {_flag(key)} {held}", hint="give one of them")
+    """Reject a traffic setting that differs from the value of a flag, also within a section."""
+    said: dict[str, Any] = {}
+    apply_setting(said, setting)
+    for name, value in _nodes(said):
+        for key in next((keys for keys in _ALTERNATIVES if name in keys), (name,)):
+            held: Any = {"workload": given}
+            for part in key.split("."):
+                held = held.get(part) if isinstance(held, Mapping) else None
+            if key == name and isinstance(held, Mapping) and isinstance(value, Mapping):
+                continue  # their keys are compared one by one
+            if held is not None and (key != name or held != value):
+                raise InputError(f"--set {setting} contradicts {_flag(key)} {held}", hint="give one of them")
+
+
+def _nodes(content: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key within a mapping with its value, the outer ones first."""
+    for key, value in content.items():
+        yield f"{above}{key}", value
+        if isinstance(value, Mapping):
+            yield from _nodes(value, f"{above}{key}.")
 
 
 def _flag(key: str) -> str:
