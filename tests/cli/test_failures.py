@@ -84,6 +84,19 @@ def test_errors_are_wrapped_on_a_terminal_only(run: Run) -> None:
     assert wrapped.count("\n") > 4
 
 
+def test_an_interrupt_while_modules_are_imported_is_no_traceback(run: Run) -> None:
+    """Ctrl-C ends with the exit code of shells, however early it comes."""
+    before = (
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'melange.cli.plan':\n"
+        "            signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupt())"
+    )
+    done = run("plan", "service.yaml", "--quick", before=before)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 def test_an_error_of_the_system_is_no_bug(run: Run) -> None:
     """It names the file and the reason, and ends with exit code 2."""
     refused = _raising("PermissionError(13, 'Permission denied', 'x.db')")
@@ -109,6 +122,23 @@ def test_a_full_disk_is_told(run: Run, tmp_path: Path) -> None:
         )
     assert done.returncode == 2
     assert done.stderr == "error: standard output: No space left on device\n"
+
+
+@pytest.mark.parametrize("closed", [("stdout",), ("stdin", "stdout", "stderr")])
+def test_streams_that_the_caller_closed_lead_nowhere(run: Run, tmp_path: Path, closed: tuple[str, ...]) -> None:
+    """As with ``>&-`` or from some schedulers: the plan is written, and it alone is in its file."""
+    before = "".join(f"sys.{name} = None\n" for name in closed)
+    done = run("plan", "service.yaml", "--quick", "--out", "plan.json", before=before)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert json.loads((tmp_path / "plan.json").read_text())["melange"] == "plan/1"
+    assert run("plan", "absent.yaml", before=before).returncode == 2
+
+
+def test_a_folder_is_refused_before_the_work(run: Run) -> None:
+    """Where a file is to be written, nothing is planned first."""
+    done = run("plan", "service.yaml", "--out", "", before=_raising("AssertionError('planned')"))
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: .: cannot be written: is a folder (was the name empty?)\nhint: ")
 
 
 def test_a_device_is_written_to_and_not_replaced(run: Run) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import replace
 
 import pytest
 from planned import plan
 
-from melange.errors import InputError
+from melange.errors import InputError, MelangeError
 from melange.validate.observe import report
 from melange.validate.pool import Job, each_of, run_all, run_job
 from melange.validate.scenario import STEADY_SCENARIO
@@ -35,6 +37,19 @@ def test_processes_give_the_same_bytes_in_the_same_order() -> None:
     for one, other in zip(here, there, strict=True):
         assert one.outcome.finish_s.tobytes() == other.outcome.finish_s.tobytes()
     assert told == pytest.approx([1 / 3, 2 / 3, 1.0])
+
+
+def test_a_worker_that_is_killed_is_no_bug() -> None:
+    """As by the system if memory runs out: the error says so, and what to do."""
+    with pytest.raises(
+        MelangeError, match="a worker process was stopped by the system, probably because memory"
+    ) as caught:
+        list(each_of(_die, [1, 2], 2, 2))
+    assert "memory" in caught.value.hint
+
+
+def _die(_: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_an_error_in_a_process_reaches_the_caller() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from melange.errors import UNPRINTABLE, InputError, MelangeError
 from melange.files import path_of
+from melange.paths import files_below
 from melange.records import placed
 from melange.workload.dialects import DUCKDB
 from melange.workload.fields import nested_in_cells, nested_in_schema, nested_names
@@ -181,7 +182,7 @@ def _find_files(trace: str | Path) -> tuple[Path, ...]:
     """
     path = path_of(trace)
     if path.is_dir():
-        found = [file for file in path.rglob("*") if kind_by_suffix(file) and not file.name.startswith((".", "_"))]
+        found = [file for file in files_below(path) if kind_by_suffix(file) and not file.name.startswith((".", "_"))]
         if not found:
             raise InputError(f"{path}: no Parquet, CSV or JSONL file in this folder")
     elif path.exists():
@@ -196,6 +197,8 @@ def _find_files(trace: str | Path) -> tuple[Path, ...]:
 
 def _check_filled(files: Sequence[Path]) -> None:
     for file in files:
+        if not file.is_file():
+            raise InputError(f"{file}: is not a regular file", hint="save the log to a file")
         if file.stat().st_size == 0:
             raise InputError(f"{file}: the file is empty")
 

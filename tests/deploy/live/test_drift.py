@@ -10,6 +10,7 @@ import pytest
 from plan_cases import offer, profile, workload
 
 from melange.deploy.live.drift import CHEAPER, FAILED, SHORT, STEADY, Drift, find_drift
+from melange.errors import InputError
 from melange.plan.certificate import Certificate
 from melange.plan.options import Options
 from melange.plan.plan import Plan
@@ -98,3 +99,22 @@ def test_names_that_another_profile_does_not_know_are_told() -> None:
     found = drift_of(Options(max_instances={"A": 2}), 30.0, other)
     assert found.state == FAILED
     assert "offers.max (max_instances)" in found.message
+
+
+def test_rare_sizes_that_were_planned_for_are_compared_like_for_like() -> None:
+    """A large prompt in 1,000 requests counts if the plan was made for it, and a new one changes nothing."""
+    rates, both = [[29.97, 0.03]], profile([offer("A", 1.0)], [[[4.0, 0.02]]])
+    plan = solve(workload(rates), both)
+    found = find_drift(plan, replace(workload(rates), requests=1_000), 0.05)
+    assert (found.state, found.new_cost_per_h) == (STEADY, plan.cost_per_h)
+    small = solve(workload([[30.0, 0.0]]), both)
+    found = find_drift(small, replace(workload(rates), requests=1_000), 0.05)
+    assert small.cost_per_h < plan.cost_per_h
+    assert (found.state, found.new_cost_per_h) == (STEADY, small.cost_per_h)
+
+
+@pytest.mark.parametrize("threshold", [float("nan"), float("inf"), -0.1])
+def test_a_threshold_is_a_share(threshold: float) -> None:
+    """With any other number every plan would be steady, or none."""
+    with pytest.raises(InputError, match="threshold must be 0 to 1"):
+        find_drift(solve(workload([[30.0]]), two_types()), seen(30.0), threshold)
