@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar
 
-from melange.errors import InputError
+from melange.errors import InputError, MelangeError
 from melange.installed import how_to_add
 
 J = TypeVar("J")
@@ -140,11 +140,17 @@ def each_of(function: Callable[[J], R], jobs: Sequence[J], worth: int, processes
         yield from map(function, jobs)
         return
     from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
     from multiprocessing import get_context
 
     with ProcessPoolExecutor(most, mp_context=get_context("spawn")) as pool:
         try:
             yield from pool.map(function, jobs)
+        except BrokenProcessPool as error:
+            raise MelangeError(
+                f"one of {most} worker processes was killed, probably because the machine ran out of memory",
+                hint="use a machine with more memory, or let other programs end first",
+            ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -91,6 +91,17 @@ def test_an_error_of_the_system_is_no_bug(run: Run) -> None:
     assert (done.returncode, done.stderr) == (2, "error: x.db: Permission denied\n")
 
 
+def test_a_worker_that_is_killed_is_no_bug(run: Run) -> None:
+    """It ends with exit code 2, and says what probably killed it."""
+    killed = (
+        "import melange.service.session as s\nfrom melange.processes import each_of\n"
+        "s.Session.plan = lambda *a, **k: list(each_of(os._exit, [9, 9], 2, 2))"
+    )
+    done = run("plan", "service.yaml", "--quick", before=killed)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: one of 2 worker processes was killed, probably because ")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_is_told(run: Run, tmp_path: Path) -> None:
     """Of the file, of which the old content stays and no draft; and of the standard output."""

@@ -22,7 +22,7 @@ STATES = (UNKNOWN, STEADY, CHEAPER, SHORT, FAILED)
 # Longest search for a new plan [s]: by then it has found its best plan, which is all that is needed. A longer search
 # would prove a gap that nobody reads, and take a core from requests.
 _LONGEST_S = 60.0
-# Fewer requests of a cell than _STRAY are strays. A cell of which the plan expects at least _JUDGED in the time observed
+# Fewer requests of a cell than _STRAY are strays. A cell of which the plan expects at least _JUDGED while observed
 # is gone if only strays were seen: the chance of that is 0.05 % (Poisson). Chosen by judgment.
 _STRAY, _JUDGED = 2, 10
 
