@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
-import sys
-import textwrap
-from typing import NoReturn
+try:
+    import contextlib
+    import os
+    import shutil
+    import sys
+    import textwrap
+    from typing import NoReturn
 
-from melange.cli.app import app
-from melange.errors import InfeasibleError, MelangeError, printable
+    from melange.cli.app import app
+    from melange.errors import InfeasibleError, MelangeError, printable
+except KeyboardInterrupt:  # imports take a while, and main() has not begun
+    raise SystemExit(130) from None
 
+# Exit code after Ctrl-C, as in shells.
+_INTERRUPTED = 130
 # Exit code for bugs (EX_SOFTWARE of sysexits.h), and the longest text printed about a bug [characters].
 _BUG = 70
 _MOST_TOLD = 300
@@ -56,6 +61,8 @@ def main() -> None:
             sys.stdout.flush()  # report a full disk here; at Python's exit it would cause a traceback
     except MelangeError as error:
         fail(error)
+    except KeyboardInterrupt:  # outside of the subcommand: within it, Typer does the same
+        raise SystemExit(_INTERRUPTED) from None
     except BrokenPipeError:
         # The reader has closed the pipe (`melange catalog | head`): nothing is left to print.
         _close_output()
