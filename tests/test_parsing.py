@@ -102,16 +102,6 @@ def test_a_quote_that_is_not_closed_is_no_cell(text: str, said: str) -> None:
         list(csv_rows(text.splitlines(keepends=True), "f"))
 
 
-@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c"])
-def test_only_line_ends_end_a_row(mark: str) -> None:
-    """Other characters at which Python splits lines are part of their cell."""
-    assert list(table_rows(f"\ufeffa,b\r\n1,x{mark}y\n2,z", "f")) == [
-        (1, ["a", "b"]),
-        (2, ["1", f"x{mark}y"]),
-        (3, ["2", "z"]),
-    ]
-
-
 @pytest.mark.parametrize(
     ("text", "value"), [("1e2", 100.0), ("-2.5E-3", -0.0025), (".5e+1", 5.0), ("1e2x", "1e2x"), ("'1e2'", "1e2")]
 )

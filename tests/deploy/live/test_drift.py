@@ -56,6 +56,35 @@ def test_steady_traffic_is_steady_under_every_limit(options: Options, tmp_path: 
         assert (found.state, found.new_cost_per_h) == (STEADY, plan.cost_per_h)
 
 
+def mixed(small: float, large: float, requests: int) -> Workload:
+    """Two sizes."""
+    return replace(workload([[small, large]]), requests=requests)
+
+
+def two_sizes() -> Profile:
+    """A is cheap for the small size and does not serve the large one, which B serves."""
+    return profile([offer("A", 1.0), offer("B", 4.0)], [[[4.0, 0.0]], [[8.0, 2.0]]])
+
+
+@pytest.mark.parametrize("requests", [2_000, 19_366, 100_000, 1_000_000])
+def test_the_planned_traffic_is_steady_with_its_rare_sizes(requests: int) -> None:
+    """A size of one request in 20,000 needs an instance of its own, however few requests are observed."""
+    planned = mixed(30.0, 0.0015, 1_000_000)
+    plan = solve(planned, two_sizes())
+    assert plan.instances_by_name["B"] > 0
+    for live in (replace(planned, requests=requests), mixed(30.0, 0.0015 * (requests >= 10**6), requests)):
+        found = find_drift(plan, live, 0.05)
+        assert (found.state, found.new_cost_per_h) == (STEADY, plan.cost_per_h)
+
+
+def test_sizes_that_come_and_go_are_drift() -> None:
+    """A stray large request is nothing to rent for; many are, and so is a large size that no longer arrives."""
+    small, both = (solve(mixed(30.0, large, 10**6), two_sizes()) for large in (0.0, 0.0015))
+    assert find_drift(small, mixed(30.0, 0.0003, 100_000), 0.05).state == STEADY
+    assert find_drift(small, mixed(30.0, 0.0015, 100_000), 0.05).state == SHORT
+    assert find_drift(both, mixed(30.0, 0.0, 10**6), 0.05).state == CHEAPER
+
+
 def test_at_equal_cost_the_fleet_in_force_stays() -> None:
     """Two types at one price, 4 and 5 of them: no advice changes that."""
     alike = profile([offer("a", 1.0), offer("b", 1.0)], [[[4.0]], [[4.0]]])

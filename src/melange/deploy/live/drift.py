@@ -22,6 +22,9 @@ STATES = (UNKNOWN, STEADY, CHEAPER, SHORT, FAILED)
 # Longest search for a new plan [s]: by then it has found its best plan, which is all that is needed. A longer search
 # would prove a gap that nobody reads, and take a core from requests.
 _LONGEST_S = 60.0
+# Fewer requests of a cell than _STRAY are strays. A cell of which the plan expects at least _JUDGED while observed
+# is gone if only strays were seen: the chance of that is 0.05 % (Poisson). Chosen by judgment.
+_STRAY, _JUDGED = 2, 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,13 +102,16 @@ def _compared(plan: Plan, found: Plan, live: Workload, threshold: float) -> Drif
 
 
 def _seen(live: Workload, planned: Workload) -> Workload:
-    """The workload without cells of a single stray request: one large prompt in an hour is no reason to rent for it.
+    """The live workload, with the planned share of each cell of which too few requests would be seen to judge it.
 
-    Cells that the plan in force was made for stay: it pays for them, and a plan without them would only seem cheaper.
+    A stray request in a cell that is not planned for is left out: one large prompt in an hour is no reason to rent for
+    it. Neither is its absence a reason to rent less, as long as few of them are expected in the time observed.
     """
     share = live.request_rate / live.total_rate
-    is_kept = share * (live.requests or 1) >= 2
+    requests = live.requests or 1
+    expected = np.zeros_like(share)
     if planned.buckets == live.buckets:
-        is_kept |= planned.request_rate > 0
-    kept = np.where(is_kept, live.request_rate, 0.0)
+        expected = planned.request_rate / planned.total_rate
+    rare = np.where(expected * requests < _JUDGED, expected, 0.0)
+    kept = np.where(share * requests >= _STRAY, share, rare)
     return replace(live, request_rate=kept * (live.total_rate / kept.sum())) if kept.sum() > 0 else live
