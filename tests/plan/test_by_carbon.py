@@ -12,11 +12,13 @@ from plan_cases import carries, problem_of, profile, random_case
 from melange.catalog.bundled import accelerators, find_model
 from melange.catalog.offer import Offer
 from melange.errors import InfeasibleError, InputError
+from melange.plan.by_carbon import least_carbon
 from melange.plan.energy import emissions_of
 from melange.plan.explain import explain
 from melange.plan.options import Options
 from melange.plan.plan import Plan
 from melange.plan.question import Question
+from melange.plan.search_clock import by_work, count_whole
 from melange.plan.solve import solve
 from melange.present.terminal.engine_words import carbon_line
 from melange.present.terminal.plan_words import proof
@@ -103,6 +105,31 @@ def chat(rate: float) -> tuple[Workload, Profile, Options]:
     ]
     found = estimate(find_model("meta-llama/Llama-3.1-8B-Instruct"), offers, Slo(tpot_s=0.06), traffic)
     return traffic, found, Options(objective="carbon", grid_g_per_kwh={"dirty": 900.0, "clean": 10.0})
+
+
+def test_both_searches_share_the_time_limit() -> None:
+    """The cheapest plan gets half of it, the plan of least emissions what is left, and the plan states the whole."""
+    traffic, found, options = chat(40.0)
+    question = Question(workload=traffic, profile=found, options=replace(options, time_limit_s=20.0))
+    limits = []
+
+    def search(one: Question) -> Plan:
+        limits.append(one.options.time_limit_s)
+        return solve(one)
+
+    plan = least_carbon(question, search)
+    assert limits[0] == 10.0
+    assert 10.0 <= limits[1] <= 20.0
+    assert plan.options == question.options
+
+    def late(one: Question) -> Plan:
+        limits.append(one.options.time_limit_s)
+        count_whole(rows=1_000, pauses=1_000)
+        return solve(one)
+
+    with by_work():
+        least_carbon(question, late)
+    assert limits[2:] == [10.0, 10.0]
 
 
 def test_a_certified_plan_has_the_least_emissions_and_costs_in_usd() -> None:

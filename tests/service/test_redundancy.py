@@ -1,6 +1,7 @@
 """A plan that one instance or spot alone carries says so, with what redundancy costs."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ from plan_cases import offer, profile, workload
 
 from melange.plan.options import Options
 from melange.plan.plan import Plan
+from melange.plan.question import Question
+from melange.plan.search_clock import count_whole
 from melange.plan.solve import solve
 from melange.profile.profile import Profile
 from melange.service.caution_words import with_word_on_redundancy
@@ -39,6 +42,33 @@ def test_a_plan_of_several_instances_says_nothing_and_plans_nothing(monkeypatch:
     assert plan.instances.sum() > 1
     monkeypatch.delattr("melange.plan.solve.solve")
     assert with_word_on_redundancy(plan) is plan
+
+
+@pytest.mark.parametrize("change", [{"solve_s": 30.0}, {"status": "time limit"}], ids=["late", "unproven"])
+def test_a_plan_that_used_its_time_is_followed_by_no_search(
+    change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The warning stays, and says why it gives no cost."""
+    plan = replace(solve(workload([[5.0]]), capacities(), Options(headroom=0.0, time_limit_s=30.0)), **change)
+    monkeypatch.delattr("melange.plan.solve.solve")
+    assert said(plan).startswith("one failure stops the service; plan.spare_replicas gives a second instance (")
+    assert said(plan).endswith("not searched for: plan.time_limit_s is used up)")
+
+
+def test_the_searches_share_what_is_left_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each may take what those before it left; when nothing is left, there is no further one."""
+    plan = solve(workload([[5.0]]), capacities(), Options(headroom=0.0, time_limit_s=30.0))
+    limits: list[float] = []
+
+    def slow(question: Question) -> Plan:
+        """Half a second of work, and a single instance whatever the spares."""
+        limits.append(question.options.time_limit_s)
+        count_whole(rows=1, pauses=29_353)
+        return plan
+
+    monkeypatch.setattr("melange.plan.solve.solve", slow)
+    assert "not searched for" in said(replace(plan, solve_s=29.0))
+    assert limits == pytest.approx([1.0, 0.5], abs=0.1)
 
 
 def test_limits_that_leave_no_spare_are_said() -> None:

@@ -18,6 +18,7 @@ from melange.plan.least_carbon import LeastCarbon
 from melange.plan.options import COST
 from melange.plan.plan import Plan
 from melange.plan.question import Question
+from melange.plan.search_clock import now_s
 
 if TYPE_CHECKING:
     from melange.profile.profile import ReplicaType
@@ -49,9 +50,12 @@ def least_carbon(asked: Question, search: Callable[[Question], Plan]) -> Plan:
         The search found no plan.
     """
     emitted = emissions_of([one.offer for one in asked.profile.replica_types], asked.options)
-    cheapest = search(asked.with_options(objective=COST))
+    # Both searches share the time: what the first one leaves of its half is the second one's.
+    began, limit_s = now_s(), asked.options.time_limit_s
+    cheapest = search(asked.with_options(objective=COST, time_limit_s=limit_s / 2))
+    left_s = max(limit_s / 2, limit_s - (now_s() - began))
     try:
-        found = search(_weighed(asked, emitted))
+        found = search(_weighed(asked, emitted).with_options(time_limit_s=left_s))
     except InfeasibleError as error:
         reasons = [in_kg(one) for one in error.reasons]
         raise InfeasibleError(in_kg(str(error)), reasons=reasons, hint=error.hint) from error
@@ -102,7 +106,8 @@ def _stated(found: Plan, asked: Question, emitted: dict[Offer, float], cheapest:
     """The plan that was found as the answer to the original question, at prices in USD."""
     price = {one.name: one.offer for one in asked.profile.replica_types}
     types = tuple(replace(one, offer=_of_type(price, one)) for one in found.replica_types)
-    options = replace(found.options, objective=asked.options.objective, gap=asked.options.gap)
+    own = asked.options
+    options = replace(found.options, objective=own.objective, gap=own.gap, time_limit_s=own.time_limit_s)
     question = replace(found.question, profile=replace(found.question.profile, replica_types=types), options=options)
 
     def emits(plan: Plan) -> float:

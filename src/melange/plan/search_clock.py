@@ -24,19 +24,22 @@ STUCK_TIMES = 60.0
 
 
 class _Work:
-    """Work done so far [s], and its start on the machine's clock [s]."""
+    """Work done so far [s], its start on the machine's clock [s], and how many times as long it may take there."""
 
-    def __init__(self) -> None:
-        self.done_s, self.began_s = 0.0, time.monotonic()
+    def __init__(self, stuck_times: float) -> None:
+        self.done_s, self.began_s, self.stuck_times = 0.0, time.monotonic(), stuck_times
 
 
 _WORK: ContextVar[_Work | None] = ContextVar("work", default=None)
 
 
 @contextmanager
-def by_work() -> Iterator[None]:
-    """Let searches inside the block stop by their work, counted from 0, instead of by the machine's clock."""
-    token = _WORK.set(_Work())
+def by_work(stuck_times: float = STUCK_TIMES) -> Iterator[None]:
+    """Let searches inside the block stop by their work, counted from 0, instead of by the machine's clock.
+
+    ``stuck_times`` as long on the machine's clock ends them too.
+    """
+    token = _WORK.set(_Work(stuck_times))
     try:
         yield
     finally:
@@ -53,7 +56,13 @@ def now_s() -> float:
     work = _WORK.get()
     if work is None:
         return time.monotonic()
-    return max(work.done_s, (time.monotonic() - work.began_s) / STUCK_TIMES)
+    return max(work.done_s, (time.monotonic() - work.began_s) / work.stuck_times)
+
+
+def on_machine_s(limit_s: float) -> float:
+    """The longest that a search with this limit may take on the machine's clock [s]."""
+    work = _WORK.get()
+    return limit_s if work is None else work.stuck_times * limit_s
 
 
 def count_linear(rows: int, iterations: int) -> None:

@@ -6,15 +6,18 @@ from dataclasses import replace
 
 import numpy as np
 
-from melange.errors import Caution, MelangeError
+from melange.errors import Caution, MelangeError, SolverError
 from melange.plan.plan import Plan
 
 # Coefficient of variation of the gaps above which a Poisson simulation gets a caution: production hours of one service
 # have 1.0 to 1.1 (Azure conversation). Chosen by judgment.
 _BURSTY = 1.25
-# Longest search for the cost of redundancy, in work of the solver [s]: plans of one instance are small problems, which
-# take a fraction of it.
+# Longest search for the cost of redundancy, all of its plans together, in work of the solver [s]: plans of one instance
+# are small problems, which take a fraction of it.
 _MOST_SEARCH_S = 2.0
+_NOT_SEARCHED = (
+    "plan.spare_replicas gives a second instance (what it costs was not searched for: plan.time_limit_s is used up)"
+)
 
 
 def with_word_on_bursts(plan: Plan) -> Plan:
@@ -56,20 +59,35 @@ def with_word_on_redundancy(plan: Plan) -> Plan:
 
 
 def _price_of_redundancy(plan: Plan) -> str:
-    """The setting that gives a second instance, and its additional cost per hour."""
-    from melange.plan.search_clock import by_work
-    from melange.plan.solve import solve
+    """The setting that gives a second instance, and its additional cost per hour.
 
-    most_s = min(plan.options.time_limit_s, _MOST_SEARCH_S)
-    question = plan.question.with_options(budget_per_h=None, time_limit_s=most_s)
+    The searches share what the plan's own search has left of its time limit.
+    """
+    from melange.plan.search_clock import STUCK_TIMES, by_work, now_s
+
+    left_s = plan.options.time_limit_s - plan.solve_s
+    if left_s <= 0 or plan.status == "time limit":
+        return _NOT_SEARCHED
+    most_s = min(left_s, _MOST_SEARCH_S)
+
+    def search(spare: int | None) -> Plan:
+        from melange.plan.solve import solve
+
+        if now_s() >= most_s:
+            raise SolverError("the time is used up")
+        question = plan.question.with_options(budget_per_h=None, time_limit_s=most_s - now_s())
+        return solve(question if spare is None else question.with_options(spare_replicas=spare))
+
     spare = 1
     try:
-        with by_work():
-            base = solve(question) if plan.certificate is not None or plan.options.budget_per_h else plan
-            while (found := solve(question.with_options(spare_replicas=spare))).instances.sum() == 1:
+        with by_work(min(STUCK_TIMES, left_s / most_s)):
+            base = search(None) if plan.certificate is not None or plan.options.budget_per_h else plan
+            while (found := search(spare)).instances.sum() == 1:
                 # One instance holds several replicas, which all fail with it.
                 alone = int(np.flatnonzero(found.instances)[0])
                 spare = max(spare + 1, found.replica_types[alone].replicas_per_instance)
+    except SolverError:
+        return _NOT_SEARCHED
     except MelangeError:
         return f"no plan with --set plan.spare_replicas={spare} is possible within its limits"
     more = found.cost_per_h - base.cost_per_h

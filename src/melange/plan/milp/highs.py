@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from melange.errors import SolverError
-from melange.plan.search_clock import STUCK_TIMES, count_linear, count_whole, is_by_work, pauses_within
+from melange.plan.search_clock import count_linear, count_whole, is_by_work, on_machine_s, pauses_within
 from melange.workload.workload import Array
 
 # If a good point is known, heuristics and restarts only cost time: two thirds of it in one large run; 2 to 7 % on 40
@@ -104,9 +104,7 @@ def minimise(
     import highspy  # the import takes 60 ms, and only a plan needs it
 
     is_whole = program.is_integer is not None and bool(program.is_integer.any())
-    solver = _solver(
-        highspy, time_limit_s=STUCK_TIMES * time_limit_s if is_by_work() else time_limit_s, gap=gap, seed=seed
-    )
+    solver = _solver(highspy, time_limit_s=on_machine_s(time_limit_s), gap=gap, seed=seed)
     solver.setOptionValue("objective_target", target)
     if is_whole:
         # HiGHS 1.15 calls 28.42 optimal where 0.88 is feasible, after its presolve has seen loads of 1e-7 beside
