@@ -5,20 +5,25 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from melange.plan.certificate import Certificate
 from melange.plan.explain import explain
+from melange.plan.options import Options
 from melange.plan.plan import Plan
 from melange.plan.simulation import Simulation
+from melange.plan.solve import solve
 from melange.plan.sweeps import explore
 from melange.present.pages.explore_page import explore_pictures
 from melange.present.study import Study
 from melange.present.terminal.explanation import explanation_page
-from melange.present.terminal.plan_tables import plan_page
-from melange.present.terminal.plan_words import changes_sentence, margin_sentence, plan_sentence, proof
+from melange.present.terminal.plan_tables import plan_page, serves
+from melange.present.terminal.plan_words import changes_sentence, margin_sentence, plan_sentence, proof, used_types
+from melange.profile.profile import Profile
 from melange.slo import Slo
+from melange.workload.workload import Workload
 
 PROOF = Certificate(
     target=0.99,
@@ -161,10 +166,21 @@ def test_changes_say_what_both_plans_stand_on(plan: Plan, certified: Plan) -> No
     assert "certified for 30 requests/s at 99%" in changes_sentence(plan, certified)
 
 
+def test_a_type_names_every_size_that_the_routes_send_to_it(workload: Workload, profile: Profile) -> None:
+    """One request in 100,000 is long, and the table of the mix covers it like the routes."""
+    rare = replace(workload, request_rate=np.array([[30.0, 0.0], [0.0, 3e-4]]))
+    plan = solve(rare, profile, Options(headroom=0.0, exclude=("small",)))
+    assert serves(plan, used_types(plan)[0]) == "100.0% of requests: 1-1,000 in, 1-500 out"
+
+
 def test_single_types_are_compared_with_the_mix_of_their_kind(certified: Plan) -> None:
     """Both by closed form: 10.8 USD/h is what the mix costs there."""
     page = shown_at(certified, 120)
-    assert "With one type only (closed form, not certified; the mix by closed form: 10.80 USD/h)" in page
+    title = (
+        "With one type only, by closed form for 99% (not certified); the cheapest mix by closed form costs 10.80 USD/h"
+    )
+    assert title in page
+    assert "Against that mix" in page
     cost = certified.single_type["large"].cost_per_h
     assert cost is not None
     assert f"{cost / 10.8 - 1:+.1%}" in page

@@ -259,8 +259,9 @@ def _replayed(plan: Plan, log: Arrivals, flags: _Flags, rate: float) -> tuple[li
     else:
         own_rate, played, speed = log.rate, log.at_rate(rate), rate / log.rate
     said = []
-    if not math.isclose(own_rate * speed, flags.scale * planned, rel_tol=_SAME_RATE):
-        told = f"the simulated requests arrive at {own_rate * speed:.3g}/s, but the plan is made for {planned:.3g}/s"
+    if not math.isclose(own_rate * speed, rate, rel_tol=_SAME_RATE):
+        wanted = rate / flags.scale
+        told = f"the simulated requests arrive at {own_rate * speed:.3g}/s, but the plan is made for {wanted:.3g}/s"
         said.append(Caution("other-rate", told))
     if not math.isclose(speed, flags.scale, rel_tol=_SAME_RATE):
         told = f"the log's {own_rate:.3g} requests/s are replayed {speed:.3g} times as fast, at the plan's rate"
