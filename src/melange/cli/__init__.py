@@ -10,6 +10,7 @@ import textwrap
 from typing import NoReturn
 
 from melange.cli.app import app
+from melange.cli.usage import UsageError, usage_error
 from melange.errors import InfeasibleError, MelangeError, printable
 
 # Exit code for bugs (EX_SOFTWARE of sysexits.h), and the longest text printed about a bug [characters].
@@ -51,11 +52,13 @@ def main() -> None:
         os.environ.setdefault(_BLAS_THREADS, "1")
     try:
         try:
-            app()
+            code = app(standalone_mode=False)
         finally:
             sys.stdout.flush()  # report a full disk here; at Python's exit it would cause a traceback
     except MelangeError as error:
         fail(error)
+    except UsageError as error:
+        fail(usage_error(error))
     except BrokenPipeError:
         # The reader has closed the pipe (`melange catalog | head`): nothing is left to print.
         _close_output()
@@ -70,6 +73,7 @@ def main() -> None:
         if os.environ.get("MELANGE_DEBUG") == "1":
             raise
         crashed(error)
+    raise SystemExit(code)
 
 
 def _close_output() -> None:

@@ -139,6 +139,8 @@ def _session(source: Path | None, flags: _Flags, settings: list[str]) -> Session
     if source is None and flags.workload is None:
         raise InputError("a workload is needed", hint="--workload workload.json, or a service.yaml")
     _ = session.workload()
+    if session.service is not None:
+        session.subject(flags.replica_type)
     return session
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from melange.cli.flags import with_flags
+from melange.cli.terminal import need_plan
 from melange.errors import InputError, unknown
 
 if TYPE_CHECKING:
@@ -238,6 +239,7 @@ def operate(
     from melange.plan.schedule.schedule import Schedule
     from melange.profile.join import read_joined
 
+    need_plan(plan_file, "melange operate plan.json")
     plan = Plan.read(plan_file)
     refuse_pools(plan, "melange operate")
     operation = Operation(

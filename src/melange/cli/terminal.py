@@ -139,6 +139,16 @@ def keep_text(parts: Callable[[], Sequence[RenderableType]]) -> None:
     write_text(file, layout.as_text(parts()))
 
 
+def need_plan(source: Path | None, then: str) -> None:
+    """Reject a service where a plan is needed; ``then`` is the command for the plan."""
+    from melange.service.session import is_service
+
+    if source is not None and is_service(source):
+        raise InputError(
+            f"{source} is a service, not a plan", hint=f"melange plan {source} --out plan.json, then {then}"
+        )
+
+
 def need_live(command: str, *modules: str) -> None:
     """Reject a command that talks to servers when the packages it needs are not installed."""
     need_extra(command, "live", *modules)

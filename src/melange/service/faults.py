@@ -42,7 +42,7 @@ def faults(
             section = ".".join(map(str, keys[:-1]))
             known = _known_keys(file, keys[:-1])
             where = ": ".join(part for part in (place, section) if part)
-            message = str(unknown("key", str(keys[-1]), known, place=where))
+            message = _unknown_key(str(keys[-1]), known, where, [] if section else keys_called(file, str(keys[-1])))
         elif fault["type"] == "missing":
             message = f"{place}: {name} is required".removeprefix(": ")
         else:
@@ -54,6 +54,23 @@ def faults(
         lines.setdefault(name, message)
     more = len(lines) - _MOST_FAULTS
     return "\n".join([*list(lines.values())[:_MOST_FAULTS], *([f"and {more} more"] if more > 0 else [])])
+
+
+def _unknown_key(key: str, known: Sequence[str], where: str, elsewhere: Sequence[str]) -> str:
+    """An unknown key with the nearest ones; with the full names of keys that are called so in a section."""
+    if elsewhere:
+        return f"{where}: unknown key {key!r}; did you mean {' or '.join(map(repr, elsewhere))}?".removeprefix(": ")
+    return str(unknown("key", key, known, place=where))
+
+
+def keys_called(file: type[BaseModel], name: str) -> list[str]:
+    """The full names of all keys in the sections of a file that have this name.
+
+    >>> keys_called(Service, "rate")
+    ['workload.rate']
+    """
+    inner = {key: _section_in(field.annotation) for key, field in file.model_fields.items() if not field.exclude}
+    return [f"{key}.{name}" for key, one in inner.items() if one is not None and name in _known_keys(one, [])]
 
 
 def _as_written(value: object) -> str:
