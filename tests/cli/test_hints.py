@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,6 +48,22 @@ def run(tmp_path: Path) -> Run:
             "measure service.yaml --url http://127.0.0.1:9 --replica-type l5",
             "error: --replica-type: unknown replica type 'l5'",
         ),
+        (
+            "plan absent.yaml",
+            "error: absent.yaml: cannot be read: No such file or directory\nhint: melange init writes one",
+        ),
+        ("plan service.yaml --set slo.ttft_ms=1s", "slo.ttft_ms: must be a number of milliseconds, got '1s'\n"),
+        ("plan service.yaml --set slo.attainment=99", "must be above 0 and at most 1, got 99: 99 % is 0.99\n"),
+        ("plan service.yaml --set slo.percentile=95", "unknown key 'percentile'; use attainment: 0.95, or statistic"),
+        (
+            "plan service.yaml --set offers.gpus=[g6e.xlarge]",
+            "error: gpu 'g6e.xlarge' is an instance type (1 x L40S)\nhint: name its accelerator: L40S\n",
+        ),
+        ("plan service.yaml --set offers.gpus=[zzz]", ", ...; melange catalog accelerators lists all\n"),
+        (
+            "plan service.yaml --quick --set workload.dataset=azure-conversation --set slo.ttft_ms=1000",
+            "or leave out --quick: in a certified plan, 1% of the requests may miss\n",
+        ),
         ("validate absent.json --scenario lost_replica", "did you mean 'lost-replica'?"),
         ("validate absent.json --policy roundrobin", "did you mean 'round-robin'"),
         ("validate absent.json --steps slower", "unknown steps 'slower'; did you mean 'slow'?"),
@@ -87,3 +105,27 @@ def test_files_of_another_plan_in_the_folder_are_named(run: Run, tmp_path: Path)
     told = "other-files: k8s/manifests/old.yaml is not part of this plan; delete it if an earlier plan wrote it"
     assert told in " ".join(second.stderr.split())
     assert (tmp_path / "k8s/manifests/old.yaml").exists()
+
+
+def test_a_file_without_slo_or_workload_gets_examples(run: Run, tmp_path: Path) -> None:
+    """Both, with their lines' form."""
+    (tmp_path / "short.yaml").write_text("model: meta-llama/Llama-3.1-8B\n")
+    told = run("plan", "short.yaml").stderr
+    assert "slo is required; for example slo: {ttft_ms: 1000, tpot_ms: 80}\n" in told
+    assert "workload is required; for example workload: {dataset: azure-conversation, rate: 16}\n" in told
+
+
+def test_a_list_without_offers_says_which_filters_leave_none(run: Run) -> None:
+    """And who has offers on that market; as JSON it is an empty list."""
+    words = ("catalog", "offers", "--market", "spot", "--provider", "aws")
+    assert json.loads(run(*words, "--json").stdout) == []
+    assert (
+        run(*words).stdout
+        == "no offers match --provider aws --market spot; spot offers are known from azure, gcp, vultr\n"
+    )
+
+
+def test_the_package_runs_as_a_module(run: Run) -> None:
+    """``python -m melange``."""
+    done = subprocess.run([sys.executable, "-m", "melange", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == run("--version").stdout

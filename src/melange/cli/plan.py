@@ -11,7 +11,7 @@ import typer
 
 from melange.cli.flags import with_flags
 from melange.cli.terminal import Inputs, JsonFlag, OnOption, OutOption, QuickFlag, events, save_and_print
-from melange.errors import InputError
+from melange.errors import InfeasibleError, InputError
 from melange.processes import on_cluster
 
 if TYPE_CHECKING:
@@ -101,7 +101,13 @@ class _Flags:
     def answer(self, session: Session, incumbent: Plan | None) -> Plan:
         """The plan as requested."""
         if self.quick:
-            return session.plan(incumbent=incumbent)
+            try:
+                return session.plan(incumbent=incumbent)
+            except InfeasibleError as error:
+                if session.slo.is_on_requests and "--drop-unservable" in error.hint:
+                    misses = 100 * (1 - session.slo.target)
+                    error.hint += f"; or leave out --quick: in a certified plan, {misses:.6g}% of the requests may miss"
+                raise
         if self.certified:
             return session.certified(incumbent=incumbent, burstiness=self.burstiness)
         return session.answer(incumbent=incumbent, burstiness=self.burstiness)

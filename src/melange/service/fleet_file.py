@@ -9,10 +9,10 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from melange.errors import InputError
-from melange.files import path_in, read_text
+from melange.files import path_in
 from melange.parsing import parse_yaml
 from melange.plan.options import CARBON
-from melange.service.reading import read_document
+from melange.service.reading import read_document, text_of
 from melange.service.schema import PlanSection
 from melange.service.traffic_sections import Positive, Section
 from melange.service.values import Names
@@ -64,7 +64,7 @@ def is_fleet(path: str | Path) -> bool:
     """Whether a file lists services rather than describing one."""
     if Path(path).suffix not in {".yaml", ".yml"}:
         return False
-    text = read_text(path)
+    text = text_of(path)
     if "services" not in text:  # a service's own file, which is checked when it is read
         return False
     content = parse_yaml(text, f"{path}")

@@ -36,11 +36,21 @@ def read_service(path: str | Path, settings: Sequence[str] = ()) -> Service:
     return read_document(Service, path, settings, holds="model, slo and workload", hint="melange init writes one")
 
 
+def text_of(path: str | Path) -> str:
+    """The text of a service.yaml; the error about a missing one says how to write one."""
+    try:
+        return read_text(path)
+    except InputError as error:
+        if not Path(path).exists():
+            error.hint = "melange init writes one"
+        raise
+
+
 def is_regional(path: str | Path, settings: Sequence[str] = ()) -> bool:
     """Whether a service.yaml has ``regions``; other faults of the file are reported when it is opened."""
     if Path(path).suffix not in {".yaml", ".yml"}:
         return False
-    content = parse_yaml(read_text(path), f"{path}")
+    content = parse_yaml(text_of(path), f"{path}")
     named = any(one.partition("=")[0].split(".")[0] == "regions" for one in settings)
     return isinstance(content, dict) and ("regions" in content or named)
 
@@ -55,7 +65,7 @@ def read_document(
     InputError
         As in :func:`read_service`.
     """
-    text = read_text(path)
+    text = text_of(path)
     content = parse_yaml(text, f"{path}")
     if not isinstance(content, dict):
         raise InputError(f"{path}: must hold a mapping with {holds}", hint=hint)
