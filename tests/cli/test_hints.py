@@ -81,7 +81,8 @@ def test_what_is_wrong_comes_with_what_would_work(run: Run, words: str, said: st
 
 
 def test_no_arguments_print_the_help(run: Run) -> None:
-    """And wrong ones print the usage first."""
+    """With each command's whole summary; and wrong ones print the usage first."""
+    assert not [line for line in run("--help").stdout.splitlines() if line.endswith("...") and "Usage" not in line]
     assert run().stderr.startswith("Usage: melange [OPTIONS] COMMAND")
     assert run("plan", "--foo").stderr.startswith("Usage: melange plan [OPTIONS]")
 
