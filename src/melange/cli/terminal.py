@@ -126,7 +126,8 @@ def save_and_print(
     if out is not None:
         layout.console(stderr=True).print(f"\nsaved to {out}")
     if more_page is not None:
-        layout.console().print("\n", more_page)
+        layout.console().print()
+        layout.console().print(more_page)
 
 
 def keep_text(parts: Callable[[], Sequence[RenderableType]]) -> None:

@@ -47,5 +47,5 @@ def ui(
     limits = limits_of(limit, memory_gib)
     found = opened(source, settings or (), logs or ())
     app = page_application(found, token=token, hosts=hosts, parallel=parallel, limits=limits)
-    typer.echo(f"http://{host}:{port}/ is the page; Ctrl-C ends it", err=True)
+    typer.echo(f"http://{host}:{port}/ is the page; Ctrl-C stops it", err=True)
     uvicorn.run(app, host=host, port=port, log_level="warning")
