@@ -43,6 +43,12 @@ def quick_cost(opened: Opened, *settings: str) -> float:
     return opened(settings).plan().cost_per_h
 
 
+def test_accelerators_are_excluded_by_any_of_their_names(opened: Opened) -> None:
+    """In any case, as under offers.gpus."""
+    assert opened(["plan.exclude=[l40s]"]).options.exclude == ("L40S",)
+    assert opened(["plan.require=[l4]"]).options.require == ("L4",)
+
+
 def test_a_variant_is_the_service_with_its_settings(opened: Opened) -> None:
     """Its cost is that of a session that was given the same keys by hand."""
     session = opened()

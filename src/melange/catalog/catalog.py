@@ -116,6 +116,14 @@ class Catalog:
             names.add(name)
         return names
 
+    def own_names(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Names of accelerators in any case, or as other tools spell them, as ours; other names unchanged.
+
+        >>> load_catalog().own_names(["l40s", "aws/us-east-1/g6.xlarge"])
+        ('L40S', 'aws/us-east-1/g6.xlarge')
+        """
+        return tuple(self.find_accelerator(name) or name for name in names)
+
     def _unknown_gpu(self, gpu: str, others: Iterable[str]) -> InputError:
         """An error for an unknown accelerator: an instance type, or a name with the nearest or the usual ones."""
         if held := [one for one in self.offers if one.instance_type.casefold() == gpu.casefold()]:
