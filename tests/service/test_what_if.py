@@ -143,6 +143,17 @@ def test_the_command_prints_both_and_json(tmp_path: Path) -> None:
     assert all(one["saved_fraction"] >= 0.15 - 1e-9 for one in found["relaxations"] if one["is_enough"])
 
 
+def test_fleets_elsewhere_are_shown_with_their_provider(tmp_path: Path) -> None:
+    """Where all fleets are in one place, their names are short."""
+    path = tmp_path / "service.yaml"
+    path.write_text(SERVICE)
+    shown = CliRunner().invoke(app, ["what-if", str(path), "--save", "15%", "--quick"]).stdout
+    alone, _, changed = shown.partition("What would save")
+    assert "aws/" not in alone
+    assert "aws/us-east-1/g" in changed
+    assert "no spot offers known" in " ".join(changed.split())
+
+
 def test_variants_without_a_sum_are_answered_by_themselves(tmp_path: Path) -> None:
     """Two rates cannot hold at once, and both are asked about; nothing is said of them together."""
     path = tmp_path / "service.yaml"
