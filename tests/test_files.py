@@ -119,3 +119,28 @@ def test_a_file_of_another_kind_is_not_replaced(tmp_path: Path, name: str, text:
     write_document(path, "report", {"x": 1})
     write_document(path, "report", {"x": 2})
     assert read_document(path, "report")["x"] == 2
+
+
+def test_a_file_that_is_replaced_keeps_its_mode(tmp_path: Path) -> None:
+    """A private plan stays private, also when it is written again with other content."""
+    path = tmp_path / "plan.json"
+    path.write_text("old")
+    path.chmod(0o600)
+    write_text(path, "new")
+    assert (path.read_text(), stat.S_IMODE(path.stat().st_mode)) == ("new", 0o600)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_symbolic_link_stays_and_its_target_is_written(tmp_path: Path, is_there: bool) -> None:
+    """Also if the target does not exist yet, and no draft remains in either folder."""
+    (tmp_path / "kept").mkdir()
+    target, link = tmp_path / "kept" / "plan.json", tmp_path / "plan.json"
+    if is_there:
+        target.write_text("old")
+        target.chmod(0o640)
+    link.symlink_to("kept/plan.json")
+    write_text(link, "new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+    assert not is_there or stat.S_IMODE(target.stat().st_mode) == 0o640
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["kept", "plan.json", "plan.json"]

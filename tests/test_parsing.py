@@ -7,7 +7,7 @@ import math
 import pytest
 
 from melange.errors import InputError
-from melange.parsing import csv_rows, parse_json, parse_yaml
+from melange.parsing import csv_rows, parse_json, parse_yaml, table_rows
 
 
 @pytest.mark.parametrize(
@@ -74,6 +74,14 @@ def test_dates_stay_as_they_are_written() -> None:
     assert found == {"from": "2026-11-25", "to": "2026-13-45", "at": 12, "again": 12, "more": {"c": 1, "d": 2}}
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("inside", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e"])
+def test_only_line_ends_end_a_row(end: str, inside: str) -> None:
+    """Separators that Python also counts as line ends may be part of a cell."""
+    text = end.join(["\ufeffa,source", f"1,x{inside}y", "2,z", ""])
+    assert list(table_rows(text, "f")) == [(1, ["a", "source"]), (2, ["1", f"x{inside}y"]), (3, ["2", "z"])]
+
+
 def test_rows_of_a_table_have_the_lines_that_they_start_on() -> None:
     """Empty lines are no rows, a quoted cell may go over several lines."""
     lines = ["a,b\n", "\n", '1,"x\n', 'y"\n', "2,3\n"]
@@ -92,3 +100,11 @@ def test_a_quote_that_is_not_closed_is_no_cell(text: str, said: str) -> None:
     """Else the rest of the file would be one."""
     with pytest.raises(InputError, match=said):
         list(csv_rows(text.splitlines(keepends=True), "f"))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1e2", 100.0), ("-2.5E-3", -0.0025), (".5e+1", 5.0), ("1e2x", "1e2x"), ("'1e2'", "1e2")]
+)
+def test_a_number_with_an_exponent_is_a_number(text: str, value: object) -> None:
+    """As in JSON, also without a point; in quotes it is text."""
+    assert parse_yaml(f"rate: {text}", "f") == {"rate": value}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from melange.errors import InputError, MelangeError, printable
-from melange.records import record
+from melange.records import one_line, record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,3 +83,12 @@ def test_an_error_can_be_printed() -> None:
     assert len(str(error)) < 3_000
     assert error.hint == "\\x07"
     assert printable("a\tb\nc é") == "a\tb\nc é"
+
+
+@pytest.mark.parametrize("hidden", ["\n", "\t", "\u200b", "\u200d", "\u2060", "\ufeff", "\u00ad", "\ufe0f", "\u3164"])
+def test_a_name_is_one_line_of_visible_characters(hidden: str) -> None:
+    """A line end would begin a line of its own, and a zero-width character makes two names that look the same."""
+    assert one_line("aws/us-east-1/g6.xlarge (Überall, 東京)", "name") == "aws/us-east-1/g6.xlarge (Überall, 東京)"
+    with pytest.raises(InputError, match=re.escape(f"name must be one line of visible characters, got the character "
+                                                   f"{hidden!a}")):  # fmt: skip
+        one_line(f"g6{hidden}xlarge", "name")

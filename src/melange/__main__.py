@@ -1,4 +1,4 @@
-"""``python -m melange`` is the command ``melange``."""
+"""``python -m melange``: the same as the ``melange`` command."""
 
 from melange.cli import main
 

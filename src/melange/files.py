@@ -7,6 +7,7 @@ import glob
 import json
 import os
 import re
+import stat
 import sys
 import tempfile
 import time
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 
 from melange.errors import InputError
 from melange.parsing import parse_json
+from melange.paths import check_names_a_file, is_pipe
 from melange.records import reading, shown
 
 # Largest text file that is read whole [bytes]. The largest in practice are load-test reports with every request;
@@ -121,11 +123,13 @@ def write_texts(text_by_path: Mapping[Path, str]) -> None:
     """
     draft_by_target: dict[Path, Path] = {}
     try:
-        for target, text in text_by_path.items():
-            if _is_device(target):
-                _write_into(target, text)
+        for path, text in text_by_path.items():
+            check_names_a_file(path)
+            if _is_device(path):
+                _write_into(path, text)
             else:
-                _draft(target, text, draft_by_target)
+                # A symbolic link stays: the file that it names is replaced.
+                _draft(Path(os.path.realpath(path)) if path.is_symlink() else path, text, draft_by_target)
         for target, draft in draft_by_target.items():
             try:
                 draft.replace(target)
@@ -158,11 +162,25 @@ def _draft(target: Path, text: str, draft_by_target: dict[Path, Path]) -> None:
             stream.flush()
             # Without this, a power failure may leave the new name without the new content.
             os.fsync(stream.fileno())
+        _give_mode(draft, target)
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written: {error.strerror}") from error
+
+
+def _give_mode(draft: Path, target: Path) -> None:
+    """Give a draft the mode and, where allowed, the owner of the file that it replaces; a new file's by the umask."""
+    try:
+        before = target.stat()
+    except OSError:
         umask = os.umask(0)
         os.umask(umask)
         draft.chmod(0o666 & ~umask)
-    except OSError as error:
-        raise InputError(f"{target}: cannot be written: {error.strerror}") from error
+        return
+    now = draft.stat()
+    if hasattr(os, "chown") and (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid):
+        with contextlib.suppress(OSError):  # only root may give a file away
+            os.chown(draft, before.st_uid, before.st_gid)
+    draft.chmod(stat.S_IMODE(before.st_mode))
 
 
 def _is_device(path: Path) -> bool:
@@ -299,6 +317,9 @@ def read_json(path: str | Path, *, infinity: bool = False) -> Json:
 
 def read_text(path: str | Path) -> str:
     """Read a text file of at most 64 MiB; errors name the file and the reason."""
+    # Opening a named pipe would wait for a program that writes to it; a pipe of this process has one.
+    if is_pipe(path) and not os.path.realpath(path).startswith(("/proc/", "/dev/")):
+        raise InputError(f"{path}: is a pipe, not a regular file", hint="save its content to a file")
     try:
         with Path(path).open("rb") as stream:
             content = stream.read(_MOST_BYTES + 1)

@@ -7,8 +7,10 @@ that no other module has to expect them.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -24,6 +26,8 @@ MOST_WHOLE = 2**63
 # Other numbers must be smaller: the limit of a 32-bit float. None of our quantities comes close, and powers and
 # products of several such numbers are still finite.
 _MOST_NUMBER = 2.0**128
+# A line of a service or a fleet in YAML.
+_SERVICE = re.compile(r"^(model|slo|workload|services)\s*:", re.MULTILINE)
 # Longest YAML text [characters], and most values in it after references are expanded: reading takes about a second.
 _MOST_YAML = 1 << 18
 _MOST_YAML_VALUES = 20_000
@@ -53,7 +57,8 @@ def parse_json(text: str, place: str, *, infinity: bool = False) -> Any:
         content = json.loads(text.removeprefix("\ufeff"), parse_int=_whole)
     except json.JSONDecodeError as error:
         where = place if error.lineno == 1 and "\n" not in text else f"{place}:{error.lineno}"
-        raise InputError(f"{where}: not valid JSON: {error.msg} (column {error.colno})") from error
+        hint = "the name of a service must end in .yaml or .yml" if _SERVICE.search(text) else ""
+        raise InputError(f"{where}: not valid JSON: {error.msg} (column {error.colno})", hint=hint) from error
     except RecursionError as error:
         raise InputError(f"{place}: is nested deeper than {MOST_DEPTH} levels") from error
     check_values(content, place, infinity=infinity)
@@ -249,6 +254,13 @@ _Loader.yaml_implicit_resolvers = {
 }
 
 
+# YAML 1.1, which PyYAML reads, takes 1e2 as text for lack of a point; JSON, YAML 1.2 and people take it as a number.
+for _first in "-+.0123456789":
+    _Loader.yaml_implicit_resolvers.setdefault(_first, []).append(
+        ("tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"))
+    )
+
+
 def compose_yaml(text: str) -> yaml.Node | None:
     """The nodes of a text that :func:`parse_yaml` has read, with their lines."""
     loader = _Loader(text)
@@ -260,7 +272,8 @@ def compose_yaml(text: str) -> yaml.Node | None:
 
 def table_rows(text: str, place: str) -> Iterator[tuple[int, list[str]]]:
     """The rows of a whole CSV table, as from :func:`csv_rows`; a byte order mark is removed."""
-    return csv_rows(text.removeprefix("\ufeff").splitlines(keepends=True), place)
+    # Lines end as in CSV: str.splitlines would also end them at U+2028 and at other characters that a cell may contain.
+    return csv_rows(io.StringIO(text.removeprefix("\ufeff"), newline=""), place)
 
 
 def csv_rows(

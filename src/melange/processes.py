@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar
 
-from melange.errors import InputError
+from melange.errors import InputError, MelangeError
 from melange.installed import how_to_add
 
 J = TypeVar("J")
@@ -140,11 +141,40 @@ def each_of(function: Callable[[J], R], jobs: Sequence[J], worth: int, processes
         yield from map(function, jobs)
         return
     from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
     from multiprocessing import get_context
 
-    with ProcessPoolExecutor(most, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(most, get_context("spawn"), _end_on_interrupt) as pool:
         try:
-            yield from pool.map(function, jobs)
+            with _interrupts_held():
+                results = pool.map(function, jobs)
+            yield from results
+        except BrokenProcessPool as error:
+            raise MelangeError(
+                f"one of {most} worker processes was killed, probably because the machine ran out of memory",
+                hint="use a machine with more memory, or let other programs end first",
+            ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back until the block ends, also in the processes started in it, which inherit this."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_on_interrupt() -> None:
+    """Let Ctrl-C end this worker at once: Python would print a traceback. Until now it was held back."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

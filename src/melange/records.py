@@ -10,6 +10,7 @@ from datetime import date
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from unicodedata import category
 
 from melange.errors import UNPRINTABLE, InputError, unknown
 from melange.parsing import MOST_WHOLE
@@ -18,6 +19,12 @@ from melange.parsing import MOST_WHOLE
 _MOST_TEXT = 20_000
 # Costs of plans [USD/h, kg CO2e/h]: values beyond these mean that a file is damaged. Chosen by judgment.
 _LEAST_COST, _MOST_COST = 1e-9, 1e15
+# Characters that names must not contain: Unicode's controls, formats (zero-width spaces and joiners), surrogates and
+# line ends; and letters and marks without a shape (fillers, variation selectors).
+_HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_HIDDEN = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0") | frozenset(
+    chr(code) for code in (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))
+)
 Record = TypeVar("Record")
 
 
@@ -89,6 +96,22 @@ def text(content: Any, place: str, *, most: int = _MOST_TEXT) -> str:
     if not content.isprintable() and (unfit := UNPRINTABLE.search(content)):
         raise InputError(f"{place} must be printable text, got the character {unfit[0]!a}")
     return content
+
+
+def one_line(content: Any, place: str, *, most: int = _MOST_TEXT) -> str:
+    """A name: a text on one line, without control characters and without characters that are not visible.
+
+    A line end in a name would put the rest of it on a line of its own, also in commands that users copy, and two names
+    that differ in a zero-width character look the same.
+    """
+    found = text(content, place, most=most)
+    if not (found.isascii() and found.isprintable()) and (unfit := next(filter(_is_hidden, found), None)):
+        raise InputError(f"{place} must be one line of visible characters, got the character {unfit!a}")
+    return found
+
+
+def _is_hidden(character: str) -> bool:
+    return category(character) in _HIDDEN_CATEGORIES or character in _HIDDEN
 
 
 def number(content: Any, place: str) -> float:

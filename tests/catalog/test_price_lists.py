@@ -269,3 +269,27 @@ def test_prices_that_cannot_be_right_are_warned_of(name: str, tmp_path: Path) ->
     text = "gpu,gpu_count,price\nH100,8,0.55\n" if name == "offers.csv" else GPUHUNT.replace("55.04", "0.55")
     (caution,) = read_price_list(write(tmp_path / name, text)).cautions
     assert caution.kind == "implausible-price"
+
+
+def test_names_in_a_price_list_are_one_line(tmp_path: Path) -> None:
+    """Rows with a line end or a zero-width character in a name are faults with their lines, in any format."""
+    own = tmp_path / "offers.csv"
+    own.write_text(
+        'provider,instance_type,accelerator,cost_per_h,source\naws,g6,L4,0.8,"two\nlines"\n'
+        'aws,"a\ntouch x",L4,0.7,\nzero\u200bwidth,g6,L4,0.6,\n'
+    )
+    with pytest.raises(InputError) as caught:
+        read_offers(own)
+    assert str(caught.value) == (
+        f"{own}:4: offer: instance_type must be one line of visible characters, got the character '\\n'\n"
+        f"{own}:6: offer: provider must be one line of visible characters, got the character '\\u200b'"
+    )
+    own.write_text("".join(own.read_text().splitlines(keepends=True)[:3]))
+    assert [one.source for one in read_offers(own)] == ["two lines"]
+    (tmp_path / "aws.csv").write_text(
+        "InstanceType,AcceleratorName,AcceleratorCount,GpuInfo,Price,SpotPrice,Region,AvailabilityZone\n"
+        'g6.xlarge,L4,1,L4,0.79,,us-east-1,a\n"g6\n.xlarge",L4,1,L4,0.1,,us-east-1,a\n'
+    )
+    found = read_price_list(tmp_path / "aws.csv")
+    assert [one.instance_type for one in found.offers] == ["g6.xlarge"]
+    assert "aws.csv:3: offer: instance_type must be one line" in found.cautions[0].message

@@ -9,7 +9,7 @@ import pytest
 from price_server import serving
 from typer.testing import CliRunner
 
-from melange.cli import app
+from melange.cli.app import app
 from melange.errors import InputError
 
 AWS = (

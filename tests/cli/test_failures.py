@@ -84,11 +84,70 @@ def test_errors_are_wrapped_on_a_terminal_only(run: Run) -> None:
     assert wrapped.count("\n") > 4
 
 
+def test_an_interrupt_while_modules_are_imported_is_no_traceback(run: Run) -> None:
+    """Ctrl-C ends with the exit code of shells, however early it comes."""
+    before = (
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'melange.cli.plan':\n"
+        "            signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupt())"
+    )
+    done = run("plan", "service.yaml", "--quick", before=before)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 def test_an_error_of_the_system_is_no_bug(run: Run) -> None:
     """It names the file and the reason, and ends with exit code 2."""
     refused = _raising("PermissionError(13, 'Permission denied', 'x.db')")
     done = run("plan", "service.yaml", "--quick", before=refused)
     assert (done.returncode, done.stderr) == (2, "error: x.db: Permission denied\n")
+
+
+def test_a_worker_that_is_killed_is_no_bug(run: Run) -> None:
+    """It ends with exit code 2, and says what probably killed it."""
+    killed = (
+        "import melange.service.session as s\nfrom melange.processes import each_of\n"
+        "s.Session.plan = lambda *a, **k: list(each_of(os._exit, [9, 9], 2, 2))"
+    )
+    done = run("plan", "service.yaml", "--quick", before=killed)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: one of 2 worker processes was killed, probably because ")
+
+
+# Ctrl-C as it reaches a process in the foreground of a terminal, with the handler that Python sets there.
+_INTERRUPTIBLE = "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+
+
+@pytest.mark.parametrize("module", ["melange.errors", "typer", "numpy", "melange.plan.solve"])
+def test_an_interrupt_while_modules_are_imported_is_silent(run: Run, module: str) -> None:
+    """Before the command begins, and in it."""
+    interrupted = (
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {module!r}: os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())"
+    )
+    done = run("plan", "service.yaml", "--quick", before=_INTERRUPTIBLE + interrupted)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+@pytest.mark.parametrize("job", ["time.sleep", "functools.partial(os.killpg, 0)"], ids=["while starting", "at work"])
+def test_an_interrupt_of_parallel_work_is_silent(run: Run, job: str) -> None:
+    """Each process of the group gets it, as from a terminal; none prints a traceback."""
+    work = (
+        "import functools, multiprocessing, threading, time\n"
+        "import melange.service.session as s\nfrom melange.processes import each_of\n"
+        "os.setpgrp()\n"
+        "def press():\n"
+        "    while len(multiprocessing.active_children()) < 2: time.sleep(0.001)\n"
+        "    time.sleep(0.05)\n"
+        "    os.killpg(0, signal.SIGINT)\n"
+        f"if {job == 'time.sleep'}: threading.Thread(target=press).start()\n"
+        f"s.Session.plan = lambda *a, **k: list(each_of({job}, [int(signal.SIGINT)] * 3, 2, 2))"
+    )
+    done = run("plan", "service.yaml", "--quick", before=_INTERRUPTIBLE + work)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
@@ -109,6 +168,23 @@ def test_a_full_disk_is_told(run: Run, tmp_path: Path) -> None:
         )
     assert done.returncode == 2
     assert done.stderr == "error: standard output: No space left on device\n"
+
+
+@pytest.mark.parametrize("closed", [("stdout",), ("stdin", "stdout", "stderr")])
+def test_streams_that_the_caller_closed_lead_nowhere(run: Run, tmp_path: Path, closed: tuple[str, ...]) -> None:
+    """As with ``>&-`` or from some schedulers: the plan is written, and it alone is in its file."""
+    before = "".join(f"sys.{name} = None\n" for name in closed)
+    done = run("plan", "service.yaml", "--quick", "--out", "plan.json", before=before)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert json.loads((tmp_path / "plan.json").read_text())["melange"] == "plan/1"
+    assert run("plan", "absent.yaml", before=before).returncode == 2
+
+
+def test_a_folder_is_refused_before_the_work(run: Run) -> None:
+    """Where a file is to be written, nothing is planned first."""
+    done = run("plan", "service.yaml", "--out", "", before=_raising("AssertionError('planned')"))
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: .: cannot be written: is a folder (was the name empty?)\nhint: ")
 
 
 def test_a_device_is_written_to_and_not_replaced(run: Run) -> None:

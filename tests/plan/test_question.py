@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -165,3 +166,36 @@ def test_counts_go_by_replica_type_and_by_accelerator() -> None:
     used = {name: count for name, count in plan.replicas.items() if count}
     assert all(used[name] >= 3 for name in names["L40S"] if name in used)
     assert plan.cost_per_h == solve(load, rates, found).cost_per_h
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"slices": 2.5}, "plan.slices must be a whole number, got 2.5"),
+        ({"slices": True}, "plan.slices must be a whole number, got True"),
+        ({"seed": -1}, "plan.seed must be >= 0, got -1"),
+        ({"seed": "a"}, "plan.seed must be a whole number, got 'a'"),
+        ({"drop_unservable": "yes"}, "plan.drop_unservable must be true or false, got 'yes'"),
+        ({"headroom": "x"}, "plan.headroom must be a number, got 'x'"),
+        ({"max_instances": {1: 1}}, "a key of plan.max_instances must be text, got 1"),
+        ({"exclude": None}, "plan.exclude must be a list, got None"),
+        ({"require": "L4"}, "plan.require must be a list, got 'L4'"),
+    ],
+)
+def test_options_of_another_kind_are_refused(setting: dict[str, object], said: str) -> None:
+    """In Python as in a file; lists and NumPy's numbers are fine."""
+    with pytest.raises(InputError, match=re.escape(said)):
+        Options(**setting)  # type: ignore[arg-type] # what is checked
+    assert Options(require=["L4"], slices=np.int64(4)).require == ("L4",)  # type: ignore[arg-type] # see above
+
+
+def test_arguments_of_another_kind_are_named() -> None:
+    """Swapped arguments, a dictionary of options, and the file of a plan instead of the plan."""
+    load, rates = variants()
+    for call, said in (
+        (lambda: solve(rates, load), "workload must be of type Workload, got Profile"),
+        (lambda: solve(load, rates, {"headroom": 0.2}), "options must be of type Options, got dict"),
+        (lambda: solve(load, rates, incumbent="plan.json"), "incumbent must be a Plan, got str"),
+    ):
+        with pytest.raises(TypeError, match=said):
+            call()

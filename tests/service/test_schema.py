@@ -1,3 +1,4 @@
+import re
 from importlib.resources import files
 from pathlib import Path
 
@@ -115,6 +116,9 @@ def test_flags_make_a_workload_section() -> None:
         ("workload.trace=log.csv", "--set workload.trace=log.csv contradicts --dataset arena"),
         ("workload.dataset=azure-code", "--set workload.dataset=azure-code contradicts --dataset arena"),
         ("workload.buckets.input=[10]", "contradicts --input-edges [100]"),
+        ("workload={rate: 8}", "--set workload={rate: 8} contradicts --rate 4"),
+        ("workload={trace: log.csv}", "--set workload={trace: log.csv} contradicts --dataset arena"),
+        ("workload={buckets: {input: [10]}}", "contradicts --input-edges [100]"),
     ],
 )
 def test_a_setting_that_contradicts_a_flag_is_refused_with_both_values(setting: str, complaint: str) -> None:
@@ -141,3 +145,22 @@ def test_a_fault_within_a_setting_is_of_the_command_line(tmp_path: Path) -> None
         read_service(path, ["offers.max={L4:1}"])
     assert str(error.value).startswith("--set: offers.max.L4:1: ")
     assert str(error.value).endswith("YAML takes a space after the colon: L4: 1")
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("start_up.boot=-5", "--set: start_up.boot must be a duration such as"),
+        ("switching={expected: .nan}", "--set switching: must be a number, got NaN"),
+        ("switching={expected: soon}", "--set: switching.expected must be a duration such as"),
+        ("schedule.spot.max_share=7", "--set: schedule.spot: max_share must be 0 to 1, got 7"),
+        ("schedule.drain=-1", "--set: schedule.drain must be a duration such as"),
+    ],
+)
+def test_values_are_checked_when_the_service_is_read(tmp_path: Path, setting: str, said: str) -> None:
+    """Also those that a quick plan does not use."""
+    path = tmp_path / "service.yaml"
+    path.write_text("model: m\nslo: {tpot_ms: 80}\nworkload: {dataset: arena, rate: 4}\n")
+    assert read_service(path, ["start_up.boot=5m", "schedule.drain=1m"]).start_up is not None
+    with pytest.raises(InputError, match=re.escape(said)):
+        read_service(path, [setting])

@@ -90,106 +90,6 @@ def test_a_session_says_what_it_does(service: Path) -> None:
     assert any(event.news for event in told)
 
 
-@pytest.mark.parametrize(
-    ("setting", "both"),
-    [
-        ("slo.tpot_ms=30", ("TPOT <= 30 ms", "TPOT <= 80 ms")),
-        ("slo.statistic=p99", ("p99 TPOT", "TPOT <= 80 ms for 99 % of requests")),
-        ("slo.statistic=mean", ("mean TPOT", "TPOT <= 80 ms for 99 % of requests")),
-        ("slo.attainment=0.995", ("99.5 % of requests", "99 % of requests")),
-        ("slo.ttft_ms=500", ("TTFT <= 500 ms", "holds TPOT <= 80 ms for 99 % of requests")),
-        ("model=meta-llama/Llama-3.1-70B-Instruct", ("70B-Instruct", "8B-Instruct")),
-        ("engine=sglang", ("sglang", "vllm")),
-        ("offers.gpus=[L4]", ("offers.gpus=L4", "A10G")),
-        ("offers.providers=gcp", ("gcp", "aws")),
-        ("offers.regions=[us-west-2]", ("us-west-2", "us-east-1")),
-        ("offers.market=spot", ("spot", "on-demand")),
-        ("offers.file=prices.csv", ("prices.csv", "profile.json")),
-        ("variants=[fp8]", ("[fp8]", "the model as published")),
-        ("profile.tensor_parallel=2", ("2", "profile.json")),
-        ("profile.simulate=true", ("simulate=true", "profile.json")),
-    ],
-)
-def test_settings_that_contradict_a_given_profile_are_refused(
-    service: Path, profile: Path, setting: str, both: tuple[str, str]
-) -> None:
-    """With the value that was set and what the profile holds."""
-    with pytest.raises(InputError) as error:
-        Session(service, profiles=[profile], settings=[setting]).question()
-    assert all(part in str(error.value) for part in both)
-
-
-@pytest.mark.parametrize(
-    "setting",
-    ["slo.tpot_ms=80", "model=Llama-3.1-8B-Instruct", "engine=vllm", "offers.gpus=[l4, a10g, H100]", "offers.max.L4=2"],
-)
-def test_settings_that_agree_with_a_given_profile_are_fine(service: Path, profile: Path, setting: str) -> None:
-    """Saying a thing twice is no contradiction, by whatever name; and what is available concerns the plan."""
-    assert Session(service, profiles=[profile], settings=[setting]).plan().cost_per_h > 0
-
-
-def test_a_service_that_contradicts_a_given_profile_is_refused(service: Path, profile: Path) -> None:
-    """Also where the file says it and no setting."""
-    service.write_text(SERVICE.replace("80", "40"))
-    with pytest.raises(
-        InputError, match=r"slo: the service asks for TPOT <= 40 ms for 99 % of requests, but .*profile.json holds"
-    ):
-        Session(service, profiles=[profile]).profile()
-
-
-def test_a_profile_that_the_service_names_must_agree_too(service: Path, profile: Path) -> None:
-    """Measured for another limit, it says nothing of this one."""
-    service.write_text(SERVICE.replace("80", "40") + f"profile: {{source: [{profile}, estimate]}}\n")
-    with pytest.raises(
-        InputError, match=r"slo: the service asks for TPOT <= 40 ms for 99 % of requests, but .*profile.json holds"
-    ):
-        Session(service).profile()
-
-
-@pytest.mark.parametrize(
-    ("setting", "both"),
-    [
-        ("offers.gpus=[L4]", ("offers.gpus=L4", "A10G")),
-        ("offers.regions=[us-west-2]", ("us-west-2", "us-east-1")),
-        ("offers.file=prices.csv", ("offers.file", "names none")),
-        ("variants=[fp8]", ("variants are estimated", "names no estimate")),
-        ("profile.tensor_parallel=2", ("profile.tensor_parallel", "names none")),
-    ],
-)
-def test_settings_that_a_named_profile_cannot_follow_are_refused(
-    service: Path, profile: Path, setting: str, both: tuple[str, str]
-) -> None:
-    """A file that the service names answers as one of the command line does."""
-    with pytest.raises(InputError) as error:
-        Session(service, settings=[f"profile.source={profile}", setting]).question()
-    assert all(part in str(error.value) for part in both)
-
-
-def test_offers_of_a_service_hold_for_a_given_profile(service: Path, profile: Path) -> None:
-    """Also where the file says them and no setting."""
-    service.write_text(SERVICE.replace("[L4, A10G]", "[L4]"))
-    with pytest.raises(InputError, match=r"^offers.gpus=L4 contradicts .*profile.json, which holds A10G"):
-        Session(service, profiles=[profile]).profile()
-
-
-def test_a_given_profile_takes_the_service_s_attainment(service: Path, tmp_path: Path) -> None:
-    """A share of requests is what a plan under a statistic is certified for, and a profile need not name it."""
-    on_mean = Session(service, settings=["slo.statistic=mean"]).profile().save(tmp_path / "profile.json")
-    session = Session(service, profiles=[on_mean], settings=["slo.statistic=mean", "slo.attainment=0.95"])
-    assert session.profile().slo == Slo(tpot_s=0.08, statistic="mean", attainment=0.95)
-
-
-def test_a_profile_on_the_mean_is_no_answer_for_requests(service: Path, tmp_path: Path) -> None:
-    """The error says both readings, and how to plan by the profile's."""
-    on_mean = Session(service, settings=["slo.statistic=mean"]).profile().save(tmp_path / "profile.json")
-    with pytest.raises(
-        InputError, match=r"TPOT <= 80 ms for 99 % of requests, but .* holds mean TPOT <= 80 ms"
-    ) as found:
-        Session(service, profiles=[on_mean]).plan()
-    assert "slo.statistic=mean plans on what the profile holds" in found.value.hint
-    assert Session(service, profiles=[on_mean], settings=["slo.statistic=mean"]).plan().cost_per_h > 0
-
-
 @pytest.mark.parametrize("reading", [{"statistic": "p90"}, {"statistic": "requests", "attainment": 0.9}])
 def test_a_rate_that_was_searched_for_counts_under_the_same_reading(
     service: Path, tmp_path: Path, reading: dict[str, object]
@@ -209,24 +109,6 @@ def test_a_rate_that_was_searched_for_counts_under_the_same_reading(
         assert ((profile.max_request_rate[of_a10g] == 1.23) == is_used).all()
         assert ((profile.provenance[of_a10g] == MEASURED) == is_used).all()
         assert any("was found under mean TPOT" in caution.message for caution in profile.cautions) is not is_used
-
-
-@pytest.mark.parametrize(
-    ("setting", "both"),
-    [
-        ("workload.rate=64", ("workload.rate=64", "4 requests/s")),
-        ("workload.dataset=sharegpt", ("sharegpt", "arena")),
-        ("workload.size=upper", ("upper", "workload.json")),
-    ],
-)
-def test_settings_that_contradict_a_given_workload_are_refused(
-    service: Path, workload: Path, setting: str, both: tuple[str, str]
-) -> None:
-    """With the value that was set and what the file holds; the file's own rate may be said again."""
-    with pytest.raises(InputError) as error:
-        Session(service, workload=workload, settings=[setting]).workload()
-    assert all(part in str(error.value) for part in both)
-    assert Session(service, workload=workload, settings=["workload.rate=4"]).workload().total_rate == pytest.approx(4.0)
 
 
 def test_files_alone_are_a_session_too(workload: Path, profile: Path) -> None:

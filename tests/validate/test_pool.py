@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import pytest
 from planned import plan
 
-from melange.errors import InputError
+from melange.errors import InputError, MelangeError
+from melange.processes import each_of
 from melange.validate.observe import report
-from melange.validate.pool import Job, each_of, run_all, run_job
+from melange.validate.pool import Job, run_all, run_job
 from melange.validate.scenario import STEADY_SCENARIO
 from melange.validate.simulate import draw_for
 
@@ -43,3 +45,11 @@ def test_an_error_in_a_process_reaches_the_caller() -> None:
     with pytest.raises(InputError, match="randon") as caught:
         list(each_of(run_job, wrong, 2, 2))
     assert "random" in str(caught.value) + str(caught.value.hint)
+
+
+def test_a_process_that_is_killed_is_told() -> None:
+    """As the kernel does when memory is short: no bug, and not the input's fault."""
+    with pytest.raises(MelangeError, match="one of 2 worker processes was killed, probably") as caught:
+        list(each_of(os._exit, [9, 9, 9], 2, 2))
+    assert not isinstance(caught.value, InputError)
+    assert "more memory" in caught.value.hint

@@ -153,8 +153,8 @@ def test_sizes_may_be_sums(write: Write) -> None:
     assert sizes(write("log.jsonl", text), columns=named) == [(15, 2), (7, 2)]
 
 
-def test_rows_without_a_nested_size_are_malformed_unless_they_are_left_out(write: Write) -> None:
-    """With line and field, as any other; numbers of lines are those of the file, whatever is chosen."""
+def test_rows_without_a_nested_size_have_failed(write: Write) -> None:
+    """Others are malformed, with line and field; numbers of lines are those of the file, whatever is chosen."""
     text = lines(
         [
             {"at": 0, "k": "a", "u": {"i": 5, "o": 2}},
@@ -164,17 +164,21 @@ def test_rows_without_a_nested_size_are_malformed_unless_they_are_left_out(write
     )
     named = {"arrival": "at", "input": "u.i", "output": "u.o"}
     path = write("log.jsonl", text)
-    with pytest.raises(InputError, match=r"2 malformed rows") as caught:
+    with pytest.raises(InputError, match=r"1 malformed row"):
         read_trace(path, columns=named)
-    assert "log.jsonl:2: u.i must be a whole number >= 0, got nothing" in str(caught.value)
     with pytest.raises(InputError, match=r"log\.jsonl:3: u\.o must be a whole number >= 0, got 'x'"):
         read_trace(path, columns=named, where={"k": "a"})
+    found = read_trace(write("other.jsonl", text.replace('"x"', "4")), columns=named)
+    assert (found.requests, found.failed_requests) == (2, 1)
+    total = {"arrival": "at", "input": "u.i + u.i", "output": "u.o + u.o"}
+    with pytest.raises(InputError, match=r"1 malformed row:\n.*:3: u\.o"):
+        read_trace(path, columns=total)
 
 
 def test_a_cell_that_is_no_json_has_nothing_in_it(write: Write) -> None:
-    """One broken cell does not break the log: its row is malformed."""
+    """Its row is malformed, rather than that of a request that failed."""
     text = 'at,u,o\n0,"{""i"": 5}",1\n1,oops,1\n'
-    with pytest.raises(InputError, match=r"log\.csv:3: u\.i must be a whole number >= 0, got nothing"):
+    with pytest.raises(InputError, match=r"log\.csv:3: u\.i must be a whole number >= 0, got 'not JSON: oops'"):
         read_trace(write("log.csv", text), columns={"arrival": "at", "input": "u.i", "output": "o"})
 
 

@@ -83,7 +83,13 @@ def test_offsets_are_taken_off_when_clocks_change(write: Write, zone: str, start
     assert gaps(log(write, [one.isoformat(sep=" ") for one in local])) == GAPS
 
 
-@pytest.mark.parametrize("form", ["%Y-%m-%dT%H:%M:%S.%fZ", "%Y-%m-%d %H:%M:%S.%f", "%Y-%m-%d %H:%M:%S.%f+00"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        *("%Y-%m-%dT%H:%M:%S.%fZ", "%Y-%m-%d %H:%M:%S.%f", "%Y-%m-%d %H:%M:%S.%f+00"),
+        *('"%Y-%m-%d %H:%M:%S,%f"', "%Y-%m-%d %H:%M:%S.%f +00", "%Y-%m-%d %H:%M:%S.%f +0000"),
+    ],
+)
 def test_times_without_an_offset_are_utc(write: Write, form: str) -> None:
     """In each of the ways that gateways write them, also over the hour that Europe leaves out."""
     moments = [SPRING + timedelta(seconds=gap) for gap in GAPS]
@@ -226,7 +232,7 @@ def test_a_date_of_another_age_is_refused_in_parquet(tmp_path: Path) -> None:
 def test_local_times_that_run_back_an_hour_are_told(
     write: Write, sign: int, has_offset: bool, read: Callable[..., Any]
 ) -> None:
-    """As when daylight saving time ends; not with offsets, and not in spring, when an hour is missing."""
+    """As when daylight saving time ends; in spring an hour is missing, which is another caution; not with offsets."""
     zone = ZoneInfo("Europe/Berlin")
     change = datetime(2025, 10, 26, 1, tzinfo=UTC) if sign > 0 else SPRING + timedelta(minutes=30)
     local = [(change + timedelta(minutes=n)).astimezone(zone) for n in range(-180, 180)]
@@ -235,6 +241,22 @@ def test_local_times_that_run_back_an_hour_are_told(
     assert bool(told) == (sign > 0 and not has_offset)
     if told:
         assert "by 59 min, from 2025-10-26 02:59:00 to 2025-10-26 02:00:00" in told[0]
+    missing = [one.message for one in found.cautions if one.kind == "clock-skips"]
+    assert bool(missing) == (sign < 0 and not has_offset)
+    if missing:
+        assert "no request from 2025-03-30 01:59:00 to 2025-03-30 03:00:00" in missing[0]
+
+
+@pytest.mark.parametrize(("date", "gap_min", "every_min"), [(29, 61, 1), (30, 45, 1), (30, 90, 1), (30, 61, 10)])
+def test_other_hours_without_requests_are_not_taken_for_a_clock_change(
+    write: Write, date: int, gap_min: int, every_min: int
+) -> None:
+    """On a Saturday, of another length, or in a log that often has gaps."""
+    last = datetime(2025, 3, date, 1, 59, tzinfo=UTC).replace(tzinfo=None)
+    moments = [last - timedelta(minutes=n * every_min) for n in range(100)][::-1]
+    moments += [last + timedelta(minutes=gap_min + n * every_min) for n in range(100)]
+    found = read_trace(log(write, [one.isoformat() for one in moments]))
+    assert "clock-skips" not in [one.kind for one in found.cautions]
 
 
 def test_a_log_out_of_order_is_not_taken_for_a_clock_that_runs_back(write: Write) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import ibis
 import pyarrow as pa
@@ -9,6 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from melange.errors import InputError
+from melange.workload.arrivals import read_arrivals
+from melange.workload.over_time import read_demand
 from melange.workload.traces import read_trace
 
 Write = Callable[[str, str], Path]
@@ -45,7 +49,6 @@ def test_three_bad_rows_among_a_million_are_named_together(tmp_path: Path) -> No
         ("1,abc,5", "input_tokens must be a whole number >= 0, got 'abc'"),
         ("1,5.5,5", "input_tokens must be a whole number >= 0, got '5.5'"),
         ("1,nan,5", "input_tokens must be a whole number >= 0, got 'nan'"),
-        ("1,,5", "input_tokens must be a whole number >= 0, got nothing"),
         ("1,5,-1", "output_tokens must be a whole number >= 0, got '-1'"),
         ("noon,5,5", "arrival_s must be a time (seconds, or like 2023-11-16 18:15:46.68), got 'noon'"),
         ("inf,5,5", "arrival_s must be a time (seconds, or like 2023-11-16 18:15:46.68), got 'inf'"),
@@ -77,7 +80,7 @@ def test_many_bad_rows_are_counted_and_twenty_shown(write: Write) -> None:
 
 
 def test_jsonl_lines(write: Write) -> None:
-    """A line that is no JSON, an absent key and text are named with their lines."""
+    """A line that is no JSON, and text, are named with their lines; without an output, a request has failed."""
     text = (
         '{"timestamp": 0, "input_length": 5, "output_length": 6}\n\n'
         '{"timestamp": 1, "input_length": "many", "output_length": 6}\n'
@@ -87,7 +90,7 @@ def test_jsonl_lines(write: Write) -> None:
     lines = _problem(write("trace.jsonl", text)).splitlines()[1:]
     assert "trace.jsonl:3: input_length must be a whole number >= 0, got 'many'" in lines[0]
     assert "trace.jsonl:4: timestamp must be a time" in lines[1]
-    assert "trace.jsonl:5: output_length must be a whole number >= 0, got nothing" in lines[2]
+    assert len(lines) == 2
 
 
 def test_parquet_rows_in_a_folder(tmp_path: Path) -> None:
@@ -175,3 +178,85 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     path = tmp_path / "trace.csv"
     path.write_bytes(HEADER.encode() + b"0,5,5\n\xff\xfe,5,5\n1,5,5\n")
     assert "trace.csv:3: " in _problem(path)
+
+
+@pytest.mark.parametrize("form", ["csv", "quoted.csv", "jsonl", "absent.jsonl", "strings.csv", "json"])
+@pytest.mark.parametrize("kind", ["input", "output"])
+def test_rows_without_a_size_have_failed(write: Write, form: str, kind: str) -> None:
+    """Empty cells, null and absent keys: the rows are skipped, counted and reported, as those of 0 tokens are."""
+    other = {"input": "output", "output": "input"}[kind]
+    rows = [{"arrival_s": n, f"{other}_tokens": 5, f"{kind}_tokens": None if n % 3 == 1 else 7} for n in range(300)]
+    if form.endswith("csv"):
+        empty = '""' if form.startswith("quoted") else ""
+        shown = [[empty if cell is None else str(cell) for cell in row.values()] for row in rows]
+        if form.startswith("strings"):  # a column that is no number at first is read as text
+            shown[0] = ["1970-01-01 00:00:00Z", *shown[0][1:]]
+        text = "\n".join([",".join(rows[0]), *(",".join(cells) for cells in shown), ""])
+    elif form == "absent.jsonl":
+        text = "\n".join(json.dumps({k: v for k, v in row.items() if v is not None}) for row in rows)
+    else:
+        text = json.dumps(rows) if form == "json" else "\n".join(map(json.dumps, rows))
+    path = write(f"log.{form}", text)
+    found = read_trace(path)
+    assert (found.requests, found.failed_requests) == (200, 100)
+    assert found.total_rate == pytest.approx(200 / 299)
+    assert "failed-rows" in [one.kind for one in found.cautions]
+    assert read_arrivals(path).arrival_s.tolist() == [n for n in range(300) if n % 3 != 1]
+    assert read_demand(path, window_s=60).failed_requests == 100
+
+
+@pytest.mark.parametrize("kind", [pa.int64(), pa.int32(), pa.float64(), pa.string()])
+@pytest.mark.parametrize("is_table", [False, True])
+def test_null_in_parquet_and_tables_is_a_failed_request(tmp_path: Path, kind: pa.DataType, is_table: bool) -> None:
+    """In columns of every type, but not beside a value that is malformed."""
+    sizes = pa.array([5, None, 7, 9], pa.int64()).cast(kind)
+    table = pa.table({"arrival_s": [0.0, 1.0, 2.0, 4.0], "input_tokens": [5, 5, None, 5], "output_tokens": sizes})
+    pq.write_table(table, tmp_path / "log.parquet")
+    found = read_trace(ibis.memtable(table) if is_table else tmp_path / "log.parquet")
+    assert (found.requests, found.failed_requests, found.total_rate) == (2, 2, pytest.approx(2 / 4))
+    broken = pa.concat_tables([table, table.set_column(1, "input_tokens", pa.array([5, -6, None, 5]))])
+    pq.write_table(broken, tmp_path / "log.parquet")
+    problem = _problem(ibis.memtable(broken) if is_table else tmp_path / "log.parquet")
+    assert "1 malformed row:" in problem
+    assert "input_tokens must be a whole number >= 0, got '-6'" in problem
+
+
+def test_a_line_that_is_no_json_is_malformed_without_arrivals_too(write: Write) -> None:
+    """It has neither size, so it is no request that failed."""
+    text = '{"input_tokens": 5, "output_tokens": 6}\n{"input_tokens": 5, "outp\n{"input_tokens": 5}\n'
+    with pytest.raises(InputError, match="1 malformed row") as caught:
+        read_trace(write("log.jsonl", text), request_rate=1.0)
+    assert "log.jsonl:2: " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "hint"),
+    [
+        ("01/03/2026 14:05:09,5,5", "write times in ISO 8601, as 2026-03-01 14:05:09.25"),
+        ("01/Mar/2026:14:05:09 +0000,5,5", "write times in ISO 8601"),
+        ('"1,5",5,5', "write numbers with a decimal point"),
+        ('1,"1,234",5', "write numbers with a decimal point, and without commas"),
+        ('1,"say \\"5, 5\\"",5', "a quote within a quoted cell is doubled"),
+        ("1,x,5", "fix or remove them; failed requests have no output tokens, or 0"),
+        ("nan,5,5", "fix or remove them"),
+    ],
+)
+def test_the_hint_is_about_what_cannot_be_read(write: Write, row: str, hint: str) -> None:
+    """Formats of times and numbers, and quotes."""
+    with pytest.raises(InputError) as caught:
+        read_trace(write("trace.csv", f"{HEADER}0,5,5\n{row}\n2,5,5\n"))
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize("options", [{}, {"window_s": 1.0, "rate": "max"}])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_arrival_that_is_no_number_is_named_in_parquet(
+    tmp_path: Path, value: float, options: dict[str, Any]
+) -> None:
+    """Although the statistics of the file leave it out."""
+    path = tmp_path / "log.parquet"
+    times = [0.0, 1.0, value, *map(float, range(3, 60))]
+    pq.write_table(pa.table({"arrival_s": times, "input_tokens": [5] * 60, "output_tokens": [5] * 60}), path)
+    for read in (lambda: read_trace(path, **options), lambda: read_demand(path, window_s=1)):
+        with pytest.raises(InputError, match=r"log\.parquet:row 3: arrival_s must be a time"):
+            read()

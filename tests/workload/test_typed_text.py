@@ -28,8 +28,9 @@ def _as_text(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         typed_text,
         "parsed_text",
-        lambda log, layout: typed_text._stored(
-            log, typed_text.role_columns(typed_text._as_text(log, layout, log.table), layout)
+        lambda log, layout: (
+            log,
+            typed_text._stored(log, typed_text.role_columns(typed_text._as_text(log, layout, log.table), layout)),
         ),
     )
 

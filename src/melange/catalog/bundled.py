@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Mapping
 from datetime import date
@@ -57,7 +58,7 @@ def read_accelerators(text: str) -> dict[str, Accelerator]:
             aliases=tuple(filter(None, row["aliases"].split(";"))),
             checked=date.fromisoformat(row["checked"]) if row["checked"] else None,
         )
-        for row in csv.DictReader(text.splitlines())
+        for row in csv.DictReader(io.StringIO(text, newline=""))
     }
 
 
@@ -81,7 +82,7 @@ def offers() -> tuple[Offer, ...]:
             source=row["source"],
             seen=date.fromisoformat(row["seen"]),
         )
-        for row in csv.DictReader(table("offers.csv").splitlines())
+        for row in csv.DictReader(io.StringIO(table("offers.csv"), newline=""))
     )
 
 

@@ -15,6 +15,7 @@ from melange.catalog.bundled import offers
 from melange.catalog.offer import Offer
 from melange.errors import InputError
 from melange.files import write_text
+from melange.paths import user_folder
 
 FILE = "prices.csv"
 # The fields in which two prices of the same offer agree. The instance type may differ when a cheaper one appears.
@@ -22,10 +23,13 @@ Kind = tuple[str, str, str, int, str]
 
 
 def data_folder() -> Path:
-    """The folder of fetched prices: ``$MELANGE_DATA``, or ``melange`` in the user's data folder."""
+    """The folder of fetched prices: ``$MELANGE_DATA``, or ``melange`` in the user's data folder.
+
+    If neither exists, a folder for this user next to temporary files.
+    """
     if own := os.environ.get("MELANGE_DATA"):
         return Path(own)
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "melange"
+    return user_folder("XDG_DATA_HOME", ".local", "share")
 
 
 def current_offers() -> tuple[Offer, ...]:

@@ -168,7 +168,6 @@ def _add(
     accelerator, count = _shapes(provider)[instance_type]
     try:
         cost = positive(str(price), "price")
-    except ValueError as error:
+        gathering.add(provider, region, (instance_type, accelerator, count), cost, market, source, seen)
+    except (ValueError, InputError) as error:
         gathering.faults.add(f"{source}: {region}, {instance_type}: {error}")
-        return
-    gathering.add(provider, region, (instance_type, accelerator, count), cost, market, source, seen)

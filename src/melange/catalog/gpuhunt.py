@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from melange.catalog.price_list import Gathering, PriceList, positive, whole, whole_rows_of
+from melange.errors import InputError
 
 COLUMNS = {"instance_name", "location", "price", "gpu_count", "gpu_name"}
 
@@ -43,7 +44,7 @@ def read_gpuhunt(files: Mapping[str, Path], folder: Path) -> PriceList:
                 continue
             try:
                 _read_row(row, provider, gathering, f"gpuhunt catalog, {path.name}")
-            except ValueError as error:
+            except (ValueError, InputError) as error:
                 gathering.faults.add(f"{path}:{line}: {error}")
     return gathering.finish(folder)
 

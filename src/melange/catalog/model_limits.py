@@ -7,7 +7,7 @@ from typing import Any
 
 from melange.catalog.layers import BYTES_BY_DTYPE
 from melange.errors import InputError
-from melange.records import shown, text
+from melange.records import one_line, shown, text
 
 # Largest count: a hundred times that of any model, and small enough that products of three are exact as floats.
 _MOST_COUNT = 100_000_000
@@ -21,7 +21,7 @@ def check_fields(model: Any, name: str) -> None:
     for one in fields(model):
         value = getattr(model, one.name)
         if isinstance(value, str):
-            text(value, f"model: {one.name}")
+            (one_line if one.name == "name" else text)(value, f"model: {one.name}")
         most = _MOST_COUNT_BY_FIELD.get(one.name, _MOST_COUNT)
         if isinstance(value, int | float) and not 0 <= value <= most:
             raise InputError(f"model {name}: {one.name} must be 0 to {most:,}, got {shown(value)}")

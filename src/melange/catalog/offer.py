@@ -9,7 +9,7 @@ from datetime import date
 
 from melange.errors import Caution, InputError
 from melange.files import Json
-from melange.records import record, shown, text
+from melange.records import one_line, record, shown, text
 
 MARKETS = ("on-demand", "spot", "reserved")
 INTERCONNECTS = ("", "nvlink", "pcie")
@@ -82,8 +82,9 @@ class Offer:
     carbon_cost_per_h: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("provider", "region", "instance_type", "accelerator", "source"):
-            text(getattr(self, name), f"offer: {name}", most=_MOST_NAME)
+        for field in ("provider", "region", "instance_type", "accelerator"):
+            one_line(getattr(self, field), f"offer: {field}", most=_MOST_NAME)
+        text(self.source, "offer: source", most=_MOST_NAME)
         if not (math.isfinite(self.cost_per_h) and self.cost_per_h > 0):
             raise InputError(f"offer {self.name}: cost_per_h must be > 0 and finite, got {self.cost_per_h:g}")
         if self.cost_per_h > _MOST_COST_PER_H:
@@ -139,9 +140,10 @@ class Offer:
             "max_instances": self.max_instances,
             "source": self.source,
             "seen": self.seen.isoformat() if self.seen else None,
-            # Only for commitments: files of other offers stay unchanged.
+            # Only for commitments and priced emissions: files of other offers stay unchanged.
             **({} if self.term_years is None else {"term_years": self.term_years}),
             **({} if self.upfront_fraction is None else {"upfront_fraction": self.upfront_fraction}),
+            **({} if not self.carbon_cost_per_h else {"carbon_cost_per_h": self.carbon_cost_per_h}),
         }
 
     @classmethod

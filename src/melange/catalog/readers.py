@@ -18,6 +18,7 @@ from melange.catalog.price_list import Faults, PriceList, columns_of, positive, 
 from melange.catalog.shapes import interconnect
 from melange.errors import InputError, unknown
 from melange.files import path_of
+from melange.paths import files_below
 
 # Columns of the user's own price list: the first name is ours, the others are common names for the same.
 _ALIASES_BY_COLUMN: Mapping[str, tuple[str, ...]] = {
@@ -87,7 +88,7 @@ _READERS = ((skypilot.COLUMNS, skypilot.read_skypilot), (gpuhunt.COLUMNS, gpuhun
 
 def _read_folder(folder: Path) -> PriceList:
     """A catalog of SkyPilot or gpuhunt, in the latest version for each provider."""
-    paths = sorted(folder.rglob("*.csv"), key=_version_of)
+    paths = sorted((one for one in files_below(folder) if one.suffix == ".csv"), key=_version_of)
     columns = {path: set(columns_of(path)) for path in paths}
     for needed, read in _READERS:
         files = {_provider_of(path): path for path in paths if columns[path] >= needed}
@@ -173,7 +174,7 @@ def _offer_of(cells: Mapping[str, str], path: str) -> Offer:
         max_instances=int(limit) if limit else None,
         term_years=_term(cells["term_years"]),
         upfront_fraction=_fraction(cells["upfront_fraction"]),
-        source=cells["source"] or path,
+        source=" ".join(cells["source"].split()) or path,
         seen=_day(cells["seen"]),
     )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from melange.catalog.parts import find_part
 from melange.catalog.price_list import Gathering, PriceList, positive, whole, whole_rows_of
+from melange.errors import InputError
 from melange.units import GIB, MIB
 
 COLUMNS = {"instancetype", "acceleratorname", "acceleratorcount", "price", "region"}
@@ -67,7 +68,7 @@ def read_skypilot(files: Mapping[str, Path], folder: Path) -> PriceList:
                 continue
             try:
                 _read_row(row, provider, hosts, gathering, f"SkyPilot catalog, {path.parent.name}/{path.name}")
-            except ValueError as error:
+            except (ValueError, InputError) as error:
                 gathering.faults.add(f"{path}:{line}: {error}")
     return gathering.finish(folder)
 

@@ -7,14 +7,15 @@ import os
 import shutil
 import sys
 import textwrap
+from pathlib import Path
 from typing import NoReturn
 
-from melange.cli.app import app
-from melange.cli.usage import UsageError, usage_error
 from melange.errors import InfeasibleError, MelangeError, printable
 
 # Exit code for bugs (EX_SOFTWARE of sysexits.h), and the longest text printed about a bug [characters].
 _BUG = 70
+# Exit code after Ctrl-C, as of shells.
+_STOPPED = 130
 _MOST_TOLD = 300
 # With several threads, NumPy's products of small matrices mostly wait for each other: a fifth of an exploration's CPU
 # time. OpenBLAS reads this when NumPy is imported. It is not set for operate, whose child processes would inherit it.
@@ -48,17 +49,20 @@ def _say(text: str, indent: str = "  ") -> None:
 
 def main() -> None:
     """Entry point of the ``melange`` command: a :class:`MelangeError` becomes two lines on stderr and exit code 2."""
+    _open_streams()
     if "operate" not in sys.argv[1:2]:
         os.environ.setdefault(_BLAS_THREADS, "1")
     try:
         try:
+            from melange.cli.app import app  # takes half a second, in which Ctrl-C must not cause a traceback
+
             code = app(standalone_mode=False)
         finally:
             sys.stdout.flush()  # report a full disk here; at Python's exit it would cause a traceback
     except MelangeError as error:
         fail(error)
-    except UsageError as error:
-        fail(usage_error(error))
+    except KeyboardInterrupt:
+        raise SystemExit(_STOPPED) from None
     except BrokenPipeError:
         # The reader has closed the pipe (`melange catalog | head`): nothing is left to print.
         _close_output()
@@ -70,10 +74,25 @@ def main() -> None:
     except MemoryError:
         fail(MelangeError("not enough memory", hint="use a smaller file, fewer buckets or a larger machine"))
     except Exception as error:
+        from melange.cli.usage import UsageError, usage_error
+
+        if isinstance(error, UsageError):
+            fail(usage_error(error))
         if os.environ.get("MELANGE_DEBUG") == "1":
             raise
         crashed(error)
     raise SystemExit(code)
+
+
+def _open_streams() -> None:
+    """Let standard streams that the caller closed lead nowhere.
+
+    Without this they are None, and the next file that is opened takes a stream's number: what a child process prints
+    would end up in that file.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 (open until the end)
 
 
 def _close_output() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,6 +101,8 @@ class _Flags:
         from melange.deploy.live.settings import BalancerSettings
         from melange.deploy.live.tenants import read_tenants
 
+        if not 0 < self.max_body_mib < math.inf:
+            raise InputError(f"--max-body-mib must be > 0 and finite, got {self.max_body_mib:g}")
         if self.tenants is not None:
             read_tenants(self.tenants)
         return BalancerSettings(

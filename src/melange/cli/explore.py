@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from melange.cli.flags import with_flags
-from melange.cli.terminal import Inputs, JsonFlag, OnOption, QuickFlag, events, keep_text
+from melange.cli.terminal import Inputs, JsonFlag, OnOption, QuickFlag, events, file_to_write, keep_text
 from melange.processes import on_cluster
 
 
@@ -20,7 +20,9 @@ def explore(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="The page to write (replaced atomically); default: explore.html, and none with --json."
+            "--out",
+            help="The page to write (replaced atomically); default: explore.html, and none with --json.",
+            callback=file_to_write,
         ),
     ] = None,
     images: Annotated[

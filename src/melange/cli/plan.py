@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from melange.cli.flags import with_flags
-from melange.cli.terminal import Inputs, JsonFlag, OnOption, OutOption, QuickFlag, events, save_and_print
+from melange.cli.terminal import Inputs, JsonFlag, OnOption, OutOption, QuickFlag, events, file_to_write, save_and_print
 from melange.errors import InfeasibleError, InputError
 from melange.processes import on_cluster
 
@@ -67,7 +68,8 @@ class _Flags:
         typer.Option(help="Step times of live replicas (/factors.json of melange balance): correct the estimates."),
     ] = None
     report: Annotated[
-        Path | None, typer.Option("--report", help="Also write the plan as one HTML page with charts.")
+        Path | None,
+        typer.Option("--report", help="Also write the plan as one HTML page with charts.", callback=file_to_write),
     ] = None
 
     def check(self) -> None:
@@ -77,9 +79,14 @@ class _Flags:
         if self.burstiness is not None and self.quick:
             raise InputError("--burstiness applies to simulated requests, but --quick simulates none")
 
-    def check_for_pools(self) -> None:
+    def check_for_pools(self, profiles: Sequence[Path]) -> None:
         """Reject flags that apply only to one fleet."""
-        for flag, value in (("--incumbent", self.incumbent), ("--explain", self.explained), ("--report", self.report)):
+        for flag, value in (
+            ("--profile", profiles),
+            ("--incumbent", self.incumbent),
+            ("--explain", self.explained),
+            ("--report", self.report),
+        ):
             if value:
                 raise InputError(
                     f"{flag} is for one fleet, but plan.disaggregate plans two pools",
@@ -157,7 +164,7 @@ def plan(
         if in_force is not None:
             check_incumbent(in_force, session.profile().model)
         if is_asked(session):
-            flags.check_for_pools()
+            flags.check_for_pools(inputs.profile_files or ())
             asked = partial(flags.answer, session, None)
             pools = in_pools(session, asked, quick=flags.quick, burstiness=flags.burstiness)
         else:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from melange.cli.terminal import JsonFlag, OnOption, OutOption, SetOption, events, save_and_print
+from melange.cli.terminal import JsonFlag, OnOption, OutOption, SetOption, events, file_to_write, save_and_print
 from melange.errors import InputError
 from melange.processes import on_cluster
 
@@ -19,7 +19,10 @@ def schedule(
         bool, typer.Option("--quick", help="Plan and back-test only: no window is simulated request by request.")
     ] = False,
     report: Annotated[
-        Path | None, typer.Option("--report", help="Write the schedule's own page, with pictures, as one HTML file.")
+        Path | None,
+        typer.Option(
+            "--report", help="Write the schedule's own page, with pictures, as one HTML file.", callback=file_to_write
+        ),
     ] = None,
     on: OnOption = None,
     out: OutOption = None,

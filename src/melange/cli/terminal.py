@@ -16,6 +16,7 @@ import typer
 
 from melange.errors import InputError
 from melange.installed import how_to_add
+from melange.paths import check_names_a_file
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -36,7 +37,17 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON and nothing e
 
 QuickFlag = Annotated[bool, typer.Option("--quick", help="Plan by closed form only: seconds, no simulation.")]
 
-OutOption = Annotated[Path | None, typer.Option("--out", help="Also save to this file (replaced atomically).")]
+
+def file_to_write(path: Path | None) -> Path | None:
+    """Refuse a folder before hours of work, not after."""
+    if path is not None:
+        check_names_a_file(path)
+    return path
+
+
+OutOption = Annotated[
+    Path | None, typer.Option("--out", help="Also save to this file (replaced atomically).", callback=file_to_write)
+]
 
 SetOption = Annotated[
     list[str] | None,

@@ -111,7 +111,7 @@ class _Flags:
             "columns": parse_columns(self.columns),
             "where": parse_where(self.where),
             "model": self.model or None,
-            "buckets": edges if self.input_edges or self.output_edges else None,
+            "buckets": edges if self.input_edges is not None or self.output_edges is not None else None,
             "size": self.size,
         }
 
@@ -153,7 +153,7 @@ def workload(
 
 def _parse_edges(text: str | None) -> list[str] | None:
     """Comma-separated edges; they are checked later, with the service."""
-    return [edge.strip() for edge in text.split(",")] if text else None
+    return [edge.strip() for edge in text.split(",")] if text is not None else None
 
 
 def _print_datasets(as_json: bool) -> None:

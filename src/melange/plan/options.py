@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from functools import cache
+from typing import Any, get_type_hints
+
+import numpy as np
 
 from melange.catalog.grid import DEFAULT_PUE
 from melange.errors import InputError, unknown
 from melange.files import Json
-from melange.records import record
+from melange.records import record, value_of
 
 # The objectives: USD or kg of CO2 equivalent per hour.
 COST, CARBON = "cost", "carbon"
@@ -111,6 +114,7 @@ class Options:
     pue: float = DEFAULT_PUE
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         self._check_energy()
         for name, least_share in (("headroom", 0.0), ("gap", 0.0), ("confidence", 0.5)):
             share = getattr(self, name)
@@ -135,6 +139,18 @@ class Options:
         for name in ("min_total_replicas", "spare_total_replicas"):
             if not 0 <= getattr(self, name) <= _MOST_COUNT:
                 raise InputError(f"plan.{name} must be 0 to {_MOST_COUNT:,}, got {getattr(self, name)}")
+
+    def _check_kinds(self) -> None:
+        """Reject values of another kind (a text for a list of names, half a slice), and store lists as tuples."""
+        for name, hint in _hints().items():
+            value = _plain(getattr(self, name))
+            if isinstance(value, float) and not math.isfinite(value):
+                continue  # the limits of each setting say what is allowed
+            checked = value_of(hint, value, f"plan.{name}")
+            if isinstance(checked, tuple):
+                object.__setattr__(self, name, checked)
+        if self.seed < 0:
+            raise InputError(f"plan.seed must be >= 0, got {self.seed}")
 
     def _check_energy(self) -> None:
         if self.objective not in (COST, CARBON):
@@ -164,6 +180,15 @@ class Options:
         return record(cls, content, "options")
 
 
+@cache
+def _hints() -> dict[str, Any]:
+    return get_type_hints(Options)
+
+
 def _plain(value: Any) -> Any:
     """The value of a setting in JSON types."""
-    return dict(value) if isinstance(value, Mapping) else list(value) if isinstance(value, tuple) else value
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, np.generic):
+        return value.item()
+    return list(value) if isinstance(value, tuple) else value

@@ -55,6 +55,9 @@ class Question:
     options: Options = field(default_factory=Options)
 
     def __post_init__(self) -> None:
+        for name, kind in (("workload", Workload), ("profile", Profile), ("options", Options)):
+            if not isinstance(getattr(self, name), kind):
+                raise TypeError(f"{name} must be of type {kind.__name__}, got {type(getattr(self, name)).__name__}")
         if self.workload.buckets != self.profile.buckets:
             raise InputError(
                 "the workload and the profile have different buckets",

@@ -17,7 +17,7 @@ from melange.files import Json
 from melange.plan.options import Options
 from melange.plan.question import Question
 from melange.profile.profile import ESTIMATED, Profile, ReplicaType
-from melange.records import items, mapping, records, text, value_of
+from melange.records import items, mapping, one_line, records, text, value_of
 from melange.replica.engine import engines_from_json, engines_to_json
 from melange.slo import Slo
 from melange.workload.frozen_array import frozen_array
@@ -93,7 +93,7 @@ def _profile(content: Json, workload: Workload) -> Profile:
         reasons=reasons,
         reason=values["reason"],  # type: ignore[arg-type] # checked there
         slo=value_of(Slo | None, content["slo"], "slo"),
-        model=text(content["model"], "model"),
+        model=one_line(content["model"], "model"),
         source=text(stored["source"], "profile.source"),
         cautions=records(Caution, stored["warnings"], "profile.warnings"),
         engines=engines_from_json(content),

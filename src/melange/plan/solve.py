@@ -83,6 +83,8 @@ def solve(
         The time ran out before any plan was found.
     """
     began = time.monotonic()
+    if incumbent is not None and not isinstance(incumbent, Plan):
+        raise TypeError(f"incumbent must be a Plan, got {type(incumbent).__name__}")
     asked = question_of(question, profile, options)
     if asked.options.objective == CARBON:
         return least_carbon(asked, lambda one: solve(one, incumbent=incumbent, progress=progress))

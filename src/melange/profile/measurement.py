@@ -17,7 +17,7 @@ from typing import Any
 
 from melange.errors import InputError, unknown
 from melange.files import Json
-from melange.records import number, record, shown, text, whole
+from melange.records import number, one_line, record, shown, text, whole
 from melange.slo import Slo
 
 # First key of the journal of ``melange measure``.
@@ -110,6 +110,8 @@ class Measurement:
 
     def __post_init__(self) -> None:
         place = self.source or "measurement"
+        for key in TEXTS[:-1]:
+            one_line(getattr(self, key), f"{place}: {key}")
         for name in ("input_tokens", "output_tokens"):
             if not 1 <= getattr(self, name) <= _MOST:
                 raise InputError(f"{place}: {name} must be 1 to {_MOST:g}, got {getattr(self, name):g}")

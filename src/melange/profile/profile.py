@@ -14,7 +14,7 @@ import numpy.typing as npt
 from melange.catalog.offer import Offer
 from melange.errors import Caution, InputError
 from melange.files import Json, dump_document, read_as, write_document
-from melange.records import record, records, text, value_of
+from melange.records import one_line, record, records, text, value_of
 from melange.replica.engine import Engine, engines_from_json, engines_to_json
 from melange.replica.parallelism import Layout, layout_of
 from melange.slo import Slo
@@ -66,6 +66,8 @@ class ReplicaType:
     pipeline_parallel: int = 1
 
     def __post_init__(self) -> None:
+        for field in ("name", "engine", "variant", "pool"):
+            one_line(getattr(self, field), f"replica type: {field}")
         held, layout = self.offer.accelerators, self.layout
         if not 1 <= self.tensor_parallel <= held:
             raise InputError(
@@ -251,7 +253,7 @@ class Profile:
             reasons=value_of(tuple[str, ...], content["reasons"], "reasons"),
             reason=content["reason"],
             slo=value_of(Slo | None, content.get("slo"), "slo"),
-            model=text(content.get("model", ""), "model"),
+            model=one_line(content.get("model", ""), "model"),
             source=text(content.get("source", ""), "source"),
             cautions=records(Caution, content.get("warnings", ()), "warnings"),
             engines=engines_from_json(content),

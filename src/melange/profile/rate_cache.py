@@ -7,12 +7,12 @@ import hashlib
 import json
 import math
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from melange.errors import InputError
 from melange.files import read_json, write_text
+from melange.paths import user_folder
 from melange.records import number, reading, text
 from melange.replica.engine import Engine
 from melange.slo import Slo
@@ -30,12 +30,7 @@ def cache_folder() -> Path:
     """
     if own := os.environ.get("MELANGE_CACHE"):
         return Path(own)
-    if own := os.environ.get("XDG_CACHE_HOME"):
-        return Path(own) / "melange"
-    try:
-        return Path.home() / ".cache" / "melange"
-    except RuntimeError:  # no HOME and no entry in the user database, as in some containers
-        return Path(tempfile.gettempdir()) / f"melange-{os.getuid() if hasattr(os, 'getuid') else 'cache'}"
+    return user_folder("XDG_CACHE_HOME", ".cache")
 
 
 class RateCache:

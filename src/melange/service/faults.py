@@ -51,7 +51,9 @@ def faults(
         name = ".".join(str(key) for key in keys)
         line = _line(text, keys)
         place = f"{path}:{line}" if line else f"{path}"
-        if any(f"{name}.".startswith(f"{setting.partition('=')[0].strip()}.") for setting in settings):
+        said = [setting.partition("=")[0].strip() for setting in settings]
+        # A fault of a whole section that is not in the file comes from a setting within it.
+        if any(f"{name}.".startswith(f"{one}.") or (not line and one.startswith(f"{name}.")) for one in said):
             place = "--set"
         if fault["type"] == "extra_forbidden":
             section = ".".join(map(str, keys[:-1]))
@@ -66,7 +68,8 @@ def faults(
             if fault["type"] in _NUMBERS and (unit := _UNITS.get(name.rpartition("_")[2])):
                 message = f"{message} of {unit}"
             found = "" if "got" in message else f", got {_as_written(fault['input'])}"
-            message = f"{place}: {name}: {message[:1].lower()}{message[1:]}{found}".removeprefix(": ")
+            words = f"{message[:1].lower()}{message[1:]}{found}"
+            message = f"{place}: {words if words.startswith(f'{name}.') else f'{name}: {words}'}".removeprefix(": ")
             if fault["input"] is None and ":" in str(keys[-1]):
                 message += f"; YAML takes a space after the colon: {str(keys[-1]).replace(':', ': ', 1)}"
         lines.setdefault(name, message)

@@ -12,7 +12,8 @@ from melange.errors import InputError
 from melange.files import path_in
 from melange.parsing import parse_yaml
 from melange.plan.options import CARBON
-from melange.service.reading import read_document, text_of
+from melange.records import one_line
+from melange.service.reading import read_document, text_of_service
 from melange.service.schema import PlanSection
 from melange.service.traffic_sections import Positive, Section
 from melange.service.values import Names
@@ -64,7 +65,7 @@ def is_fleet(path: str | Path) -> bool:
     """Whether a file lists services rather than describing one."""
     if Path(path).suffix not in {".yaml", ".yml"}:
         return False
-    text = text_of(path)
+    text = text_of_service(path)
     if "services" not in text:  # a service's own file, which is checked when it is read
         return False
     content = parse_yaml(text, f"{path}")
@@ -88,7 +89,7 @@ def read_fleet(path: str | Path, settings: Sequence[str] = ()) -> FleetFile:
     """
     fleet = read_document(FleetFile, path, settings, holds="services")
     named = [entry.model_copy(update={"name": entry.name or Path(entry.file).stem}) for entry in fleet.services]
-    names = [entry.name for entry in named]
+    names = [one_line(entry.name, f"{path}: services: name") for entry in named]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InputError(
             f"{path}: services: two are named {twice[0]}", hint="give one a name: {file: other/chat.yaml, name: other}"

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from melange.errors import InputError, unknown
-from melange.files import read_text
+from melange.files import path_of, read_text
 from melange.parsing import parse_yaml
+from melange.paths import is_pipe
 from melange.service.faults import faults
 from melange.service.schema import PlanSection, Service
 from melange.service.traffic_sections import SOURCES, Section, SloSection, WorkloadSection
@@ -18,7 +19,7 @@ from melange.service.traffic_sections import SOURCES, Section, SloSection, Workl
 _SectionT = TypeVar("_SectionT", bound=Section)
 
 
-def read_service(path: str | Path, settings: Sequence[str] = ()) -> Service:
+def read_service(path: str | Path, settings: Sequence[str] = (), text: str | None = None) -> Service:
     """Read a ``service.yaml``.
 
     Parameters
@@ -27,17 +28,31 @@ def read_service(path: str | Path, settings: Sequence[str] = ()) -> Service:
         The file.
     settings
         ``key.key=value`` each, overriding the file; values are YAML.
+    text
+        The text of the file if it has been read (:func:`text_of_service`).
 
     Raises
     ------
     InputError
         Not YAML, unknown keys (with the nearest valid one), or values out of range: every fault, with its line.
     """
-    return read_document(Service, path, settings, holds="model, slo and workload", hint="melange init writes one")
+    hint = "melange init writes one"
+    return read_document(Service, path, settings, holds="model, slo and workload", hint=hint, text=text)
 
 
-def text_of(path: str | Path) -> str:
-    """The text of a service.yaml; the error about a missing one says how to write one."""
+def text_of_service(path: str | Path) -> str:
+    """The text of a file that describes a service or a fleet.
+
+    Raises
+    ------
+    InputError
+        A pipe: it can be read only once, and files that a service names are relative to its folder. No file: the hint
+        says how to write one.
+    """
+    if is_pipe(path):
+        raise InputError(
+            f"{path}: is a pipe, not a regular file", hint="save the service to a file whose name ends in .yaml"
+        )
     try:
         return read_text(path)
     except InputError as error:
@@ -50,13 +65,19 @@ def is_regional(path: str | Path, settings: Sequence[str] = ()) -> bool:
     """Whether a service.yaml has ``regions``; other faults of the file are reported when it is opened."""
     if Path(path).suffix not in {".yaml", ".yml"}:
         return False
-    content = parse_yaml(text_of(path), f"{path}")
+    content = parse_yaml(text_of_service(path), f"{path}")
     named = any(one.partition("=")[0].split(".")[0] == "regions" for one in settings)
     return isinstance(content, dict) and ("regions" in content or named)
 
 
 def read_document(
-    kind: type[_SectionT], path: str | Path, settings: Sequence[str], *, holds: str, hint: str = ""
+    kind: type[_SectionT],
+    path: str | Path,
+    settings: Sequence[str],
+    *,
+    holds: str,
+    hint: str = "",
+    text: str | None = None,
 ) -> _SectionT:
     """A file of a kind that stores its folder; ``holds`` describes the expected content for error messages.
 
@@ -65,7 +86,7 @@ def read_document(
     InputError
         As in :func:`read_service`.
     """
-    text = text_of(path)
+    text = text_of_service(path) if text is None else text
     content = parse_yaml(text, f"{path}")
     if not isinstance(content, dict):
         raise InputError(f"{path}: must hold a mapping with {holds}", hint=hint)
@@ -142,16 +163,26 @@ _ALTERNATIVES = (
 
 
 def _check_once(given: Mapping[str, Any], setting: str) -> None:
-    """Reject a traffic setting that differs from the value of a flag."""
-    name, _, text = setting.partition("=")
-    name = name.strip()
-    same = next((keys for keys in _ALTERNATIVES if name in keys), (name,))
-    for key in same:
-        held: Any = {"workload": given}
-        for part in key.split("."):
-            held = held.get(part) if isinstance(held, Mapping) else None
-        if held is not None and (key != name or held != parse_yaml(text, f"--set {name}")):
-            raise InputError(f"--set {setting} contradicts {_flag(key)} {held}", hint="give one of them")
+    """Reject a traffic setting that differs from the value of a flag, also within a section."""
+    said: dict[str, Any] = {}
+    apply_setting(said, setting)
+    for name, value in _nodes(said):
+        for key in next((keys for keys in _ALTERNATIVES if name in keys), (name,)):
+            held: Any = {"workload": given}
+            for part in key.split("."):
+                held = held.get(part) if isinstance(held, Mapping) else None
+            if key == name and isinstance(held, Mapping) and isinstance(value, Mapping):
+                continue  # their keys are compared one by one
+            if held is not None and (key != name or held != value):
+                raise InputError(f"--set {setting} contradicts {_flag(key)} {held}", hint="give one of them")
+
+
+def _nodes(content: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key within a mapping with its value, the outer ones first."""
+    for key, value in content.items():
+        yield f"{above}{key}", value
+        if isinstance(value, Mapping):
+            yield from _nodes(value, f"{above}{key}.")
 
 
 def _flag(key: str) -> str:
@@ -189,10 +220,10 @@ def with_anchors(service: Service, anchors: Sequence[str], factors: str | Path |
     """The service with additional anchors and observed factors, relative to the working directory."""
     if not anchors and factors is None:
         return service
-    given = [named_path(text, lambda name: Path(name).expanduser().absolute()) for text in anchors]
+    given = [named_path(text, lambda name: path_of(name).absolute()) for text in anchors]
     changes: dict[str, Any] = {"anchors": [*service.profile.anchors, *given]}
     if factors is not None:
-        changes["observed"] = str(Path(factors).expanduser().absolute())
+        changes["observed"] = str(path_of(factors).absolute())
     section = service.profile.model_copy(update=changes)
     return service.model_copy(update={"profile": section})
 

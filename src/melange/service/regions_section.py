@@ -6,6 +6,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from melange.errors import InputError
+from melange.records import one_line
 from melange.service.values import Names
 from melange.workload.fields import Choice
 
@@ -46,6 +48,11 @@ class RegionsSection(BaseModel):
     @field_validator("origins")
     @classmethod
     def _add_up(cls, origins: dict[str, OriginSection]) -> dict[str, OriginSection]:
+        try:
+            for origin in origins:
+                one_line(origin, "the name of an origin")
+        except InputError as error:
+            raise ValueError(f"{error}") from None
         shares = [one.share for one in origins.values() if one.share is not None]
         if shares and len(shares) < len(origins):
             raise ValueError("must all have share, or all have where; got some of each")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from melange.catalog.grid import DEFAULT_PUE
 from melange.catalog.price_rules import price_rule
@@ -53,6 +53,14 @@ def _as_prices(value: Any) -> Any:
             except InputError as error:
                 raise ValueError(str(error).removeprefix("offers.prices: ")) from None
     return value
+
+
+def _check(make: Callable[[], object]) -> None:
+    """Check the values of a section when it is read, and not only by the commands that use it."""
+    try:
+        make()
+    except InputError as error:
+        raise ValueError(f"{error}") from None
 
 
 _SPOT, _SCHEDULE, _START_UP = Spot(), ScheduleOptions(), StartUp()  # whose defaults are the file's
@@ -167,6 +175,11 @@ class ScheduleSection(Section):
     min_up: str | float = _SCHEDULE.min_up_s
     short_fraction: float = _SCHEDULE.short_fraction
 
+    @model_validator(mode="after")
+    def _is_valid(self) -> ScheduleSection:
+        _check(self.to_options)
+        return self
+
     def to_options(self, start_up_s: float | None = None) -> ScheduleOptions:
         """As the settings of :func:`melange.plan_over_time`; ``start_up_s`` if the section does not give it [s]."""
         spot = None
@@ -195,6 +208,11 @@ class StartUpSection(Section):
     pull_gb_per_s: Positive = _START_UP.pull_bytes_per_s / GB
     load_gb_per_s: Positive = _START_UP.load_bytes_per_s / GB
 
+    @model_validator(mode="after")
+    def _is_valid(self) -> StartUpSection:
+        _check(self.to_start_up)
+        return self
+
     def to_start_up(self) -> StartUp:
         """In seconds and bytes."""
         return StartUp(
@@ -211,6 +229,11 @@ class SwitchingSection(Section):
     expected: str | float
     drain: str | float = 60.0
     usd_per_instance: float = 0.0
+
+    @model_validator(mode="after")
+    def _is_valid(self) -> SwitchingSection:
+        _check(lambda: self.to_switching(0.0))
+        return self
 
     def to_switching(self, start_up_s: float) -> Switching:
         """In seconds."""

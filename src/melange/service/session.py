@@ -14,9 +14,17 @@ from melange.errors import InputError
 from melange.plan.options import Options
 from melange.plan.question import Question
 from melange.service.caution_words import with_word_on_bursts, with_word_on_redundancy
+from melange.service.changes import Changes, changes_of
 from melange.service.events import Listener, silence, task
-from melange.service.given import agreed, check_workload
-from melange.service.reading import read_plan_section, read_section, read_service, read_slo_section, with_anchors
+from melange.service.given import check_workload, given_profile
+from melange.service.reading import (
+    read_plan_section,
+    read_section,
+    read_service,
+    read_slo_section,
+    text_of_service,
+    with_anchors,
+)
 from melange.service.regions_refused import refuse_regions
 from melange.service.schema import Service
 from melange.service.size import too_large
@@ -94,7 +102,8 @@ class Session:
         self._flags = dict(flags or {})
         self.service: Service | None = None
         if self.source is not None and is_service(self.source):
-            self.service = with_anchors(read_service(self.source, settings), anchors, factors)
+            self._text = text_of_service(self.source)
+            self.service = with_anchors(read_service(self.source, settings, self._text), anchors, factors)
         elif anchors or factors:
             raise InputError(f"{self.source}: anchors and observed factors need a service.yaml")
 
@@ -281,8 +290,7 @@ class Session:
         from melange.workload.arrivals import has_arrival_times, read_arrivals
         from melange.workload.layouts import Naming
 
-        workload = self._workload
-        log = section.log(path)
+        workload, log = self._workload, section.log(path)
         naming = Naming(columns=section.columns, trace_format=section.format, where=section.where)
         if not has_arrival_times(log, **naming):
             return None
@@ -311,7 +319,7 @@ class Session:
 
         if self._workload_file is not None:
             found = Workload.read(self._workload_file)
-            check_workload(found, str(self._workload_file), self.settings, self.service)
+            check_workload(found, str(self._workload_file), self._changes(), self.service)
             return found
         if "workload" not in self._flags and self._release is not None:
             return self._release[0]
@@ -348,7 +356,7 @@ class Session:
         from melange.service.stages import profile_of
 
         if self._profile_files:
-            return self._given_profile()
+            return given_profile(self._profile_files, self.service, self._changes(), self.catalog)
         if self._release is not None:
             return self._release[1]
         service, workload = self._needed(), self._workload
@@ -356,16 +364,8 @@ class Session:
         with self._task(f"{verb} the capacity of each replica type") as tell:
             return profile_of(service, workload, self.catalog, tell)
 
-    def _given_profile(self) -> Profile:
-        """The replica types of all given profiles, checked against the service."""
-        from melange.profile.join import read_joined
-        from melange.service.stages import model_of
-
-        profile = read_joined(self._profile_files)
-        if self.service is None:
-            return profile
-        place = ", ".join(map(str, self._profile_files))
-        return agreed(profile, place, self.service, model_of(self.service).name, self.settings, self.catalog)
+    def _changes(self) -> Changes:
+        return Changes() if self.service is None else changes_of(self.service, self._text, self.settings)
 
     def _profile_at(self, interval_of: Collection[int] | None = None) -> Callable[[Slo], Profile] | None:
         """Estimates under other SLOs; None if capacities are given, need a simulation, or belong to several classes."""

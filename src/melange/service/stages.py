@@ -241,7 +241,7 @@ def profile_of(
     if is_alone:
         _only_for_estimates(service)
     place = ", ".join(map(str, files))
-    measured = agreed(read_profile(*files), place, service, model_of(service).name, (), catalog)
+    measured = agreed(read_profile(*files), place, service, model_of(service).name, catalog, is_alone=is_alone)
     return measured if is_alone else combine(measured, _estimate(service, workload, catalog, progress))
 
 

@@ -301,9 +301,9 @@ def read_arrivals(
     """
     from melange.workload.layouts import find_layout
     from melange.workload.logs import opened
+    from melange.workload.read_clock import clock_of
     from melange.workload.read_prefixes import prefix_fields, reusable_tokens
     from melange.workload.rows import select_rows
-    from melange.workload.traces import clock_of
 
     with opened(trace, progress) as log:
         layout = find_layout(log.fields, naming, place=log.place)

@@ -9,16 +9,13 @@ import numpy as np
 
 from melange.errors import Caution, InputError
 from melange.units import S_PER_DAY, S_PER_H, S_PER_MIN
-from melange.workload.layouts import Layout, time_unit
+from melange.workload.layouts import Layout
 from melange.workload.logs import DAMAGED, Log
-from melange.workload.malformed import rows_at
+from melange.workload.malformed import has_malformed, malformed_rows, rows_at
 from melange.workload.rows import Rows, column_of, lasting
+from melange.workload.time_numbers import LONGEST_S, epoch_unit
+from melange.workload.workload import Array
 
-# Longest plausible log: a longer one has rows in different units (seconds and milliseconds since 1970 are 50 years
-# apart), or a first or last row without a real time (0, or the year 9999). Chosen by judgment.
-_LONGEST_S = 10 * 365.25 * S_PER_DAY
-# Numbers of at least this size may be times since 1970 (1973 in seconds).
-_FIRST_EPOCH = 1e8
 # Rows written when requests end are this far out of order [s]; clocks change by 30 min or an hour. Chosen by judgment.
 _OUT_OF_ORDER_S = 10 * S_PER_MIN
 _CHANGE_S = S_PER_H
@@ -27,6 +24,10 @@ _CHANGE_S = S_PER_H
 _MOST_STEPS = 10
 # The check takes 8 bytes a row, and a tenth of a second per million rows; longer logs skip it. Chosen by judgment.
 _MOST_ROWS = 10_000_000
+# Clocks are set forward at midnight to 03:00 on Sundays of these months. Other gaps must be ten times shorter [s], so
+# that an hour without requests is unusual. Chosen by judgment.
+_FORWARD, _SUNDAY, _LATEST_H, _DENSE_S = (3, 4, 9, 10, 11), 6, 3, S_PER_H / 10
+_FIRST_YEAR = 2000
 _HAS_ZONE = re.compile(r"(Z|[+-]\d{2}(:?\d{2})?)\s*$", re.IGNORECASE)
 
 
@@ -45,8 +46,9 @@ def check_span(rows: Rows, first: float, last: float) -> None:
     """
     unit_s = rows.unit_s or 1.0
     column = rows.layout.arrival or ""
-    is_mixed = rows.is_numeric and first > _FIRST_EPOCH and time_unit(column, first) != time_unit(column, last)
-    if not is_mixed and (last - first) * unit_s <= _LONGEST_S:
+    units = {epoch_unit(first), epoch_unit(last)} - {None}
+    is_mixed = rows.is_numeric and len(units) > 1
+    if not is_mixed and (last - first) * unit_s <= LONGEST_S:
         return
     ends = "; ".join(rows_at(rows.log, rows.layout, ("first", "last")))
     if is_mixed:
@@ -64,29 +66,34 @@ def check_span(rows: Rows, first: float, last: float) -> None:
     )
 
 
-def check_within(first: float, last: float, count: int, log: Log) -> None:
+def check_within(first: float, last: float, count: int, rows: Rows) -> None:
     """Check that arrivals, in windows ``first`` to ``last``, are in one of ``count`` windows; rounding may give -1.
 
-    The extent of a Parquet column comes from the file's statistics, which a damaged file may contradict.
+    The extent of a Parquet column comes from the file's statistics, which a damaged file may contradict, and which
+    leave out NaN.
 
     Raises
     ------
     InputError
-        A window before the first or after the last.
+        A window before the first or after the last; or an arrival that is no number.
     """
     if not -1 <= first <= last < count:
-        raise InputError(f"{log.place}: has arrivals outside the range that its own statistics give", hint=DAMAGED)
+        if has_malformed(rows):
+            raise malformed_rows(rows.log, rows.layout)
+        raise InputError(f"{rows.log.place}: has arrivals outside the range that its own statistics give", hint=DAMAGED)
 
 
 def clock_cautions(rows: Rows) -> tuple[Caution, ...]:
-    """A caution if times without a zone jump back by an hour, as local time does in autumn."""
+    """A caution if times without a zone run back by an hour, as local time does in autumn, or skip one."""
     log = rows.log
     if not log.files or not 1 < rows.count <= _MOST_ROWS or _has_zone(log, rows.layout):
         return ()
     arrival_s = column_of(log, rows.table.select(arrival_s=rows.seconds(rows.raw)))
     step_s = np.diff(arrival_s)
     back = np.flatnonzero(step_s < -_OUT_OF_ORDER_S)
-    if not 0 < len(back) <= _MOST_STEPS or step_s[back].min() < -_CHANGE_S:
+    if not len(back):
+        return _skipped(log.place, arrival_s, step_s)
+    if len(back) > _MOST_STEPS or step_s[back].min() < -_CHANGE_S:
         return ()
     at = int(back[0])
     before, after = (_clock(arrival_s[n]) for n in (at, at + 1))
@@ -97,6 +104,27 @@ def clock_cautions(rows: Rows) -> tuple[Caution, ...]:
             f"{log.place}: times without a zone run back by {lasting(-float(step_s[at]))}, from {before} to "
             f"{after}{times}. They count as UTC. If they are local times at the end of daylight saving time, one hour "
             "contains the requests of two: write times in UTC or with their offset",
+        ),
+    )
+
+
+def _skipped(place: str, arrival_s: Array, step_s: Array) -> tuple[Caution, ...]:
+    """A caution if the only long gap of a log is an hour at which clocks are set forward."""
+    at = int(np.argmax(step_s))
+    others = np.delete(step_s, at)
+    if not _CHANGE_S <= step_s[at] <= _CHANGE_S + _OUT_OF_ORDER_S or not len(others) or others.max() > _DENSE_S:
+        return ()
+    before, after = (datetime.fromtimestamp(float(arrival_s[n]), UTC) for n in (at, at + 1))
+    is_night = before.hour < after.hour <= _LATEST_H and after.weekday() == _SUNDAY
+    if not is_night or after.month not in _FORWARD or before.year < _FIRST_YEAR:
+        return ()
+    return (
+        Caution(
+            "clock-skips",
+            f"{place}: times without a zone have no request from {_clock(arrival_s[at])} to "
+            f"{_clock(arrival_s[at + 1])}. They count as UTC. If they are local times at the beginning of "
+            "daylight saving time, the log is an hour shorter and its rate higher: write times in UTC or with "
+            "their offset",
         ),
     )
 

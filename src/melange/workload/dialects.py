@@ -67,16 +67,16 @@ def as_number(column: Any, dialect: str = DUCKDB) -> Any:
     return ibis.cases((text.re_search(_NUMBER), text.cast("float64")), else_=ibis.null("float64"))
 
 
-def as_whole(number: Any, dialect: str = DUCKDB) -> Any:
-    """Floats as integers; null for values that are not integers."""
+def as_whole(number: Any, dialect: str, stored: Any) -> Any:
+    """Floats as integers: 0 where the ``stored`` value is missing, null where it is not an integer."""
     import ibis
 
     if dialect == DUCKDB:
         whole = number.try_cast("int64")  # takes half the time of computing a remainder
-        return ibis.cases((whole == number, whole), else_=ibis.null("int64"))
+        return ibis.cases((whole == number, whole), (stored.isnull(), 0), else_=ibis.null("int64"))
     inside = ibis.cases((number.between(-_MOST_WHOLE, _MOST_WHOLE), number), else_=ibis.null("float64"))
     whole = inside.cast("int64")
-    return ibis.cases((whole.cast("float64") == inside, whole), else_=ibis.null("int64"))
+    return ibis.cases((whole.cast("float64") == inside, whole), (stored.isnull(), 0), else_=ibis.null("int64"))
 
 
 def only_in_duckdb(dialect: str, what: str) -> None:

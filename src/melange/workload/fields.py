@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from melange.workload.dialects import DUCKDB, as_number, only_in_duckdb
@@ -13,6 +13,7 @@ _DEEPEST = 5
 Choice = str | int | float | bool | None | Sequence[str | int | float | bool | None]
 # Values of a flag that is not set, in lower case.
 _UNSET = ("false", "f", "0", "no", "none", "null", "")
+_BROKEN = "not JSON: "  # before the text of a cell in which a size would lie
 
 
 def nested_names(content: object, prefix: str = "", depth: int = 0) -> dict[str, None]:
@@ -69,7 +70,11 @@ def parts_of(name: str) -> list[str]:
 
 
 def with_fields(
-    table: Any, names: Iterable[str], where: Mapping[str, Choice] | None = None, dialect: str = DUCKDB
+    table: Any,
+    names: Iterable[str],
+    where: Mapping[str, Choice] | None = None,
+    dialect: str = DUCKDB,
+    sizes: Collection[str] = (),
 ) -> Any:
     """The table with these fields as columns, and only with the rows that ``where`` selects.
 
@@ -84,26 +89,29 @@ def with_fields(
         ``false`` selects rows that are not marked true, and null selects rows without a value.
     dialect
         The database, as Ibis calls it.
+    sizes
+        Fields whose value is text that is no number, rather than missing, if it would lie in a cell that is not JSON.
     """
     import ibis
 
     wanted = dict.fromkeys([*names, *(where or {})])
-    new = {name: _field(table, name, dialect) for name in wanted if name not in table.columns}
+    new = {name: _field(table, name, dialect, name in sizes) for name in wanted if name not in table.columns}
     if new:
         table = table.mutate(**new)
     conditions = [_holds(table[name], choice, dialect) for name, choice in (where or {}).items()]
     return table.filter(ibis.and_(*conditions)) if conditions else table
 
 
-def _field(table: Any, name: str, dialect: str) -> Any:
+def _field(table: Any, name: str, dialect: str, is_size: bool) -> Any:
     """A nested field or a sum as an expression."""
     import ibis
 
     parts = parts_of(name)
     if len(parts) == 1:
-        return _nested(table, name, dialect)
+        return _nested(table, name, dialect, is_size)
     terms = [
-        _number(table[part] if part in table.columns else _nested(table, part, dialect), dialect) for part in parts
+        _term(table[part] if part in table.columns else _nested(table, part, dialect, is_size), dialect)
+        for part in parts
     ]
     total = terms[0].fill_null(0.0)
     for term in terms[1:]:
@@ -112,11 +120,21 @@ def _field(table: Any, name: str, dialect: str) -> Any:
     return ibis.cases((ibis.or_(*(term.notnull() for term in terms)), total), else_=ibis.null("float64"))
 
 
+def _term(column: Any, dialect: str) -> Any:
+    """A term of a sum as a number: NaN if it is something else, null if it is missing."""
+    import ibis
+
+    number = _number(column, dialect)
+    if column.type().is_numeric():
+        return number
+    return ibis.cases((number.notnull(), number), (column.notnull(), float("nan")), else_=ibis.null("float64"))
+
+
 def _number(column: Any, dialect: str = DUCKDB) -> Any:
     return json_number(column) if column.type().is_json() else as_number(column, dialect)
 
 
-def _nested(table: Any, name: str, dialect: str) -> Any:
+def _nested(table: Any, name: str, dialect: str, is_size: bool) -> Any:
     """A field within a column that is a struct, or text that holds JSON."""
     import ibis
 
@@ -131,20 +149,23 @@ def _nested(table: Any, name: str, dialect: str) -> Any:
     only_in_duckdb(dialect, f"what lies within the text of a column ({name})")
     path = "$" + "".join(f'."{step}"' for step in inner)
     if not column.type().is_json():
-        return _within_text(column, path)
+        return _within_text(column, path, is_size)
     json_text = column.cast("string")
     return ibis.cases(
         (json_text.startswith("{"), _json_extract_string(json_text, path)),
-        (json_text.startswith('"'), _within_text(_json_extract_string(json_text, "$"), path)),
-        else_=ibis.null("string"),
+        (json_text.startswith('"'), _within_text(_json_extract_string(json_text, "$"), path, is_size)),
+        else_=_BROKEN + json_text if is_size else ibis.null("string"),
     )
 
 
-def _within_text(column: Any, path: str) -> Any:
+def _within_text(column: Any, path: str, is_size: bool) -> Any:
     """The value at a path of a text that may be JSON."""
     import ibis
 
-    return ibis.cases((_json_valid(column), _json_extract_string(column, path)), else_=ibis.null("string"))
+    return ibis.cases(
+        (_json_valid(column), _json_extract_string(column, path)),
+        else_=_BROKEN + column if is_size else ibis.null("string"),
+    )
 
 
 def json_number(column: Any) -> Any:

@@ -17,6 +17,7 @@ from melange.parsing import csv_rows
 _MOST_LINE = 1 << 20
 # Rows that are inspected for field names. Chosen by judgment: a field in none of them is unlikely to be used.
 FIRST = 100
+DOUBLED = 'a quote within a quoted cell is doubled, as in "say ""hi"""'
 _FIRST_TEXT = 1 << 20  # the same limit for a JSON list, in characters
 
 
@@ -93,6 +94,22 @@ def open_text(file: Path) -> IO[str]:
     if file.suffix == ".gz":
         return gzip.open(file, "rt", encoding="utf-8-sig", errors="replace", newline="")
     return file.open(encoding="utf-8-sig", errors="replace", newline="")
+
+
+def check_quotes(file: Path) -> None:
+    """Check the quotes of a CSV file.
+
+    Raises
+    ------
+    InputError
+        A quote is not closed, or text follows a closing quote; the error names the line.
+    """
+    try:
+        with open_text(file) as stream:
+            for _ in csv_rows(stream, f"{file}", delimiter=csv_header(file)[0]):
+                pass
+    except InputError as error:
+        raise InputError(f"{error}", hint=DOUBLED) from error
 
 
 def numbers_of(rows: Sequence[Mapping[str, str]]) -> list[str]:

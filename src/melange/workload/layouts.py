@@ -63,6 +63,11 @@ class Layout:
     shared: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def sizes(self) -> tuple[str, str]:
+        """The fields of both sizes."""
+        return self.input, self.output
+
+    @property
     def columns(self) -> dict[str, str]:
         """The field of each role that the layout has."""
         columns = {"arrival": self.arrival, "input": self.input, "output": self.output}
@@ -137,11 +142,11 @@ _LAYOUTS = {
 _ALIASES = {"dynamo": "mooncake", "etalon": "vidur"}
 _UNITS_S = {"_ns": S_PER_NS, "_us": S_PER_US, "_ms": S_PER_MS, "_s": 1.0}
 # Usual names of the arrival, for a log that has a layout's sizes but not its arrival; the first name found counts.
-_ARRIVALS = (
-    *("arrival_s", "arrival", "arrival_time", "arrival_timestamp", "arrived_at", "arrival_ms", "request_time"),
-    *("request_timestamp", "start_time", "startTime", "started_at", "timestamp", "timestamp_s", "timestamp_ms"),
-    *("created_at", "created", "datetime", "ts"),
+_MOMENTS = (
+    *("arrival", "arrival_time", "arrival_timestamp", "arrived_at", "request_time", "request_timestamp", "start_time"),
+    *("startTime", "started_at", "timestamp", "created_at", "created", "datetime", "ts"),
 )
+_ARRIVALS = ("arrival_s", *(f"{name}{suffix}" for name in _MOMENTS for suffix in ("", *_UNITS_S)))
 
 
 def find_layout(found: Sequence[str], naming: Naming | None = None, *, place: str) -> Layout:
@@ -217,6 +222,14 @@ def time_unit(column: str, largest: float) -> float:
         if abs(largest) > limit:
             return unit_s
     return 1.0
+
+
+def stated_unit(layout: Layout) -> float | None:
+    """Length of one unit of a numeric arrival that a layout or the name of the column states [s]; None if neither."""
+    if layout.unit_s is not None:
+        return layout.unit_s
+    column = (layout.arrival or "").casefold()
+    return next((unit_s for suffix, unit_s in _UNITS_S.items() if column.endswith(suffix)), None)
 
 
 def _named(found: Sequence[str], columns: Mapping[str, str], trace_format: str | None, place: str) -> Layout:

@@ -15,26 +15,20 @@ from typing import Any
 
 from melange.errors import UNPRINTABLE, InputError, MelangeError
 from melange.files import path_of
+from melange.paths import files_below
 from melange.records import placed
 from melange.workload.dialects import DUCKDB
 from melange.workload.fields import nested_in_cells, nested_in_schema, nested_names
+from melange.workload.file_kinds import kind_by_suffix, kind_of
 from melange.workload.first_lines import FIRST, csv_header, first_objects, first_rows, is_array, numbers_of
 from melange.workload.object_storage import fetch, remote_url
-from melange.workload.packed import check_packed, check_promise
+from melange.workload.packed import check_packed, check_promise, check_width
+from melange.workload.plain_copies import plain_files
 from melange.workload.spans import KEY, read_spans
 from melange.workload.warehouse import WarehouseTable, without_secrets
 
 # DuckDB's memory limit, so that reading any log keeps the process below 1 GiB.
 _MEMORY_LIMIT = "600MB"
-_SUFFIXES = {
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-}
 # Tables of CSV lines that DuckDB rejects: for their shape, or, when reading with types, also for a cell.
 REJECTS, TYPED_REJECTS = "reject_errors", "typed_rejects"
 DAMAGED = "the file looks truncated or damaged: copy or export it again"
@@ -60,6 +54,10 @@ class Log:
         ``parquet``, ``csv``, ``jsonl``, ``json`` (a list), ``spans`` (of OpenTelemetry) or ``table``.
     files
         The files of the log; empty for a table.
+    sources
+        The files that are read: ``files``, or copies of them (:mod:`melange.workload.plain_copies`).
+    is_even
+        Whether these are copies in which all line ends are alike.
     numbers
         Columns of a text file whose first values are numbers (JSON: anything but text).
     connection
@@ -74,9 +72,16 @@ class Log:
     kind: str
     nested: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
+    sources: tuple[Path, ...] = ()
+    is_even: bool = False
     numbers: tuple[str, ...] = ()
     connection: Any = None
     dialect: str = DUCKDB
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the log is CSV or JSON."""
+        return self.kind not in ("parquet", "table")
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -128,7 +133,7 @@ def opened(trace: object, progress: Progress | None = None) -> Iterator[Log]:
 @contextmanager
 def _copied(url: str, progress: Progress | None) -> Iterator[Log]:
     """Read a log in object storage from a local copy; errors name the original files."""
-    found = fetch(url, lambda file: _kind_by_suffix(file) is not None, progress)
+    found = fetch(url, lambda file: kind_by_suffix(file) is not None, progress)
     try:
         with readable(url):
             _check_filled(found.files)
@@ -177,7 +182,7 @@ def _find_files(trace: str | Path) -> tuple[Path, ...]:
     """
     path = path_of(trace)
     if path.is_dir():
-        found = [file for file in path.rglob("*") if _kind_by_suffix(file) and not file.name.startswith((".", "_"))]
+        found = [file for file in files_below(path) if kind_by_suffix(file) and not file.name.startswith((".", "_"))]
         if not found:
             raise InputError(f"{path}: no Parquet, CSV or JSONL file in this folder")
     elif path.exists():
@@ -192,50 +197,56 @@ def _find_files(trace: str | Path) -> tuple[Path, ...]:
 
 def _check_filled(files: Sequence[Path]) -> None:
     for file in files:
+        if not file.is_file():
+            raise InputError(f"{file}: is not a regular file", hint="save the log to a file")
         if file.stat().st_size == 0:
             raise InputError(f"{file}: the file is empty")
 
 
-def open_files(connection: Any, files: Sequence[Path], place: str) -> Log:
+def open_files(connection: Any, files: Sequence[Path], place: str, *, is_even: bool = False) -> Log:
     """Open files of one kind as one table."""
-    kinds = {_kind_by_suffix(file) or _kind_by_content(file) for file in files}
+    with readable(place):
+        for file in files:
+            if file.suffix.lower() == ".gz":
+                check_packed(file)
+    kinds = {kind_of(file) for file in files}
     if len(kinds) > 1:
         raise InputError(f"{place}: contains files of different kinds: {', '.join(sorted(kinds))}")
     kind = kinds.pop()
     numbers: list[str] = []
     with readable(place):
-        for file in files:
-            if file.suffix.lower() == ".gz":
-                check_packed(file)
-            elif kind == "parquet":
-                _check_parquet(connection, file)
+        sources = plain_files(connection, files, kind, is_even=is_even)
         if kind == "parquet":
-            table = connection.read_parquet([str(file) for file in files], union_by_name=True)
+            for file in files:
+                _check_parquet(connection, file)
+            table = _read_parquet(connection, files)
             nested = _nested_in_parquet(table)
         elif kind == "csv":
-            table = read_csv(connection, files)
+            table = read_csv(connection, sources)
             first = first_rows(files[0])
             nested, numbers = nested_in_cells(first), numbers_of(first)
         else:
             objects = first_objects(files[0])
             nested = dict.fromkeys(name for one in objects for name in nested_names(one))
             if KEY in objects[0]:
-                table = read_spans(connection, files)
+                table = read_spans(connection, sources)
                 return Log(
                     table=table,
                     columns=tuple(table.columns),
                     place=place,
                     kind="spans",
                     files=tuple(files),
+                    sources=sources,
                     connection=connection,
                 )
             columns = dict.fromkeys(key for one in objects for key in one)
+            check_width(files[0], len(columns))
             if broken := [name for name in columns if UNPRINTABLE.search(name)]:
                 raise InputError(f"{files[0]}: the name {broken[0][:60]!a} of a field contains an invalid character")
             texts = {key for one in objects for key, value in one.items() if isinstance(value, str)}
             numbers = [name for name in columns if name not in texts]
             kind = "json" if is_array(files[0]) else kind
-            table = read_json(connection, files, dict.fromkeys(columns, "VARCHAR"), kind)
+            table = read_json(connection, sources, dict.fromkeys(columns, "VARCHAR"), kind)
         return Log(
             table=table,
             columns=tuple(table.columns),
@@ -243,6 +254,8 @@ def open_files(connection: Any, files: Sequence[Path], place: str) -> Log:
             place=place,
             kind=kind,
             files=tuple(files),
+            sources=sources,
+            is_even=is_even,
             numbers=tuple(numbers),
             connection=connection,
         )
@@ -259,6 +272,26 @@ def _check_parquet(connection: Any, file: Path) -> None:
         )
     )
     check_promise(file, rows, packed)
+    found = connection.con.execute(
+        "SELECT count(*) FROM parquet_schema(?) WHERE num_children IS NULL", [name]
+    ).fetchone()
+    check_width(file, int(found[0]))
+
+
+def _read_parquet(connection: Any, files: Sequence[Path]) -> Any:
+    """Parquet files as one table; times in nanoseconds with a zone, which Ibis does not know, in microseconds."""
+    table = connection.read_parquet([str(file) for file in files], union_by_name=True)
+    unknown = [name for name, kind in table.schema().items() if kind.is_unknown()]
+    if not unknown:
+        return table
+    view = '"' + table.get_name().replace('"', '""') + '"'
+    kinds = {name: kind for name, kind, *_ in connection.con.execute(f"DESCRIBE {view}").fetchall()}
+    quoted = ['"' + name.replace('"', '""') + '"' for name in unknown if kinds[name].startswith("TIMESTAMP")]
+    casts = ", ".join(f"CAST({name} AS TIMESTAMPTZ) AS {name}" for name in quoted)
+    if not casts:
+        return table
+    connection.con.execute(f"CREATE OR REPLACE TEMP VIEW zoned_times AS SELECT * REPLACE ({casts}) FROM {view}")
+    return connection.table("zoned_times")
 
 
 def _nested_in_parquet(table: Any) -> dict[str, None]:
@@ -278,6 +311,7 @@ def read_csv(connection: Any, files: Sequence[Path], kinds: Mapping[str, str] | 
         The first lines of the files differ.
     """
     delimiter, names = csv_header(files[0])
+    check_width(files[0], len(names))
     for file in files[1:]:
         if csv_header(file) != (delimiter, names):
             raise InputError(f"{file}: columns differ from those of {files[0]}")
@@ -305,24 +339,6 @@ def read_json(connection: Any, files: Sequence[Path], kinds: Mapping[str, str], 
         ignore_errors=kind != "json",
         maximum_object_size=1 << 26,
     )
-
-
-def _kind_by_suffix(file: Path) -> str | None:
-    suffixes = [suffix.lower() for suffix in file.suffixes if suffix.lower() != ".gz"]
-    return _SUFFIXES.get(suffixes[-1]) if suffixes else None
-
-
-def _kind_by_content(file: Path) -> str:
-    try:
-        with file.open("rb") as stream:
-            magic = stream.read(7)
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror}") from error
-    if magic.startswith(b"PAR1"):
-        return "parquet"
-    if magic in (b"# HELP ", b"# TYPE "):
-        raise InputError(f"{file}: contains metrics, not requests", hint="read it as metrics: workload: {metrics: ...}")
-    return "jsonl" if magic.lstrip()[:1] == b"{" else "csv"
 
 
 @contextmanager

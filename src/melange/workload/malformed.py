@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,15 @@ from melange.errors import InputError
 from melange.parsing import csv_rows
 from melange.workload.dialects import epoch_s
 from melange.workload.fields import with_fields
-from melange.workload.first_lines import csv_header, open_text
+from melange.workload.first_lines import DOUBLED, csv_header, open_text
 from melange.workload.layouts import Layout
 from melange.workload.logs import REJECTS, TYPED_REJECTS, Log, connect, open_files
-from melange.workload.rows import parse_fields
+from melange.workload.rows import Rows, parse_fields
 
 # Malformed rows listed in an error before the rest is counted: enough to see the problem. Chosen by judgment.
 _SHOWN = 20
+_COMMAS = re.compile(r"\s*[+-]?\d+(,\d+)+(\.\d*)?\s*")
+_TIMES = "write times in ISO 8601, as 2026-03-01 14:05:09.25, local ones with their offset (+01:00); or as numbers"
 _MUST_BE = {
     "arrival": "a time (seconds, or like 2023-11-16 18:15:46.68)",
     "input": "a whole number >= 0",
@@ -28,17 +31,23 @@ _MUST_BE = {
 def malformed_rows(log: Log, layout: Layout) -> InputError:
     """The error for a log with malformed rows: it lists the first twenty, each with its line."""
     found: list[str] = []
+    hints: dict[str, None] = {}
     count = 0
     for part in _parts(log):
-        sentences, number = _malformed_in(part, layout)
+        sentences, number = _malformed_in(part, layout, hints)
         found += sentences[: _SHOWN - len(found)]
         count += number
     listing = "".join(f"\n  {sentence}" for sentence in found)
     more = f"\n  and {count - _SHOWN:,} more" if count > _SHOWN else ""
     return InputError(
         f"{log.place}: {count:,} malformed {'rows' if count > 1 else 'row'}:{listing}{more}",
-        hint="fix or remove them; failed requests have 0 output tokens",
+        hint="; ".join(hints) or "fix or remove them; failed requests have no output tokens, or 0",
     )
+
+
+def has_malformed(rows: Rows) -> bool:
+    """Whether sizes of a Parquet file or a table are malformed, rather than missing."""
+    return any(_malformed_table(part, rows.layout).count().to_pyarrow().as_py() for part in _parts(rows.log))
 
 
 def rows_at(log: Log, layout: Layout, ends: Sequence[str]) -> list[str]:
@@ -57,7 +66,7 @@ def _ends_of(log: Log, layout: Layout) -> Iterator[tuple[str, float, int, str]]:
     import ibis
 
     row = ibis.row_number() if log.files else ibis.literal(0)
-    table = with_fields(log.table.mutate(row=row), layout.columns.values(), layout.where, log.dialect)
+    table = with_fields(log.table.mutate(row=row), layout.columns.values(), layout.where, log.dialect, layout.sizes)
     moment = parse_fields(table, layout, log.dialect)["arrival"]
     seconds = epoch_s(moment, log.dialect) if moment.type().is_timestamp() else moment.cast("float64")
     stored = table[layout.columns["arrival"]].cast("string")
@@ -89,8 +98,16 @@ def _rejected_lines(log: Log) -> dict[int, str]:
     query = f"SELECT DISTINCT line_byte_position, error_message FROM {REJECTS} ORDER BY 1"
     reason_by_byte = dict(log.connection.con.execute(query).fetchall())
     # DuckDB's own line numbers skip empty lines.
-    lines = _lines_at(log.files[0], list(reason_by_byte))
+    lines = _lines_at(log.sources[0], list(reason_by_byte))
     return {line: str(reason).partition("\n")[0] for line, reason in zip(lines, reason_by_byte.values(), strict=True)}
+
+
+def _rejected_texts(log: Log) -> list[str]:
+    """The first of the lines of a CSV file that DuckDB has rejected for their shape."""
+    if not has_rejected(log):
+        return []
+    found = log.connection.con.execute(f"SELECT csv_line FROM {REJECTS} LIMIT {_SHOWN}").fetchall()
+    return [text or "" for (text,) in found]
 
 
 def _lines_at(file: Path, positions: Sequence[int]) -> list[int]:
@@ -113,11 +130,14 @@ def _parts(log: Log) -> Iterator[Log]:
     if not log.files:
         yield log
     for file in log.files:
-        yield open_files(connect(), [file], str(file))
+        part = open_files(connect(), [file], str(file), is_even=log.is_even)
+        # The statistics of a Parquet file leave out NaN: DuckDB would find no row with it.
+        part.connection.con.execute("SET disabled_optimizers = 'statistics_propagation'")
+        yield part
 
 
-def _malformed_in(log: Log, layout: Layout) -> tuple[list[str], int]:
-    """Sentences about the first malformed rows of one file, and how many there are."""
+def _malformed_in(log: Log, layout: Layout, hints: dict[str, None]) -> tuple[list[str], int]:
+    """Sentences about the first malformed rows of one file, and how many there are; adds what helps to ``hints``."""
     rows = _malformed_table(log, layout)
     count = int(rows.count().to_pyarrow().as_py())
     first = rows.order_by("row").limit(_SHOWN).to_pyarrow().to_pylist()
@@ -131,7 +151,21 @@ def _malformed_in(log: Log, layout: Layout) -> tuple[list[str], int]:
             if row[f"bad_{field}"]
         ]
         sentences.append((line, f"{_at(log, line)}: {'; '.join(faults)}"))
+        hints |= dict.fromkeys(
+            hint for field in layout.columns if row[f"bad_{field}"] and (hint := _hint(field, row[f"stored_{field}"]))
+        )
+    if any('\\"' in text for text in _rejected_texts(log)):
+        hints[DOUBLED] = None
     return [sentence for _, sentence in sorted(sentences)], count + len(rejected)
+
+
+def _hint(field: str, stored: str | None) -> str:
+    """How to write a value that cannot be read; empty if that depends on the log."""
+    if not stored or stored.casefold() in ("nan", "inf", "-inf"):
+        return ""
+    if _COMMAS.fullmatch(stored):
+        return "write numbers with a decimal point, and without commas"
+    return _TIMES if field == "arrival" and any(one.isdigit() for one in stored) else ""
 
 
 def _malformed_table(log: Log, layout: Layout) -> Any:
@@ -139,18 +173,22 @@ def _malformed_table(log: Log, layout: Layout) -> Any:
     import ibis
 
     row = ibis.row_number() if log.files else ibis.literal(0)
-    table = with_fields(log.table.mutate(row=row), layout.columns.values(), layout.where, log.dialect)
+    table = with_fields(log.table.mutate(row=row), layout.columns.values(), layout.where, log.dialect, layout.sizes)
     parsed = parse_fields(table, layout, log.dialect)
     stored = {f"stored_{field}": table[column].cast("string") for field, column in layout.columns.items()}
     # As numbers: not every database has booleans.
-    faults = {f"bad_{field}": _is_bad(parsed[field], field).ifelse(1, 0) for field in layout.columns}
+    faults = {
+        f"bad_{field}": _is_bad(parsed[field], field, table[column]).ifelse(1, 0)
+        for field, column in layout.columns.items()
+    }
     rows = table.select(row=table.row, **stored, **faults)
     return rows.filter(ibis.or_(*(rows[name] == 1 for name in faults)))
 
 
-def _is_bad(value: Any, field: str) -> Any:
+def _is_bad(value: Any, field: str, stored: Any) -> Any:
     if field != "arrival":
-        return value.isnull() | (value < 0)
+        # A missing integer is that of a request that failed; other missing values have been read as 0.
+        return ((value.isnull() & stored.notnull()) if stored.type().is_integer() else value.isnull()) | (value < 0)
     if value.type().is_floating():
         return value.isnull() | value.isnan() | value.isinf()
     return value.isnull()

@@ -18,9 +18,10 @@ from melange.workload.demand import Demand, Indices, check_window, zone_of
 from melange.workload.fields import in_words
 from melange.workload.layouts import Naming, find_layout
 from melange.workload.logs import Progress, opened
-from melange.workload.rows import Rows, lasting, select_rows, with_buckets
+from melange.workload.read_clock import clock_of
+from melange.workload.rows import Rows, all_rows, lasting, nothing_in, select_rows, window_of, with_buckets
 from melange.workload.sizes import mean_sizes, thin_data
-from melange.workload.traces import all_rows, clock_of, extents, nothing_in
+from melange.workload.traces import extents
 from melange.workload.workload import Array, Buckets, Mask
 
 # Default window length: short enough to show what an autoscaler would have met, long enough to hold enough requests.
@@ -107,7 +108,8 @@ class _WindowCounts:
         rows = with_buckets(rows, "input", grid.input_edges, *inputs)
         rows = with_buckets(rows, "output", grid.output_edges, *outputs)
         arrival_s = rows.seconds(rows.raw) * (rows.unit_s or 1.0)
-        table = rows.table.mutate(window=((arrival_s - self.origin_s) / window_s).floor().cast("int64"))
+        window = window_of(arrival_s, self.origin_s, window_s, rows.log.dialect)
+        table = rows.table.mutate(window=window)
         grouped = table.group_by(w=table.window, i=table.input_bucket, o=table.output_bucket).aggregate(
             n=table.count(), inputs=table.input.sum(), outputs=table.output.sum()
         )
@@ -119,7 +121,7 @@ class _WindowCounts:
             raise nothing_in(rows, self.failed)
         # The last request may lie on the edge of a window that holds no other request.
         windows = max(1, math.ceil((stretch.end_s - self.origin_s) / window_s))
-        check_within(served[:, 0].min(), served[:, 0].max(), windows + 1, rows.log)
+        check_within(served[:, 0].min(), served[:, 0].max(), windows + 1, rows)
         places = np.clip(served[:, 0], 0, windows - 1).astype(np.int64)
         cells = (served[:, 1] * grid.shape[1] + served[:, 2]).astype(np.int64)
         self.requests = np.zeros((windows, grid.shape[0] * grid.shape[1]))

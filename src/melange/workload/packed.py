@@ -1,4 +1,4 @@
-"""Compressed files that expand to an enormous size."""
+"""Files that would take very long to read: compressed ones of an enormous size, and very wide ones."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ _MOST_TIMES, _FREE_BYTES = 200, 64 << 20
 # Bytes of a compressed text that are decompressed for the check: less than a second.
 _LOOKED_AT = 256 << 20
 _PIECE = 1 << 20
+# A query takes a millisecond per column before it starts. Chosen by judgment.
+_MOST_COLUMNS = 5_000
 # Rows of a Parquet file per byte: dozens for repeated rows, less than one for requests at different times.
 _MOST_ROWS_PER_BYTE, _FREE_ROWS = 20, 1_000_000
 
@@ -46,6 +48,21 @@ def check_promise(file: Path, rows: int, unpacked_bytes: int) -> None:
     size = file.stat().st_size
     if rows > max(_FREE_ROWS, _MOST_ROWS_PER_BYTE * size) or unpacked_bytes > max(_FREE_BYTES, _MOST_TIMES * size):
         raise _endless(file)
+
+
+def check_width(place: str | Path, columns: int) -> None:
+    """Reject a log with far more columns than logs have.
+
+    Raises
+    ------
+    InputError
+        More than 5,000 columns.
+    """
+    if columns > _MOST_COLUMNS:
+        raise InputError(
+            f"{place}: has {columns:,} columns, and at most {_MOST_COLUMNS:,} are read",
+            hint="keep only arrival times, sizes, and what where: needs",
+        )
 
 
 def _endless(file: Path) -> InputError:

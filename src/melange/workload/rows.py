@@ -12,7 +12,7 @@ from melange.errors import InputError
 from melange.units import S_PER_DAY, S_PER_H, S_PER_MIN
 from melange.workload.clock import Span
 from melange.workload.dialects import DUCKDB, as_number, as_whole, epoch_s, only_in_duckdb
-from melange.workload.fields import json_number, with_fields
+from melange.workload.fields import in_words, json_number, with_fields
 from melange.workload.layouts import Layout
 from melange.workload.logs import Log
 from melange.workload.workload import Array
@@ -32,9 +32,10 @@ class Rows:
     table
         The Ibis table; values that could not be parsed are null.
     is_numeric
-        Whether arrivals are numbers; otherwise they are points in time, or text that may hold either.
+        Whether arrivals are numbers; otherwise they are points in time.
     unit_s
-        Length of one unit of a numeric arrival [s]; None until it has been derived from the values.
+        Length of one unit of a numeric arrival [s]; None until it has been derived from the values
+        (:func:`melange.workload.read_clock.clock_of`).
     count
         Number of rows; 0 until they have been counted.
     """
@@ -45,6 +46,11 @@ class Rows:
     is_numeric: bool
     unit_s: float | None
     count: int = 0
+
+    @property
+    def has_text(self) -> bool:
+        """Whether arrivals were text; then the column ``dated`` tells dates from numbers."""
+        return "dated" in self.table.columns
 
     @property
     def raw(self) -> Any:
@@ -77,10 +83,10 @@ def select_rows(log: Log, layout: Layout) -> Rows:
 
     Fields about common prefixes are included if the layout has them: token counts parsed, hashes and conversations raw.
     """
-    if log.kind in ("csv", "jsonl", "json", "spans"):
+    if log.is_text:
         from melange.workload.typed_text import parsed_text
 
-        table = parsed_text(log, layout)
+        log, table = parsed_text(log, layout)
     else:
         table = role_columns(log.table, layout, log.dialect)
     is_numeric = "arrival" in table.columns and table.arrival.type().is_numeric()
@@ -89,13 +95,14 @@ def select_rows(log: Log, layout: Layout) -> Rows:
         layout=layout,
         table=table,
         is_numeric=is_numeric,
-        unit_s=layout.unit_s if is_numeric else 1.0,
+        unit_s=None if is_numeric else 1.0,
     )
 
 
 def role_columns(table: Any, layout: Layout, dialect: str = DUCKDB) -> Any:
     """The selected rows of a log's table, with a parsed column for each role."""
-    table = with_fields(table, [*layout.columns.values(), *layout.shared.values()], layout.where, dialect)
+    names = [*layout.columns.values(), *layout.shared.values()]
+    table = with_fields(table, names, layout.where, dialect, layout.sizes)
     fields = parse_fields(table, layout, dialect)
     fields |= {
         role: _tokens(table[column], dialect) if role == "cached" else table[column]
@@ -106,20 +113,31 @@ def role_columns(table: Any, layout: Layout, dialect: str = DUCKDB) -> Any:
 
 def parse_fields(table: Any, layout: Layout, dialect: str = DUCKDB) -> dict[str, Any]:
     """The columns of ``table`` by field, parsed."""
+    import ibis
+
     parsers = {"arrival": _moments, "input": _tokens, "output": _tokens}
-    return {field: parsers[field](table[column], dialect) for field, column in layout.columns.items()}
+    fields = {field: parsers[field](table[column], dialect) for field, column in layout.columns.items()}
+    if layout.arrival is not None and table[layout.arrival].type().is_string():
+        fields["dated"] = table[layout.arrival].contains(":")
+    if layout.arrival is None:  # a row without both sizes, such as a line that is not JSON, is no request that failed
+        is_empty = table[layout.input].isnull() & table[layout.output].isnull()
+        fields["input"] = ibis.cases((is_empty, ibis.null("int64")), else_=fields["input"])
+    return fields
 
 
 def _tokens(column: Any, dialect: str) -> Any:
-    """A column as integers; null for all other values."""
+    """A column as integers: 0 for missing values of requests that failed, null for values that are not integers.
+
+    A column of integers stays as it is, missing values included: Parquet then answers from its statistics.
+    """
     if column.type().is_integer():
         return column
     if column.type().is_json():
         only_in_duckdb(dialect, "JSON")
-        return as_whole(json_number(column))
+        return as_whole(json_number(column), DUCKDB, column)
     if not (column.type().is_numeric() or column.type().is_string()):
         raise InputError(f"the column {column.get_name()} must hold numbers, and holds {_kind_of(column.type())}")
-    return as_whole(column if column.type().is_floating() else as_number(column, dialect), dialect)
+    return as_whole(column if column.type().is_floating() else as_number(column, dialect), dialect, column)
 
 
 def _moments(column: Any, dialect: str) -> Any:
@@ -138,7 +156,9 @@ def _moments(column: Any, dialect: str) -> Any:
         raise InputError(f"the column {column.get_name()} must hold times, and holds {_kind_of(kind)}")
     only_in_duckdb(dialect, f"times as text ({column.get_name()})")
     # Text: ISO 8601 with any number of digits, with or without a zone (then UTC), or numbers. Casts that fail are slow.
-    moment = epoch_s(column.try_cast("timestamp('UTC')"))
+    # Only what DuckDB does not read is rewritten: a comma before the fraction, and a space before the offset.
+    plain = column.replace(",", ".").re_replace(r" ([+-]\d)", r"\1")
+    moment = epoch_s(ibis.coalesce(*(one.try_cast("timestamp('UTC')") for one in (column, plain))))
     return ibis.cases((column.contains(":"), moment), else_=column.try_cast("float64"))
 
 
@@ -183,12 +203,53 @@ def _bucket_of(size: Any, upper_edges: Sequence[int], smallest: int, largest: in
     return ibis.cases(*branches, else_=last) if branches else ibis.literal(last)
 
 
+def window_of(arrival_s: Any, origin_s: float, window_s: float, dialect: str) -> Any:
+    """The number of the window in which a request arrives; null in DuckDB if its arrival is NaN or infinite."""
+    import ibis
+
+    number = (arrival_s - origin_s) / window_s
+    if dialect != DUCKDB:
+        return number.floor().cast("int64")
+
+    @ibis.udf.scalar.builtin(name="floor", signature=(("float64",), "float64"))
+    def floor(number):  # type: ignore[no-untyped-def] # that of Ibis casts to integers, which NaN does not survive
+        """The largest whole number that is not larger."""
+
+    return floor(number).try_cast("int64")
+
+
 def column_of(log: Log, expression: Any) -> Array:
     """Fetch the only column of a table (N,), in the order of the file."""
     if log.connection is not None:
         (found,) = log.connection.raw_sql(log.connection.compile(expression)).fetchnumpy().values()
         return np.asarray(found, float)
     return np.asarray(expression.to_pyarrow()[0].to_numpy(), float)
+
+
+def all_rows(log: Log, expression: Any) -> list[tuple[Any, ...]]:
+    """Fetch a small aggregate as tuples."""
+    if log.connection is not None:  # avoids pandas, whose import through Ibis takes a quarter of a second
+        found: list[tuple[Any, ...]] = log.connection.raw_sql(log.connection.compile(expression)).fetchall()
+        return found
+    table = expression.to_pyarrow()
+    return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+
+
+def first_row(log: Log, expression: Any) -> tuple[Any, ...]:
+    """Fetch an aggregate of one row as a tuple."""
+    return all_rows(log, expression)[0]
+
+
+def nothing_in(rows: Rows, failed: int = 0) -> InputError:
+    """The error for a log without requests, or with failed requests only."""
+    if failed:
+        return InputError(f"{rows.log.place}: no requests: all {failed:,} rows have no input or no output tokens")
+    if rows.layout.where:
+        return InputError(
+            f"{rows.log.place}: no requests where {in_words(rows.layout.where)}",
+            hint="choose other rows with where: {FIELD: VALUE}",
+        )
+    return InputError(f"{rows.log.place}: no requests: the trace has columns but no rows")
 
 
 def lasting(seconds: float) -> str:

@@ -146,7 +146,7 @@ def read_scrape(path: str | Path, models: Sequence[str] = ()) -> Scrape:
         number, servers that count in different buckets.
     """
     found = _Samples(str(path))
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         found.add(line.strip(), number)
     return found.scrape(models)
 

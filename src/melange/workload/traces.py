@@ -18,13 +18,24 @@ import numpy as np
 from melange.errors import Caution, InputError
 from melange.workload.burstiness import GAPS_A_WINDOW, WINDOW_S, pooled_burstiness
 from melange.workload.clock import Moment, Span, check_statistic, full_windows, span, window_statistic
-from melange.workload.clock_faults import check_span, check_within, clock_cautions
+from melange.workload.clock_faults import check_within, clock_cautions
 from melange.workload.fields import in_words
-from melange.workload.layouts import Naming, find_layout, time_unit
-from melange.workload.logs import Log, Progress, opened
-from melange.workload.malformed import has_rejected, malformed_rows
+from melange.workload.layouts import Naming, find_layout
+from melange.workload.logs import Progress, opened
+from melange.workload.malformed import has_malformed, has_rejected, malformed_rows
+from melange.workload.read_clock import clock_of
 from melange.workload.read_prefixes import prefix_fields, prefix_reuse_in
-from melange.workload.rows import Rows, column_of, lasting, select_rows, with_buckets
+from melange.workload.rows import (
+    Rows,
+    all_rows,
+    column_of,
+    first_row,
+    lasting,
+    nothing_in,
+    select_rows,
+    window_of,
+    with_buckets,
+)
 from melange.workload.sizes import mean_sizes, oversized, thin_data
 from melange.workload.workload import Buckets, Workload
 
@@ -188,28 +199,6 @@ def _with_clock(
     )
 
 
-def clock_of(rows: Rows) -> tuple[float, float]:
-    """First and last arrival [s]; also sets the unit of numeric times. Arrivals that cannot be one log are an error."""
-    first, last, timed, total = _first_row(
-        rows.log,
-        rows.table.aggregate(
-            first=rows.seconds(rows.raw.min()),
-            last=rows.seconds(rows.raw.max()),
-            timed=rows.raw.count(),
-            total=rows.table.count(),
-        ),
-    )
-    is_whole = total == 0 or (timed == total and math.isfinite(first) and math.isfinite(last))
-    if not is_whole or has_rejected(rows.log):
-        raise malformed_rows(rows.log, rows.layout)
-    if total == 0:
-        raise nothing_in(rows)
-    if rows.unit_s is None:
-        rows.unit_s = time_unit(rows.layout.arrival or "", last) if rows.is_numeric else 1.0
-    check_span(rows, first, last)
-    return first * rows.unit_s, last * rows.unit_s
-
-
 class _Counts:
     """Requests and token sums by bucket (I, O), and requests outside of the buckets."""
 
@@ -251,17 +240,22 @@ def extents(rows: Rows, grid: Buckets) -> tuple[tuple[int, int], tuple[int, int]
     inputs, outputs = rows.table.input, rows.table.output
     known = {"inputs": inputs.count(), "outputs": outputs.count(), "total": rows.table.count()}
     ends = {"low_i": inputs.min(), "high_i": inputs.max(), "low_o": outputs.min(), "high_o": outputs.max()}
-    *filled, total, low_i, high_i, low_o, high_o = _first_row(rows.log, rows.table.aggregate(**known, **ends))
-    if has_rejected(rows.log) or min(filled) < total or (total and min(low_i, low_o) < 0):
+    *filled, total, low_i, high_i, low_o, high_o = first_row(rows.log, rows.table.aggregate(**known, **ends))
+    is_short = min(filled) < total
+    is_negative = total > 0 and min(low_i or 0, low_o or 0) < 0
+    if has_rejected(rows.log) or is_negative or (is_short and (rows.log.is_text or has_malformed(rows))):
         raise malformed_rows(rows.log, rows.layout)
     if total == 0:
         raise nothing_in(rows)
+    if is_short:  # requests that failed
+        rows.table = rows.table.mutate(input=inputs.fill_null(0), output=outputs.fill_null(0))
+        return extents(rows, grid)
     rows.count = total
     last_i, last_o = grid.input_edges[-1], grid.output_edges[-1]
     if high_i > last_i or high_o > last_o:
         is_served = (inputs > 0) & (outputs > 0)
         larger = rows.table.filter(is_served & ((inputs > last_i) | (outputs > last_o)))
-        count, *largest = _first_row(
+        count, *largest = first_row(
             rows.log, larger.aggregate(n=larger.count(), i=larger.input.max(), o=larger.output.max())
         )
         if count:
@@ -273,26 +267,27 @@ def _total_rate(
     rows: Rows, stretch: Span, served: int, window_s: float | None, rate: str
 ) -> tuple[float, float | None]:
     """The planned rate, and the beginning of the window whose rate is nearest to it [s]; None if it is no window's."""
-    place = rows.log.place
+    name = rows.log.place
     if not stretch.duration_s > 0:
         raise InputError(
-            f"{place}: all {served} requests arrive at the same time, so there is no rate",
+            f"{name}: all {served} requests arrive at the same time, so there is no rate",
             hint="set a request rate: workload.rate (--rate)",
         )
     if window_s is None:
         return served / stretch.duration_s, None
-    windows = full_windows(stretch.duration_s, window_s, place=place)
+    windows = full_windows(stretch.duration_s, window_s, place=name)
     served_rows = rows.served()
-    window = ((served_rows.arrival_s - stretch.start_s) / window_s).floor().cast("int64")
+    window = window_of(served_rows.arrival_s, stretch.start_s, window_s, rows.log.dialect)
     per_window = np.zeros(windows)
     for index, n in all_rows(rows.log, served_rows.group_by(window=window).aggregate(n=served_rows.count())):
-        check_within(index, index, windows + 1, rows.log)
+        place = math.nan if index is None else index
+        check_within(place, place, windows + 1, rows)
         if index < windows:  # the rest at the end is not a whole window
             per_window[max(index, 0)] += n
     total = window_statistic(per_window / window_s, rate)
     if not total > 0:
         raise InputError(
-            f"{place}: {rate} over {windows} windows of {window_s:g} s is 0 requests/s",
+            f"{name}: {rate} over {windows} windows of {window_s:g} s is 0 requests/s",
             hint="most windows are empty: use longer windows or a higher percentile",
         )
     if rate == "mean":
@@ -311,7 +306,7 @@ def _burstiness(rows: Rows, stretch: Span, served: int) -> float | None:
     window_s = max(WINDOW_S, GAPS_A_WINDOW * stretch.duration_s / served)
     arrival_s = np.sort(column_of(rows.log, rows.served().select("arrival_s")), kind="stable")
     place = np.floor((arrival_s - stretch.start_s) / window_s)
-    check_within(place[0], place[-1], served + 1, rows.log)
+    check_within(place[0], place[-1], served + 1, rows)
     window = np.maximum(place, 0).astype(np.int64)
     is_within = window[1:] == window[:-1]
     gap, window = np.diff(arrival_s)[is_within], window[1:][is_within]
@@ -326,7 +321,7 @@ def _copies(rows: Rows, served: int) -> tuple[Caution, ...]:
     arrivals = rows.served()
     alike = arrivals.group_by("arrival_s", "input", "output").aggregate(n=arrivals.count())
     # On a clock of whole seconds, equal requests need not be duplicates.
-    fine, copied = _first_row(
+    fine, copied = first_row(
         rows.log, alike.aggregate(fine=(alike.arrival_s.floor() != alike.arrival_s).sum(), copied=(alike.n - 1).sum())
     )
     if not fine or copied <= _COPIES * served:
@@ -367,28 +362,3 @@ def _workload(
         burstiness=burstiness,
         cautions=tuple(cautions),
     ).at_rate(total)
-
-
-def nothing_in(rows: Rows, failed: int = 0) -> InputError:
-    """The error for a log without requests, or with failed requests only."""
-    if failed:
-        return InputError(f"{rows.log.place}: no requests: all {failed:,} rows have no input or no output tokens")
-    if rows.layout.where:
-        return InputError(
-            f"{rows.log.place}: no requests where {in_words(rows.layout.where)}",
-            hint="choose other rows with where: {FIELD: VALUE}",
-        )
-    return InputError(f"{rows.log.place}: no requests: the trace has columns but no rows")
-
-
-def all_rows(log: Log, expression: Any) -> list[tuple[Any, ...]]:
-    """Fetch a small aggregate as tuples."""
-    if log.connection is not None:  # avoids pandas, whose import through Ibis takes a quarter of a second
-        found: list[tuple[Any, ...]] = log.connection.raw_sql(log.connection.compile(expression)).fetchall()
-        return found
-    table = expression.to_pyarrow()
-    return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
-
-
-def _first_row(log: Log, expression: Any) -> tuple[Any, ...]:
-    return all_rows(log, expression)[0]

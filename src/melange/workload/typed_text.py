@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from melange.workload.fields import parts_of
-from melange.workload.first_lines import header_line
+from melange.workload.first_lines import check_quotes, header_line
 from melange.workload.layouts import Layout
-from melange.workload.logs import TYPED_REJECTS, Log, read_csv, read_json
+from melange.workload.logs import TYPED_REJECTS, Log, connect, open_files, read_csv, read_json
 from melange.workload.rows import role_columns
 
 _PARSED = "parsed_rows"
@@ -26,15 +26,36 @@ _PARSED = "parsed_rows"
 _MOST_LINES = 100_000
 
 
-def parsed_text(log: Log, layout: Layout) -> Any:
-    """The selected rows of a text file, with a column for each role; parsed once, into a table of DuckDB."""
+def parsed_text(log: Log, layout: Layout) -> tuple[Log, Any]:
+    """The selected rows of a text file, with a column for each role; parsed once, into a table of DuckDB.
+
+    DuckDB gives up on CSV with several kinds of line ends, as in a log joined from two machines. Then the log is opened
+    again, as a copy in which they are alike; the log that has been read is the first result.
+    """
+    import duckdb
+
+    try:
+        return log, _parsed(log, layout)
+    except duckdb.InvalidInputException:
+        if log.kind != "csv":
+            raise
+    log = open_files(connect(), log.files, log.place, is_even=True)
+    try:
+        return log, _parsed(log, layout)
+    except duckdb.InvalidInputException:
+        for file in log.files:
+            check_quotes(file)
+        raise
+
+
+def _parsed(log: Log, layout: Layout) -> Any:
     if log.kind == "spans":
         return _stored(log, role_columns(log.table, layout))
     numbers = _number_columns(log, layout)
     if log.kind != "csv":
         typed = _json_kinds(log, layout, numbers)
         kinds = dict.fromkeys(log.columns, "VARCHAR") | typed
-        return _stored(log, role_columns(read_json(log.connection, log.files, kinds, log.kind), layout))
+        return _stored(log, role_columns(read_json(log.connection, log.sources, kinds, log.kind), layout))
     import duckdb
 
     try:
@@ -45,24 +66,28 @@ def parsed_text(log: Log, layout: Layout) -> Any:
 
 def _typed_csv(log: Log, layout: Layout, numbers: Sequence[str]) -> Any:
     """The rows of a CSV file; only rows with an unreadable number are read as text."""
+    import ibis
+
     typed = read_csv(
         log.connection,
-        log.files,
+        log.sources,
         dict.fromkeys(numbers, "DOUBLE"),
         rejects_table=TYPED_REJECTS,
         rejects_scan="typed_scans",
     )
-    table = _stored(log, role_columns(typed, layout))
+    parsed = role_columns(typed, layout)
+    is_number = "arrival" in parsed.columns and "dated" not in parsed.columns
+    table = _stored(log, parsed.mutate(dated=ibis.literal(False)) if is_number else parsed)
     lines = _lines_set_aside(log)
     if not lines:
-        return table
+        return table.drop("dated") if is_number else table
     if layout.shared or len(lines) > _MOST_LINES:  # common prefixes depend on the order of rows
         return _all_as_text(log, layout)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "lines.csv")
         file.write_text("\n".join([header_line(log.files[0]), *lines, ""]), encoding="utf-8")
         again = _as_text(log, layout, read_csv(log.connection, [file]))
-    log.connection.insert(_PARSED, role_columns(again, layout))
+    log.connection.insert(_PARSED, role_columns(again, layout).select(*table.columns))
     return table
 
 

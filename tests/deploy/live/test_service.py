@@ -305,7 +305,12 @@ def memory_of(process: str) -> int:
         (["--replica", "L4=http://a:1", "--replica", "a100=http://a:1"], "is given twice"),
         (["--replica", "L4=http://a:1", "--policy", "best"], "unknown policy 'best'"),
         (["--replica", "L4=http://a:1", "--tls-cert", "x.pem"], "TLS needs a certificate and its key"),
-        (["--replica", "L4=http://a:1", "--drain", "0"], "drain must be > 0 seconds"),
+        (["--replica", "L4=http://a:1", "--drain", "0"], "--drain must be > 0 seconds and finite, got 0"),
+        (["--replica", "L4=http://a:1", "--max-fill", "nan"], "--max-fill must be > 0 and finite, got nan"),
+        (["--replica", "L4=http://a:1", "--health-every", "inf"], "--health-every must be > 0 seconds and finite"),
+        (["--replica", "L4=http://a:1", "--max-body-mib", "nan"], "--max-body-mib must be > 0 and finite, got nan"),
+        (["--replica", "L4=http://a:1", "--max-body-mib", "1e-9"], "--max-body-mib must be"),
+        (["--replica", "L4=http://a:1", "--bytes-per-token", "-1"], "--bytes-per-token must be > 0 and finite, got -1"),
         (["--replica", "L4=http://a:1", "--host", "192.0.2.1"], "192.0.2.1:8080: cannot listen"),
     ],
 )

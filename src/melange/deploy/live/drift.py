@@ -7,21 +7,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from melange.errors import InfeasibleError, MelangeError
+from melange.errors import InfeasibleError, InputError, MelangeError
+from melange.plan.plan import Plan
 from melange.plan.solve import solve
 from melange.units import percent, significant
 from melange.workload.sizes import THIN_WORKLOAD
+from melange.workload.workload import Workload
 
 if TYPE_CHECKING:
-    from melange.plan.plan import Plan
     from melange.profile.profile import Profile
-    from melange.workload.workload import Workload
 
 UNKNOWN, STEADY, CHEAPER, SHORT, FAILED = "unknown", "steady", "cheaper", "short", "failed"
 STATES = (UNKNOWN, STEADY, CHEAPER, SHORT, FAILED)
 # Longest search for a new plan [s]: by then it has found its best plan, which is all that is needed. A longer search
 # would prove a gap that nobody reads, and take a core from requests.
 _LONGEST_S = 60.0
+# Fewer requests of a cell than _STRAY are strays. A cell of which the plan expects at least _JUDGED while observed
+# is gone if only strays were seen: the chance of that is 0.05 % (Poisson). Chosen by judgment.
+_STRAY, _JUDGED = 2, 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,12 +63,16 @@ def find_drift(plan: Plan, live: Workload, threshold: float, profile: Profile | 
     profile
         All types that may be rented; None: those of the plan's profile.
     """
+    if not (isinstance(plan, Plan) and isinstance(live, Workload)):
+        raise TypeError(f"plan must be a Plan and live a Workload, got {type(plan).__name__}, {type(live).__name__}")
+    if not 0 <= threshold <= 1:
+        raise InputError(f"threshold must be 0 to 1, got {threshold:g}")
     nan = float("nan")
     if (live.requests or 0) < THIN_WORKLOAD:
         few = f"{live.requests or 0:,} requests are too few to plan on ({THIN_WORKLOAD:,} are needed)"
         return Drift(state=UNKNOWN, cost_per_h=plan.cost_per_h, new_cost_per_h=nan, message=few)
     try:
-        question = replace(plan.question, workload=_seen(live), profile=profile or plan.question.profile)
+        question = replace(plan.question, workload=_seen(live, plan.workload), profile=profile or plan.question.profile)
         limit_s = min(question.options.time_limit_s, _LONGEST_S)
         found = solve(question.with_options(drop_unservable=True, time_limit_s=limit_s), incumbent=plan)
     except InfeasibleError as error:
@@ -94,8 +101,17 @@ def _compared(plan: Plan, found: Plan, live: Workload, threshold: float) -> Drif
     return Drift(state=state, cost_per_h=old, new_cost_per_h=new, message=message)
 
 
-def _seen(live: Workload) -> Workload:
-    """The workload without cells of a single stray request: one large prompt in an hour is no reason to rent for it."""
+def _seen(live: Workload, planned: Workload) -> Workload:
+    """The live workload, with the planned share of each cell of which too few requests would be seen to judge it.
+
+    A stray request in a cell that is not planned for is left out: one large prompt in an hour is no reason to rent for
+    it. Neither is its absence a reason to rent less, as long as few of them are expected in the time observed.
+    """
     share = live.request_rate / live.total_rate
-    kept = np.where(share * (live.requests or 1) >= 2, live.request_rate, 0.0)
+    requests = live.requests or 1
+    expected = np.zeros_like(share)
+    if planned.buckets == live.buckets:
+        expected = planned.request_rate / planned.total_rate
+    rare = np.where(expected * requests < _JUDGED, expected, 0.0)
+    kept = np.where(share * requests >= _STRAY, share, rare)
     return replace(live, request_rate=kept * (live.total_rate / kept.sum())) if kept.sum() > 0 else live

@@ -395,6 +395,6 @@ def _say_hello(plan: Plan, addresses: Sequence[Address], settings: BalancerSetti
     counts = counts_of(addresses, plan)
     for name, wanted in plan.replicas.items():
         if counts[name] != wanted:
-            log.warning("the plan has %d replicas of %s, %d are given", wanted, name, counts[name])
+            log.warning("replicas of %s: %d planned, %d given", name, wanted, counts[name])
     if not ipaddress.ip_address(host).is_loopback and not settings.has_keys:
         log.warning("anyone who can reach %s can send requests: no API keys are set (--api-keys)", host)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,19 +109,31 @@ class BalancerSettings:
             raise unknown("policy", self.policy, POLICIES)
         for name in ("processes", "balancers", "most_connections", "most_body_bytes", "most_failures", "retry_after_s"):
             if getattr(self, name) < 1:
-                raise InputError(f"{name.replace('_', ' ')} must be >= 1, got {getattr(self, name)}")
-        for name in _SECONDS:
-            if not getattr(self, name) > 0:
-                words = name.removesuffix("_s").replace("_", " ")
-                raise InputError(f"{words} must be > 0 seconds, got {getattr(self, name):g}")
+                raise InputError(f"{flag_of(name)} must be >= 1, got {getattr(self, name)}")
+        for name in (*_SECONDS, "bytes_per_token", "most_fill"):
+            if not 0 < getattr(self, name) < math.inf:
+                unit = " seconds" if name in _SECONDS else ""
+                raise InputError(f"{flag_of(name)} must be > 0{unit} and finite, got {getattr(self, name):g}")
+        if not 0 <= self.replan_every_s < math.inf:
+            raise InputError(f"--replan-every must be >= 0 seconds and finite, got {self.replan_every_s:g}")
+        if not 0 <= self.drift <= 1:
+            raise InputError(f"--drift must be 0 to 1, got {self.drift:g}")
         if not 0 <= self.port < 2**16:
-            raise InputError(f"port must be from 0 to 65535, got {self.port}")
-        if not self.bytes_per_token > 0 or not self.most_fill > 0:
-            raise InputError("bytes per token and most fill must be > 0")
+            raise InputError(f"--port must be 0 to 65535, got {self.port}")
         if not self.health_path.startswith("/"):
             raise InputError(f"the health path must start with /, got {self.health_path!r}")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise InputError("TLS needs a certificate and its key", hint="--tls-cert cert.pem --tls-key key.pem")
+
+
+def flag_of(setting: str) -> str:
+    """The flag of ``melange balance`` for a setting, for error messages.
+
+    >>> flag_of("most_fill"), flag_of("health_every_s")
+    ('--max-fill', '--health-every')
+    """
+    words = setting.removesuffix("_s").replace("most_body_bytes", "max_body_mib").replace("most_", "max_")
+    return f"--{words.replace('_', '-')}"
 
 
 # Settings that are times; all of them must be positive.

@@ -14,7 +14,7 @@ from melange.deploy.live.counters import MOST_TENANTS
 from melange.errors import InputError
 from melange.files import read_text
 from melange.parsing import parse_yaml
-from melange.records import items, mapping, record, text
+from melange.records import items, mapping, one_line, record, text
 
 _DIGITS = 64  # length of a SHA-256 digest in hexadecimal
 
@@ -104,7 +104,7 @@ def read_tenants(path: Path) -> Tenants:
         digests = [*_from_environment(settings, place), *_from_hashes(settings, place)]
         if not digests:
             raise InputError(f"{place}: key_env or key_sha256 is missing", hint="key_env: SEARCH_KEY")
-        tenant = record(Tenant, settings, place, name=text(name, place))
+        tenant = record(Tenant, settings, place, name=one_line(name, place))
         for digest in digests:
             if digest in found:
                 raise InputError(f"{place}: has a key of tenants.{found[digest].name}")

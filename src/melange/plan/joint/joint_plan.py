@@ -13,7 +13,7 @@ from melange.plan.joint.next_unit import Exchange
 from melange.plan.joint.shared_pools import Pools
 from melange.plan.plan import Plan
 from melange.plan.problem import limits_of
-from melange.records import items, mapping, number, record, records, text
+from melange.records import items, mapping, number, one_line, record, records
 
 # Excess over a pool or a limit that does not count: sums of whole counts are exact to far below this.
 _EPS = 1e-6
@@ -176,7 +176,7 @@ class JointPlan:
             apart, plan = one["apart_per_h"], one["plan"]
             services.append(
                 ServicePlan(
-                    name=text(one["name"], f"{place}.name"),
+                    name=one_line(one["name"], f"{place}.name"),
                     priority=int(number(one["priority"], f"{place}.priority")),
                     served_fraction=number(one["served_fraction"], f"{place}.served_fraction"),
                     apart_per_h=None if apart is None else number(apart, f"{place}.apart_per_h"),

@@ -14,7 +14,7 @@ from melange.plan.schedule.backtest import History, RunningCost
 from melange.plan.schedule.hours_that_share import Sharing
 from melange.plan.schedule.sending import sent_of
 from melange.plan.schedule.traffic import CycleTraffic
-from melange.records import items, mapping, number, record, text
+from melange.records import items, mapping, number, one_line, record
 from melange.units import S_PER_H
 from melange.workload.classed_demand import only_classes
 from melange.workload.cycle import hours_of
@@ -74,7 +74,7 @@ class DeferredClass:
             for name in ("arrival_rate", "sending_rate")
         }
         return cls(
-            name=text(given["name"], f"{place}.name"),
+            name=one_line(given["name"], f"{place}.name"),
             deadline_s=number(given["deadline_s"], f"{place}.deadline_s"),
             late_fraction=number(given["late_fraction"], f"{place}.late_fraction"),
             **rates,

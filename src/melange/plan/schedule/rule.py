@@ -195,10 +195,10 @@ class ScalingRule:
     @classmethod
     def from_json(cls, content: Json) -> ScalingRule:
         """From the JSON object that :meth:`to_json` makes."""
-        from melange.records import mapping, text
+        from melange.records import mapping, one_line
 
         return cls(
-            replica_type=text(content["replica_type"], "replica_type"),
+            replica_type=one_line(content["replica_type"], "replica_type"),
             settings=record(RuleSettings, content["settings"], "rule.settings"),
             signals=tuple(
                 Signal.from_json(dict(mapping(v, at))) for at, v in items(content["signals"], "rule.signals")

@@ -16,7 +16,7 @@ from melange.plan.schedule.deferred import Deferred
 from melange.plan.schedule.rule import RuleSettings, ScalingRule
 from melange.plan.schedule.schedule import Alternative, CommitmentOutlook, PlayedStretch, Schedule
 from melange.profile.profile import ReplicaType
-from melange.records import items, mapping, number, record, records, text, value_of
+from melange.records import items, mapping, number, one_line, record, records, text, value_of
 from melange.workload.workload import Array
 
 # Tolerance between redundant values: sums of floats in a different order.
@@ -82,7 +82,7 @@ def schedule_from_json(content: Json) -> Schedule:
         window_s=number(content["window_s"], "window_s"),
         solve_s=number(content["solve_s"], "solve_s"),
         slo=text(content["slo"], "slo"),
-        model=text(content["model"], "model"),
+        model=one_line(content["model"], "model"),
         source=text(content["source"], "source"),
     )
     _check(found)

@@ -9,6 +9,7 @@ from pathlib import Path
 from melange.errors import InputError
 from melange.files import Json, dump_document, path_of, read_text, write_document
 from melange.parsing import table_rows
+from melange.paths import files_below
 from melange.profile.formats.load_tests import points_of
 from melange.profile.formats.tables import read_objects
 from melange.profile.measurement import JOURNAL, LATENCIES, TEXTS, Measurement
@@ -79,8 +80,7 @@ def _in_folder(folder: str) -> list[str]:
     For a tool that writes many other files next to its results (aiperf, genai-perf), only files with the results' name
     count.
     """
-    root = path_of(folder)
-    every = sorted(file for file in root.rglob("*") if file.is_file() and file.suffix.casefold() in _SUFFIXES)
+    every = [file for file in files_below(path_of(folder)) if file.is_file() and file.suffix.casefold() in _SUFFIXES]
     of_tools = {file.parent for file in every if file.name in _EXPORTS}
     chosen = [file for file in every if file.name in _EXPORTS or not of_tools & {file.parent, *file.parents}]
     if not chosen:
