@@ -6,7 +6,7 @@ from pathlib import Path
 import typer
 from typer.testing import CliRunner
 
-from melange.cli import app
+from melange.cli.app import app
 
 PAGE = Path(__file__).with_name("cli.md")
 COMMANDS = tuple(typer.main.get_command(app).commands)  # type: ignore[attr-defined] # it is a group

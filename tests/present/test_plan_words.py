@@ -5,20 +5,25 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from melange.plan.certificate import Certificate
 from melange.plan.explain import explain
+from melange.plan.options import Options
 from melange.plan.plan import Plan
 from melange.plan.simulation import Simulation
+from melange.plan.solve import solve
 from melange.plan.sweeps import explore
 from melange.present.pages.explore_page import explore_pictures
 from melange.present.study import Study
 from melange.present.terminal.explanation import explanation_page
-from melange.present.terminal.plan_tables import plan_page
-from melange.present.terminal.plan_words import changes_sentence, margin_sentence, plan_sentence, proof
+from melange.present.terminal.plan_tables import assumptions, plan_page, serves
+from melange.present.terminal.plan_words import changes_sentence, margin_sentence, plan_sentence, proof, used_types
+from melange.profile.profile import Profile
 from melange.slo import Slo
+from melange.workload.workload import Workload
 
 PROOF = Certificate(
     target=0.99,
@@ -96,7 +101,7 @@ def test_a_certified_fleet_of_one_type_is_not_compared_with_itself(certified: Pl
     ("bound", "gap", "words"),
     [
         (None, 1.0, "Proof: none; cheaper fleets may exist."),
-        (10.0, 0.12, "Proof: below 10.00 USD/h no fleet meets the SLO"),
+        (10.0, 0.12, "Proof: no fleet below 10.00 USD/h meets the SLO"),
         (10.0, 0.12, "so at most 12.0% could be saved."),
         (16.2, 0.0, "Proof: no cheaper fleet meets the SLO, assuming that loads add up."),
     ],
@@ -161,10 +166,44 @@ def test_changes_say_what_both_plans_stand_on(plan: Plan, certified: Plan) -> No
     assert "certified for 30 requests/s at 99%" in changes_sentence(plan, certified)
 
 
+def test_a_type_names_every_size_that_the_routes_send_to_it(workload: Workload, profile: Profile) -> None:
+    """One request in 100,000 is long, and the table of the mix covers it like the routes."""
+    rare = replace(workload, request_rate=np.array([[30.0, 0.0], [0.0, 3e-4]]))
+    plan = solve(rare, profile, Options(headroom=0.0, exclude=("small",)))
+    assert serves(plan, used_types(plan)[0]) == "100.0% of requests: 1-1,000 in, 1-500 out"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (Options(), ""),
+        (Options(spare_replicas=1), " | 1 spare replica per type | "),
+        (Options(spare_replicas={"small": 2}), " | spare replicas: 2 x small | "),
+        (Options(spare_total_replicas=2), " | 2 spare replicas in total | "),
+    ],
+)
+def test_spare_replicas_are_among_the_assumptions(plan: Plan, options: Options, said: str) -> None:
+    """Each kind in words; nothing without spares."""
+    told = assumptions(replace(plan, question=replace(plan.question, options=options)))
+    assert said in told
+    assert ("spare" in told) == bool(said)
+
+
+def test_a_certificate_compares_its_cost_with_the_closed_form(certified: Plan) -> None:
+    """In words: 14.4 USD/h are a third more than 10.8, and the same as 14.4."""
+    assert "It costs 33.3% more than the closed-form plan (10.80 USD/h, 46.70% met the SLO)." in proof(certified)
+    same = replace(certified, certificate=replace(PROOF, cost_before_per_h=certified.cost_per_h))
+    assert "It costs the same as the closed-form plan (" in proof(same)
+
+
 def test_single_types_are_compared_with_the_mix_of_their_kind(certified: Plan) -> None:
     """Both by closed form: 10.8 USD/h is what the mix costs there."""
     page = shown_at(certified, 120)
-    assert "With one type only (closed form, not certified; the mix by closed form: 10.80 USD/h)" in page
+    title = (
+        "With one type only, by closed form for 99% (not certified); the cheapest mix by closed form costs 10.80 USD/h"
+    )
+    assert title in page
+    assert "Against that mix" in page
     cost = certified.single_type["large"].cost_per_h
     assert cost is not None
     assert f"{cost / 10.8 - 1:+.1%}" in page
@@ -206,21 +245,26 @@ def test_points_of_curves_say_their_kind_and_a_certified_plan_has_its_own(certif
 @pytest.mark.parametrize(
     ("margin", "chance", "slowed_by", "words"),
     [
-        (0.09, 0.68, {}, "until steps are 9.0% slower than estimated; by the types' intervals it has 7 chances"),
+        (
+            0.09,
+            0.68,
+            {},
+            "until steps are 9.0% slower than estimated. Given the intervals of the step times, it has 7 chances",
+        ),
         (
             -0.03,
             0.31,
             {},
-            "holds only if steps are 3.0% faster than estimated; by the types' intervals it has 3",
+            "holds only if steps are 3.0% faster than estimated. Given the intervals of the step times, it has 3",
         ),
-        (0.3, 0.99, {"a": 1.25}, "more than 9 chances in 10. It was certified on slower steps: 25% on a."),
+        (0.3, 0.99, {"a": 1.25}, "more than 9 chances in 10 to hold. It was certified with slower steps: +25% on a."),
         (
             0.0,
             0.02,
             {},
-            "none: the plan holds with estimated step times, but not if steps are slower; by the types' intervals",
+            "none: the plan holds with estimated step times, but not if steps are slower. Given the intervals",
         ),
-        (0.004, 0.02, {}, "less than 1 chance in 10."),
+        (0.004, 0.02, {}, "less than 1 chance in 10 to hold."),
     ],
 )
 def test_a_certificate_says_its_margin(margin: float, chance: float, slowed_by: dict[str, float], words: str) -> None:

@@ -114,9 +114,19 @@ def test_what_is_missed_comes_with_a_next_step(simulated: Plan, reports: tuple[R
     profile = replace(simulated.question.profile, slo=Slo(tpot_s=0.08, statistic="mean"))
     on_mean = replace(simulated, question=replace(simulated.question, profile=profile))
     assert next_step(missed, on_mean) == "Next: melange plan --certify finds a plan that holds."
-    assert "spare_replicas" in next_step(replace(missed, scenario="lost-replica"), simulated)
+    spare = "melange plan service.yaml --set plan.spare_replicas=1 --out plan.json"
+    assert spare in next_step(replace(missed, scenario="lost-replica"), simulated)
     assert "workload.rate" in next_step(replace(missed, scenario="double"), simulated)
     assert "confidence" in next_step(replace(missed, steps="slow"), simulated)
     assert "plan for this log" in next_step(replace(missed, is_drawn=False), simulated)
     assert "--seeds" in next_step(replace(missed, attainment=Interval(value=0.995, low=0.99, high=1.0)), simulated)
     assert next_step(replace(missed, attainment=Interval(value=1.0, low=0.996, high=1.0)), simulated) == ""
+
+
+def test_a_target_far_above_what_was_met_is_missed_however_wide_the_interval(reports: tuple[Report, ...]) -> None:
+    """Twice as many misses as allowed may be chance, nine times as many are not."""
+    held = replace(reports[0], target=0.99, is_drawn=True)
+    far = replace(held, attainment=Interval(value=0.91, low=0.81, high=1.0), scenario="lost-replica")
+    near = replace(held, attainment=Interval(value=0.98, low=0.96, high=1.0))
+    assert verdict(far).endswith("the target of 99% is missed.")
+    assert verdict(near).endswith("the target of 99% is not proven.")

@@ -65,7 +65,7 @@ def test_every_fault_is_reported_with_its_line_and_the_nearest_key(path: Path) -
         ("just words", "must hold a mapping"),
         ("slo: {tpot_ms: 1}\nworkload: {}\n", r"model is required"),
         (SMALLEST + "folder: /tmp\n", "unknown key 'folder'"),
-        (SMALLEST + "plan: {slices: many}\n", r"yaml:4: plan\.slices: input should be a valid integer"),
+        (SMALLEST + "plan: {slices: many}\n", r"yaml:4: plan\.slices: must be a whole number, got 'many'"),
     ],
 )
 def test_a_file_that_is_no_service_is_refused(path: Path, text: str, complaint: str) -> None:
@@ -105,7 +105,7 @@ def test_settings_outside_of_the_section_are_refused() -> None:
 def test_flags_make_a_workload_section() -> None:
     """Absent flags keep the defaults; bad ones are named like keys of the file."""
     assert read_section({"dataset": "arena", "rate": 2, "window": None}).rate == 2
-    with pytest.raises(InputError, match=r"workload\.buckets\.input\.0: input should be a valid integer"):
+    with pytest.raises(InputError, match=r"workload\.buckets\.input\.0: must be a whole number, got 'x'"):
         read_section({"dataset": "arena", "buckets": {"input": ["x"], "output": None}})
 
 

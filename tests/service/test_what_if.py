@@ -43,6 +43,12 @@ def quick_cost(opened: Opened, *settings: str) -> float:
     return opened(settings).plan().cost_per_h
 
 
+def test_accelerators_are_excluded_by_any_of_their_names(opened: Opened) -> None:
+    """In any case, as under offers.gpus."""
+    assert opened(["plan.exclude=[l40s]"]).options.exclude == ("L40S",)
+    assert opened(["plan.require=[l4]"]).options.require == ("L4",)
+
+
 def test_a_variant_is_the_service_with_its_settings(opened: Opened) -> None:
     """Its cost is that of a session that was given the same keys by hand."""
     session = opened()
@@ -135,6 +141,17 @@ def test_the_command_prints_both_and_json(tmp_path: Path) -> None:
     assert [one["label"] for one in found["answers"]] == ["as it is", "rate x2", "without L40S", "all of them"]
     assert found["is_simulated"] is False
     assert all(one["saved_fraction"] >= 0.15 - 1e-9 for one in found["relaxations"] if one["is_enough"])
+
+
+def test_fleets_elsewhere_are_shown_with_their_provider(tmp_path: Path) -> None:
+    """Where all fleets are in one place, their names are short."""
+    path = tmp_path / "service.yaml"
+    path.write_text(SERVICE)
+    shown = CliRunner().invoke(app, ["what-if", str(path), "--save", "15%", "--quick"]).stdout
+    alone, _, changed = shown.partition("What would save")
+    assert "aws/" not in alone
+    assert "aws/us-east-1/g" in changed
+    assert "no spot offers known" in " ".join(changed.split())
 
 
 def test_variants_without_a_sum_are_answered_by_themselves(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -66,6 +67,9 @@ def test_what_misses_is_told_by_limit_and_by_how_much() -> None:
     assert 0 < bound.share < bound.high < 1
     (said,) = bound.why
     assert said.startswith(f"{1 - bound.share:.2%} of the requests exceed the TTFT limit even alone")
+    assert said.endswith("% in the median")
+    (far,) = attainable(question("L4"), Slo(ttft_s=1e-3), requests).why
+    assert re.search(r"alone on the closest type: the median takes \d+\.\d times as long$", far)
 
 
 def test_requests_that_no_type_holds_are_told() -> None:

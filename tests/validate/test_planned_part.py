@@ -91,3 +91,25 @@ def test_validate_replays_the_window_that_was_planned_for(
         standalone_mode=False)  # fmt: skip
     report = _validated(capsys, str(tmp_path / "nine.json"), "--trace", str(tmp_path / "log.csv"), *names)
     assert "played 8.31 times as fast" in str(report["warnings"])
+
+
+def test_a_log_is_validated_at_the_pace_that_its_plan_was_certified_at(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan for a busy window that was certified on the whole log replays it without a warning, at the log's rate."""
+    monkeypatch.setenv("MELANGE_CACHE", str(tmp_path / "cache"))
+    arrivals = np.concatenate([np.arange(0, 800, 0.4), np.arange(800, 900, 0.1)])
+    log = _write(tmp_path / "log.csv", arrivals)
+    service = tmp_path / "service.yaml"
+    service.write_text(
+        "model: meta-llama/Llama-3.1-8B\nslo: {tpot_ms: 120}\noffers: {gpus: [L4], providers: [aws]}\n"
+        "workload:\n  trace: log.csv\n  columns: {arrival: came, input: prompt, output: answer}\n"
+        "  rate: p90\n  window: 1m\n"
+    )
+    app(["plan", str(service), "--out", str(tmp_path / "plan.json")], standalone_mode=False)
+    names = ["--columns", "arrival=came,input=prompt,output=answer"]
+    report = _validated(capsys, str(tmp_path / "plan.json"), "--trace", str(log), *names)
+    planned = json.loads((tmp_path / "plan.json").read_text())
+    assert planned["certificate"]["rate"] == pytest.approx(2999 / 899.9, rel=1e-3)
+    assert report["rate"] == pytest.approx(planned["certificate"]["rate"], rel=1e-3)
+    assert "other-" not in str(report["warnings"])

@@ -15,6 +15,7 @@ from melange.plan.solve import solve
 from melange.profile.estimate import estimate
 from melange.slo import Slo
 from melange.validate.certify.attainable import limit_ratios
+from melange.validate.certify.certify import certify
 from melange.validate.certify.tolerance import with_tolerance
 from melange.workload.workload import Array, Buckets, Workload
 
@@ -72,6 +73,14 @@ def test_the_cheap_type_then_carries_everything() -> None:
     loose = solve(with_tolerance(RARE, slo, 0.99)[0])
     assert set(np.flatnonzero(loose.instances)) == {L4}
     assert loose.cost_per_h < PRICES["A100-80GB"]
+
+
+def test_single_types_beside_a_certified_plan_are_planned_like_its_closed_form() -> None:
+    """L4 alone may miss the same rare size as L4 in the mix, and costs the same."""
+    plan = certify(RARE)
+    assert plan.certificate is not None
+    alone = plan.single_type[plan.replica_types[L4].name]
+    assert alone.cost_per_h == pytest.approx(plan.certificate.cost_before_per_h)
 
 
 def test_a_size_that_is_too_frequent_leaves_the_room_to_the_others() -> None:

@@ -57,7 +57,7 @@ def test_data_without_arrivals_needs_a_rate(name: str) -> None:
     """Lengths only: a rate must be given."""
     with pytest.raises(InputError, match="has no arrival times, only sizes") as caught:
         dataset(name)
-    assert caught.value.hint == "set a request rate"
+    assert caught.value.hint == "set a request rate: workload.rate (--rate)"
     assert dataset(name, request_rate=3).total_rate == pytest.approx(3)
 
 

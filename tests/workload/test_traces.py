@@ -207,7 +207,7 @@ def test_stretch_of_time(write: Write, toy_buckets: Buckets) -> None:
 @pytest.mark.parametrize(("start", "end"), [("1h", None), (6, 5), ("2030-01-01", None), (None, "2020-01-01")])
 def test_stretch_that_holds_nothing(write: Write, start: object, end: object) -> None:
     """A stretch outside the trace is an error that says where the trace runs."""
-    with pytest.raises(InputError, match="no request between") as caught:
+    with pytest.raises(InputError, match=r"no request (between|from|before)") as caught:
         read_trace(write("azure.csv", AZURE_2023), start=start, end=end)  # type: ignore[arg-type]
     assert "2023-11-16T18:15:46Z" in caught.value.hint
 

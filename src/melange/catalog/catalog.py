@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 
@@ -13,6 +14,9 @@ from melange.catalog.names import find_accelerator
 from melange.catalog.offer import INTERCONNECTS, MARKETS, STALE_AFTER_DAYS, Offer, stale_prices
 from melange.errors import InputError, unknown
 from melange.files import Json
+
+# Accelerators in the hint about an unknown one: those with the most offers. Chosen by judgment.
+_USUAL = 8
 
 __all__ = [
     "INTERCONNECTS",
@@ -108,10 +112,30 @@ class Catalog:
                 family = [known for known in self.accelerators if known.casefold().startswith(f"{gpu.casefold()}-")]
                 if family:
                     raise InputError(f"gpu {gpu!r} may be {' or '.join(family)}", hint="name one of them, or both")
-                aliases = {alias for facts in self.accelerators.values() for alias in facts.aliases}
-                raise unknown("gpu", gpu, {*self.accelerators, *others.values(), *aliases})
+                raise self._unknown_gpu(gpu, others.values())
             names.add(name)
         return names
+
+    def own_names(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Names of accelerators in any case, or as other tools spell them, as ours; other names unchanged.
+
+        >>> load_catalog().own_names(["l40s", "aws/us-east-1/g6.xlarge"])
+        ('L40S', 'aws/us-east-1/g6.xlarge')
+        """
+        return tuple(self.find_accelerator(name) or name for name in names)
+
+    def _unknown_gpu(self, gpu: str, others: Iterable[str]) -> InputError:
+        """An error for an unknown accelerator: an instance type, or a name with the nearest or the usual ones."""
+        if held := [one for one in self.offers if one.instance_type.casefold() == gpu.casefold()]:
+            first = held[0]
+            said = f"gpu {gpu!r} is an instance type ({first.accelerators} x {first.accelerator})"
+            return InputError(said, hint=f"name its accelerator: {first.accelerator}")
+        aliases = {alias for facts in self.accelerators.values() for alias in facts.aliases}
+        error = unknown("gpu", gpu, {*self.accelerators, *others, *aliases})
+        if error.hint:  # nothing is like it
+            usual = [name for name, _ in Counter(one.accelerator for one in self.offers).most_common(_USUAL)]
+            error.hint = f"known: {', '.join(usual)}, ...; melange catalog accelerators lists all"
+        return error
 
     def to_json(self) -> Json:
         """As a JSON object: three lists."""

@@ -167,7 +167,7 @@ def stale_prices(offers: Iterable[Offer], today: date) -> tuple[Caution, ...]:
     >>> stale_prices([offer], date(2026, 8, 1))
     ()
     >>> print(*stale_prices([offer], date(2026, 12, 1)))
-    stale-price: 1 of 1 prices is older than 90 days (oldest: aws/us-east-1/g6.xlarge, 134 days, seen 2026-07-20); \
+    stale-price: the price of aws/us-east-1/g6.xlarge is 134 days old (seen 2026-07-20); \
     melange catalog update fetches current ones
     """
     listed = list(offers)
@@ -176,14 +176,14 @@ def stale_prices(offers: Iterable[Offer], today: date) -> tuple[Caution, ...]:
     cautions = []
     if old:
         seen, name = min(old)
-        cautions.append(
-            Caution(
-                "stale-price",
+        days = (today - seen).days
+        told = f"the price of {name} is {days} days old (seen {seen})"
+        if len(listed) > 1:
+            told = (
                 f"{len(old)} of {len(listed)} prices {'is' if len(old) == 1 else 'are'} older than {STALE_AFTER_DAYS} "
-                f"days (oldest: {name}, {(today - seen).days} days, seen {seen}); "
-                "melange catalog update fetches current ones",
+                f"days (oldest: {name}, {days} days, seen {seen})"
             )
-        )
+        cautions.append(Caution("stale-price", f"{told}; melange catalog update fetches current ones"))
     undated = [offer.name for offer in listed if offer.seen is None]
     if undated:
         cautions.append(

@@ -56,7 +56,7 @@ def main() -> None:
         try:
             from melange.cli.app import app  # takes half a second, in which Ctrl-C must not cause a traceback
 
-            app()
+            code = app(standalone_mode=False)
         finally:
             sys.stdout.flush()  # report a full disk here; at Python's exit it would cause a traceback
     except MelangeError as error:
@@ -74,9 +74,14 @@ def main() -> None:
     except MemoryError:
         fail(MelangeError("not enough memory", hint="use a smaller file, fewer buckets or a larger machine"))
     except Exception as error:
+        from melange.cli.usage import UsageError, usage_error
+
+        if isinstance(error, UsageError):
+            fail(usage_error(error))
         if os.environ.get("MELANGE_DEBUG") == "1":
             raise
         crashed(error)
+    raise SystemExit(code)
 
 
 def _open_streams() -> None:

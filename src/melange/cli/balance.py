@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from melange.cli.flags import with_flags
-from melange.cli.terminal import need_live
+from melange.cli.terminal import need_live, need_plan
 from melange.errors import InputError
 from melange.units import MIB
 
@@ -167,6 +167,7 @@ def balance(
     from melange.plan.plan import Plan
     from melange.profile.join import read_joined
 
+    need_plan(plan_file, "melange balance plan.json")
     plan = Plan.read(plan_file)
     refuse_pools(plan, "melange balance")
     addresses, settings = flags.addresses(plan), flags.settings()

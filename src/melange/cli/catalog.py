@@ -6,13 +6,16 @@ import json
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from melange.cli.flags import with_flags
 from melange.cli.terminal import JsonFlag, events
-from melange.errors import InputError
+from melange.errors import InputError, some_of
+
+if TYPE_CHECKING:
+    from melange.catalog.catalog import Catalog
 
 
 class _Subject(StrEnum):
@@ -97,12 +100,26 @@ def _list(flags: _Flags, subject: _Subject, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(chosen.to_json()[subject.value]))
         return
+    if subject is _Subject.offers and not chosen.offers:
+        typer.echo(_none_match(flags, whole))
+        return
     pages = {
         _Subject.accelerators: lambda: listings.accelerators_page(chosen.accelerators.values()),
         _Subject.offers: lambda: listings.offers_page(chosen.offers),
         _Subject.models: lambda: listings.models_page(chosen.models.values()),
     }
     layout.console().print(pages[subject]())
+
+
+def _none_match(flags: _Flags, whole: Catalog) -> str:
+    """The filters that no offer passes, and the offers that pass some of them."""
+    given = {"gpu": flags.gpu, "provider": flags.provider, "region": flags.region, "market": flags.market}
+    filters = [f"--{name} {value}" for name, values in given.items() for value in values or ()]
+    said = f"no offers match {' '.join(filters)}" if filters else "no offers"
+    if not flags.market:
+        return said
+    providers = sorted({one.provider for one in whole.select(markets=flags.market).offers})
+    return f"{said}; {' and '.join(flags.market)} offers are known from {some_of(providers) or 'no provider'}"
 
 
 def _update(flags: _Flags, update_flags: _UpdateFlags, as_json: bool) -> None:

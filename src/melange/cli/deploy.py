@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from melange.cli.flags import with_flags
-from melange.cli.terminal import JsonFlag, keep_text
-from melange.errors import InputError
+from melange.cli.terminal import JsonFlag, keep_text, need_plan
+from melange.errors import Caution, InputError, some_of
 
 if TYPE_CHECKING:
     from melange.deploy.manifest import Manifest
@@ -65,7 +66,8 @@ class _Flags:
 def deploy(
     flags: _Flags,
     source: Annotated[
-        Path | None, typer.Argument(help="A plan.json (melange plan --out), or a schedule.json: its rule.")
+        Path | None,
+        typer.Argument(help="A plan.json (melange plan --out), or a schedule.json (deploys its scaling rule)."),
     ] = None,
     to: Annotated[str, typer.Option(help="The target, for example kubernetes or haproxy; --list shows all.")] = "",
     out: Annotated[
@@ -93,6 +95,8 @@ def deploy(
         raise InputError(f"--out {out}: is a file; a folder is needed")
     if before is not None and (out is not None or as_json):
         raise InputError("--diff prints differences and writes no files", hint="leave out --out and --json")
+    for file in (source, before):
+        need_plan(file, f"melange deploy plan.json --to {to}")
     if is_schedule(source):
         if before is not None:
             raise InputError("--diff is for plans, but this is a schedule")
@@ -148,15 +152,32 @@ def _finish(manifest: Manifest, out: Path | None, as_json: bool) -> None:
 
     terminal = layout.console(stderr=True)
     written = manifest.write(out) if out is not None else ()
+    cautions = (*manifest.cautions, *_other_files(written, out))
     if as_json:
-        typer.echo(json.dumps(manifest.to_json()))
-        keep_text(lambda: [str(manifest), layout.cautions(manifest.cautions)])
+        typer.echo(json.dumps(manifest.to_json() | {"warnings": [one.to_json() for one in cautions]}))
+        keep_text(lambda: [str(manifest), layout.cautions(cautions)])
     elif out is None:
         typer.echo(str(manifest), nl=False)
-    if manifest.cautions and not as_json:
-        terminal.print(layout.cautions(manifest.cautions))
+    if cautions and not as_json:
+        terminal.print(layout.cautions(cautions))
     for path in written:
         terminal.print(f"saved to {path}")
+
+
+def _other_files(written: Sequence[Path], out: Path | None) -> list[Caution]:
+    """A caution about files of the same kind in the manifest's own folders, such as those of an earlier plan.
+
+    ``kubectl apply -f manifests/`` would start what they describe. The top folder may be the user's, and is left alone.
+    """
+    own = {path.parent: path.suffix for path in written if path.parent != out}
+    others = [
+        str(path) for folder, suffix in own.items() for path in sorted(folder.glob(f"*{suffix}")) if path not in written
+    ]
+    if not others:
+        return []
+    are, them = ("are", "them") if len(others) > 1 else ("is", "it")
+    told = f"{some_of(others)} {are} not part of this plan; delete {them} if an earlier plan wrote {them}"
+    return [Caution("other-files", told)]
 
 
 def _print_targets(to: str, as_json: bool) -> None:

@@ -58,11 +58,13 @@ class _Flags:
     ] = "MELANGE_API_KEY"
     budget: Annotated[
         str | None,
-        typer.Option(help="Start no test after this time, for example 30m; default: until the plan is settled."),
+        typer.Option(
+            help="Start no test after this time, for example 30m; default: stop when the plan no longer changes."
+        ),
     ] = None
     buckets: Annotated[
         int | None,
-        typer.Option(min=1, max=10_000, help="Measure this many sizes, even if the plan settles earlier or later."),
+        typer.Option(min=1, max=10_000, help="Number of sizes to measure, whether or not the plan still changes."),
     ] = None
     requests: Annotated[int, typer.Option(min=1, max=1_000_000, help="Minimum requests counted at each rate.")] = 60
     precision: Annotated[
@@ -139,6 +141,8 @@ def _session(source: Path | None, flags: _Flags, settings: list[str]) -> Session
     if source is None and flags.workload is None:
         raise InputError("a workload is needed", hint="--workload workload.json, or a service.yaml")
     _ = session.workload()
+    if session.service is not None:
+        session.subject(flags.replica_type)
     return session
 
 

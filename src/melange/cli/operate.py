@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from melange.cli.flags import with_flags
+from melange.cli.terminal import need_plan
 from melange.errors import InputError, unknown
 
 if TYPE_CHECKING:
@@ -51,7 +52,9 @@ class _TrafficFlags:
     ] = None
     profile_files: Annotated[
         list[Path] | None,
-        typer.Option("--profile", metavar="<path>", help="A profile.json of all that may be rented (repeatable)."),
+        typer.Option(
+            "--profile", metavar="<path>", help="A profile.json of all types that may be rented (repeatable)."
+        ),
     ] = None
     window: Annotated[float, typer.Option(help="Window over which traffic is averaged [s].")] = 120.0
     target_load: Annotated[
@@ -231,13 +234,17 @@ def operate(
         Path | None, typer.Option(metavar="LOG", help="Replay a decision log and compare the decisions.")
     ] = None,
 ) -> None:
-    """Keep a live service on its plan: scale it, change the mix if that saves money, replace failures."""
+    """Keep a live fleet on its plan: scale it, replace failures.
+
+    The mix changes if that saves money.
+    """
     from melange.deploy.one_pool import refuse_pools
     from melange.deploy.operate.operation import Operation
     from melange.plan.plan import Plan
     from melange.plan.schedule.schedule import Schedule
     from melange.profile.join import read_joined
 
+    need_plan(plan_file, "melange operate plan.json")
     plan = Plan.read(plan_file)
     refuse_pools(plan, "melange operate")
     operation = Operation(

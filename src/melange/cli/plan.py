@@ -12,7 +12,7 @@ import typer
 
 from melange.cli.flags import with_flags
 from melange.cli.terminal import Inputs, JsonFlag, OnOption, OutOption, QuickFlag, events, file_to_write, save_and_print
-from melange.errors import InputError
+from melange.errors import InfeasibleError, InputError
 from melange.processes import on_cluster
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class _Flags:
     """How to plan, and what to print about the plan."""
 
     drop_unservable: Annotated[
-        bool, typer.Option("--drop-unservable", help="Plan for the remaining sizes when some cannot be served.")
+        bool, typer.Option("--drop-unservable", help="Leave out request sizes that no type can serve.")
     ] = False
     incumbent: Annotated[
         Path | None,
@@ -45,7 +45,7 @@ class _Flags:
         bool,
         typer.Option(
             "--certify",
-            help="Certify by simulation, or fail; the default certifies when the SLO has no statistic.",
+            help="Certify by simulation, or fail. By default, plans are certified unless slo.statistic is set.",
         ),
     ] = False
     burstiness: Annotated[
@@ -108,7 +108,13 @@ class _Flags:
     def answer(self, session: Session, incumbent: Plan | None) -> Plan:
         """The plan as requested."""
         if self.quick:
-            return session.plan(incumbent=incumbent)
+            try:
+                return session.plan(incumbent=incumbent)
+            except InfeasibleError as error:
+                if session.slo.is_on_requests and "--drop-unservable" in error.hint:
+                    misses = 100 * (1 - session.slo.target)
+                    error.hint += f"; or leave out --quick: in a certified plan, {misses:.6g}% of the requests may miss"
+                raise
         if self.certified:
             return session.certified(incumbent=incumbent, burstiness=self.burstiness)
         return session.answer(incumbent=incumbent, burstiness=self.burstiness)
@@ -124,7 +130,7 @@ def plan(
 ) -> None:
     """Find the cheapest fleet that meets the SLO, and certify it.
 
-    A simulation of every request certifies the plan. Exit code 1: the plan is written, but not shown to meet the SLO.
+    A simulation of every request certifies the plan. Exit code 1: the simulation does not show that it meets the SLO.
     A file with a list of services plans all of them on the pools that they share.
     """
     from melange.plan.disaggregated import DisaggregatedPlan
@@ -209,7 +215,7 @@ def _last_words(found: Plan, source: Path | None, explanation: RenderableType | 
         return explanation or points
     from rich.console import Group
 
-    return Group(explanation, "\n", points)
+    return Group(explanation, "", points)
 
 
 def plan_fleet(flags: _Flags, inputs: Inputs, out: Path | None, as_json: bool) -> None:

@@ -28,7 +28,7 @@ def schedule(
     out: OutOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Plan over time: what to reserve, and how on-demand and spot follow the traffic."""
+    """Plan over time: what to reserve, how to scale the rest."""
     from melange.present.terminal.schedule_page import schedule_page
     from melange.service.session import Session, is_service
 

@@ -25,7 +25,10 @@ def serve(
     limit: LimitOption = "10m",
     memory_gib: MemoryOption = 8.0,
 ) -> None:
-    """Serve plans, validations, what-ifs and manifests over HTTP, with OpenAPI at /docs."""
+    """Serve plans and validations over HTTP (OpenAPI).
+
+    What-ifs and manifests too; /docs describes the API.
+    """
     from melange.cli.terminal import need_extra
 
     need_extra("serve", "serve", "fastapi", "uvicorn")

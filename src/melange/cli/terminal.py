@@ -137,7 +137,8 @@ def save_and_print(
     if out is not None:
         layout.console(stderr=True).print(f"\nsaved to {out}")
     if more_page is not None:
-        layout.console().print("\n", more_page)
+        layout.console().print()
+        layout.console().print(more_page)
 
 
 def keep_text(parts: Callable[[], Sequence[RenderableType]]) -> None:
@@ -148,6 +149,16 @@ def keep_text(parts: Callable[[], Sequence[RenderableType]]) -> None:
     from melange.present.terminal import layout
 
     write_text(file, layout.as_text(parts()))
+
+
+def need_plan(source: Path | None, then: str) -> None:
+    """Reject a service where a plan is needed; ``then`` is the command for the plan."""
+    from melange.service.session import is_service
+
+    if source is not None and is_service(source):
+        raise InputError(
+            f"{source} is a service, not a plan", hint=f"melange plan {source} --out plan.json, then {then}"
+        )
 
 
 def need_live(command: str, *modules: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -87,7 +88,16 @@ class _Flags:
     on: OnOption = None
 
     def check(self) -> None:
-        """Reject values out of range."""
+        """Reject unknown names and values out of range."""
+        from melange.replica.policy import POLICIES
+        from melange.validate.scenario import find_scenario
+        from melange.validate.simulate import STEP_TIMES
+
+        if self.policy != _ALL and self.policy not in POLICIES:
+            raise unknown("policy", self.policy, (*POLICIES, _ALL))
+        find_scenario(self.scenario)
+        if self.steps not in STEP_TIMES:
+            raise unknown("steps", self.steps, STEP_TIMES)
         if self.target is not None and not 0 < self.target <= 1:
             raise InputError(f"--target must be in (0, 1], got {self.target:g}", hint="99.5 % is 0.995")
         if self.arrivals not in {"", "poisson", "trace"}:
@@ -156,7 +166,11 @@ def _plan_of(source: Path, settings: list[str], *, quick: bool) -> tuple[Plan, S
 
     if not is_service(source):
         if settings:
-            raise InputError(f"--set changes a service, but {source} is a plan", hint="give the service.yaml instead")
+            given = " ".join(f"--set {shlex.quote(one)}" for one in settings)
+            raise InputError(
+                f"--set changes a service, but {source} is a plan",
+                hint=f"plan again: melange plan service.yaml {given} --out {shlex.quote(str(source))}",
+            )
         if quick:
             raise InputError(f"--quick applies to planning a service, but {source} is a plan")
         return Plan.read(source), None
@@ -184,7 +198,8 @@ def _requests(plan: Plan, session: Session | None, flags: _Flags) -> tuple[list[
     count, seeds, cautions = _runs(plan, rate, flags)
     if count * len(seeds) > MOST_DRAWN:
         raise InputError(
-            f"{len(seeds)} runs of {count:,} requests: at most {MOST_DRAWN:,} requests in all", hint="--requests 100000"
+            f"{len(seeds)} runs of {count:,} requests: at most {MOST_DRAWN:,} requests in total",
+            hint="--requests 100000",
         )
     observed = _observed(session, flags)
     if observed is None:
@@ -259,8 +274,9 @@ def _replayed(plan: Plan, log: Arrivals, flags: _Flags, rate: float) -> tuple[li
     else:
         own_rate, played, speed = log.rate, log.at_rate(rate), rate / log.rate
     said = []
-    if not math.isclose(own_rate * speed, flags.scale * planned, rel_tol=_SAME_RATE):
-        told = f"the simulated requests arrive at {own_rate * speed:.3g}/s, but the plan is made for {planned:.3g}/s"
+    if not math.isclose(own_rate * speed, rate, rel_tol=_SAME_RATE):
+        wanted = rate / flags.scale
+        told = f"the simulated requests arrive at {own_rate * speed:.3g}/s, but the plan is made for {wanted:.3g}/s"
         said.append(Caution("other-rate", told))
     if not math.isclose(speed, flags.scale, rel_tol=_SAME_RATE):
         told = f"the log's {own_rate:.3g} requests/s are replayed {speed:.3g} times as fast, at the plan's rate"
@@ -285,8 +301,6 @@ def _reports(plan: Plan, sets: list[Arrivals], flags: _Flags) -> list[Report]:
     from melange.validate.pool import Job, run_all
     from melange.validate.scenario import find_scenario
 
-    if flags.policy != _ALL and flags.policy not in POLICIES:
-        raise unknown("policy", flags.policy, (*POLICIES, _ALL))
     chosen = POLICIES if flags.policy == _ALL else (flags.policy,)
     course = find_scenario(flags.scenario)
     jobs = [

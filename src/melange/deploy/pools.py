@@ -142,7 +142,7 @@ def pools_of(
         cautions: tuple[Caution, ...] = (
             Caution(
                 "placeholder",
-                f"replicas have placeholder addresses ({first}, ...); set the real ones: --replica {_HINT}",
+                f"replicas have placeholder addresses ({first}, ...); set the real ones: --replica {_hint(plan)}",
             ),
         )
     else:
@@ -171,7 +171,8 @@ def _sorted_by_type(plan: Plan, urls: Mapping[str, Sequence[str]]) -> dict[str, 
     lacking = [name for name, count in plan.replicas.items() if count > 0 and not given.get(name)]
     if lacking:
         raise InputError(
-            f"no replica was given for {', '.join(lacking)}, which the plan uses", hint=f"--replica {_HINT}"
+            f"no replica was given for {', '.join(lacking)}, which the plan uses",
+            hint=f"--replica {_hint(plan, lacking)}",
         )
     every = [replica for some in given.values() for replica in some]
     if twice := sorted({str(one) for one in every if every.count(one) > 1}):
@@ -186,6 +187,15 @@ def _counted(plan: Plan, given: Mapping[str, Sequence[HostPort]]) -> tuple[Cauti
         for name, some in given.items()
         if len(some) != plan.replicas[name]
     )
+
+
+def _hint(plan: Plan, lacking: Sequence[str] = ()) -> str:
+    """A replica's address, for the first type that lacks one; by its accelerator if no other used type has it."""
+    used = [one for one in plan.replica_types if plan.replicas[one.name] > 0]
+    first = next((one for one in used if one.name in lacking), used[0])
+    accelerator = first.offer.accelerator
+    is_only = [one.offer.accelerator for one in used].count(accelerator) == 1
+    return f"NAME=http://host:port, for example {accelerator if is_only else first.name}=http://10.0.0.7:8000"
 
 
 def _pool_names(names: Sequence[str]) -> list[str]:

@@ -33,6 +33,7 @@ _ALL: tuple[Target[Any], ...] = (
     grafana.TARGET,
 )
 TARGETS: Mapping[str, Target[Any]] = {one.name: one for one in _ALL}
+_ALIASES = {"k8s": "kubernetes", "k8": "kubernetes"}
 
 
 def render(plan: Plan, target: str, *, written: date | None = None, **options: object) -> Manifest:
@@ -77,6 +78,7 @@ def target_of(name: str) -> Target[Any]:
     InputError
         There is no such target; the error names the nearest ones.
     """
-    if name not in TARGETS:
+    own = _ALIASES.get(name, name)
+    if own not in TARGETS:
         raise unknown("target", name, TARGETS)
-    return TARGETS[name]
+    return TARGETS[own]

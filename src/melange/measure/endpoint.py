@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _PATIENCE_S, _SILENCE_S = 30.0, 3.0
 # First and longest wait between retries [s].
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 4.0
+_UNREACHABLE = "cannot connect"
 # Input and output tokens of the trial request: few, for a fast answer. Chosen by judgment.
 _TRIAL_TOKENS = (32, 4)
 # Fields that make completions run to their full length on the servers that know them, strictest first.
@@ -202,14 +203,15 @@ async def _models(session: aiohttp.ClientSession, place: str, patience_s: float)
         except aiohttp.InvalidURL as error:
             found, allowed_s = f"{error}", 0.0
         except aiohttp.ClientConnectorError as error:
-            found = f"cannot connect: {_reason_of(error)}"
+            found = f"{_UNREACHABLE}: {_reason_of(error)}"
         except TimeoutError:
             found = f"no answer within {silence_s:g} s"
         except (aiohttp.ClientError, OSError, ValueError) as error:
             found = f"{error}"
         if now() + wait_s > start + allowed_s:
+            listed = f"{place}/v1/models: must list the served models, got: {found}"
             raise MeasurementError(
-                f"{place}/v1/models: must list the served models, got: {found}",
+                f"{place}: {found}" if found.startswith(_UNREACHABLE) else listed,
                 hint="check that the server runs and the address is right; if it needs a key, set MELANGE_API_KEY",
             )
         await asyncio.sleep(wait_s)

@@ -90,7 +90,7 @@ class Explanation:
         """The explanation in sentences."""
         said = [f"One more request per second of this mix costs {self.next_request_per_h:.2f} USD/h on average"]
         if self.next_step_per_h is not None:
-            said[0] += f", and {self.next_step_per_h:+.2f} USD/h as the next step."
+            said[0] += f"; the next one costs {self.next_step_per_h:+.2f} USD/h."
         if self.cheaper is not None:
             fleet = " + ".join(f"{count} x {name}" for name, count in self.cheaper.replicas.items()) or "nothing"
             cost = f"{self.cheaper.cost_per_h:.2f} USD/h"

@@ -57,6 +57,11 @@ class EngineSection(BaseModel):
     enable_prefix_caching: bool | None = None
     speculative: SpeculativeSection | None = None
 
+    @field_validator("name")
+    @classmethod
+    def _folded(cls, value: str) -> str:
+        return value.casefold()
+
     @field_validator("version", mode="before")
     @classmethod
     def _text(cls, value: Any) -> Any:

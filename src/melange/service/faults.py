@@ -13,6 +13,21 @@ from melange.errors import unknown
 from melange.parsing import compose_yaml
 from melange.service.schema import Service
 
+# Sections that a file must have, by example.
+_EXAMPLES = {
+    "model": "model: meta-llama/Llama-3.1-8B-Instruct",
+    "slo": "slo: {ttft_ms: 1000, tpot_ms: 80}",
+    "workload": "workload: {dataset: azure-conversation, rate: 16}",
+}
+# Keys that do not exist, and what does what they say.
+_MEANT = {"slo.percentile": "attainment: 0.95, or statistic: p95"}
+# What a value must be, by pydantic's name of the fault; and the unit, by the end of the key.
+_NUMBERS = {
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "int_parsing": "must be a whole number",
+}
+_UNITS = {"ms": "milliseconds", "s": "seconds"}
 # Number of faults listed before the rest is counted: enough to see what is wrong. Chosen by judgment.
 _MOST_FAULTS = 20
 
@@ -44,11 +59,14 @@ def faults(
             section = ".".join(map(str, keys[:-1]))
             known = _known_keys(file, keys[:-1])
             where = ": ".join(part for part in (place, section) if part)
-            message = str(unknown("key", str(keys[-1]), known, place=where))
+            message = _unknown_key(str(keys[-1]), known, where, [] if section else keys_called(file, str(keys[-1])))
         elif fault["type"] == "missing":
-            message = f"{place}: {name} is required".removeprefix(": ")
+            example = f"; for example {_EXAMPLES[name]}" if name in _EXAMPLES else ""
+            message = f"{place}: {name} is required{example}".removeprefix(": ")
         else:
-            message = fault["msg"].removeprefix("Value error, ")
+            message = _NUMBERS.get(fault["type"], fault["msg"].removeprefix("Value error, "))
+            if fault["type"] in _NUMBERS and (unit := _UNITS.get(name.rpartition("_")[2])):
+                message = f"{message} of {unit}"
             found = "" if "got" in message else f", got {_as_written(fault['input'])}"
             words = f"{message[:1].lower()}{message[1:]}{found}"
             message = f"{place}: {words if words.startswith(f'{name}.') else f'{name}: {words}'}".removeprefix(": ")
@@ -57,6 +75,25 @@ def faults(
         lines.setdefault(name, message)
     more = len(lines) - _MOST_FAULTS
     return "\n".join([*list(lines.values())[:_MOST_FAULTS], *([f"and {more} more"] if more > 0 else [])])
+
+
+def _unknown_key(key: str, known: Sequence[str], where: str, elsewhere: Sequence[str]) -> str:
+    """An unknown key with the nearest ones; with the full names of keys that are called so in a section."""
+    if meant := _MEANT.get(f"{where.rpartition(': ')[2]}.{key}"):
+        return f"{where}: unknown key {key!r}; use {meant}"
+    if elsewhere:
+        return f"{where}: unknown key {key!r}; did you mean {' or '.join(map(repr, elsewhere))}?".removeprefix(": ")
+    return str(unknown("key", key, known, place=where))
+
+
+def keys_called(file: type[BaseModel], name: str) -> list[str]:
+    """The full names of all keys in the sections of a file that have this name.
+
+    >>> keys_called(Service, "rate")
+    ['workload.rate']
+    """
+    inner = {key: _section_in(field.annotation) for key, field in file.model_fields.items() if not field.exclude}
+    return [f"{key}.{name}" for key, one in inner.items() if one is not None and name in _known_keys(one, [])]
 
 
 def _as_written(value: object) -> str:

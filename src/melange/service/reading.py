@@ -46,13 +46,19 @@ def text_of_service(path: str | Path) -> str:
     Raises
     ------
     InputError
-        A pipe: it can be read only once, and files that a service names are relative to its folder.
+        A pipe: it can be read only once, and files that a service names are relative to its folder. No file: the hint
+        says how to write one.
     """
     if is_pipe(path):
         raise InputError(
             f"{path}: is a pipe, not a regular file", hint="save the service to a file whose name ends in .yaml"
         )
-    return read_text(path)
+    try:
+        return read_text(path)
+    except InputError as error:
+        if not Path(path).exists():
+            error.hint = "melange init writes one"
+        raise
 
 
 def is_regional(path: str | Path, settings: Sequence[str] = ()) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from melange.service.session import Session
 from melange.service.what_if import Answer, Variant, answer
 
 if TYPE_CHECKING:
+    from melange.plan.plan import Plan
     from melange.service.schema import Service
 
 # How far a limit is relaxed and traffic reduced, at most: beyond that it is another service. Chosen by judgment.
@@ -25,6 +26,7 @@ _STEPS = 16
 _SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)
 # Tolerance for rounding when a saving by closed form is compared with the wanted one [share of the cost].
 _SLACK = 1e-9
+_ALSO_SPOT = "also spot instances"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,8 +113,16 @@ def relaxations(
             if saved >= wanted - _SLACK:
                 break
         if there.plan is not None:
+            there = replace(there, variant=_with_note(there.variant, there.plan))
             found.append(Relaxation(answer=there, saved_fraction=saved, is_enough=saved >= wanted - _SLACK))
     return tuple(sorted(found, key=lambda one: (not one.is_enough, -one.saved_fraction)))
+
+
+def _with_note(variant: Variant, plan: Plan) -> Variant:
+    """The change; spot instances with a note if none are offered there."""
+    if variant.label != _ALSO_SPOT or any(one.offer.market == "spot" for one in plan.replica_types):
+        return variant
+    return replace(variant, label=f"{_ALSO_SPOT} (no spot offers known)")
 
 
 def _costs(one: Answer) -> float:
@@ -238,4 +248,4 @@ def _restrictions(service: Service) -> Iterator[tuple[str, str]]:
             empty = {"require": "[]", "exclude": "[]", "max": "{}"}.get(name, "null")
             yield f"without {section}.{name}", f"{section}.{name}={empty}"
     if "spot" not in offers.market:
-        yield "also spot instances", f"offers.market=[{', '.join([*offers.market, 'spot'])}]"
+        yield _ALSO_SPOT, f"offers.market=[{', '.join([*offers.market, 'spot'])}]"

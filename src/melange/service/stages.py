@@ -395,4 +395,5 @@ def options_of(service: Service, catalog: Catalog) -> Options:
             instances[name] = count
         else:
             accelerators[match] = count
-    return service.plan.to_options(accelerators, instances)
+    options = service.plan.to_options(accelerators, instances)
+    return replace(options, require=catalog.own_names(options.require), exclude=catalog.own_names(options.exclude))

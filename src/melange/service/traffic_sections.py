@@ -26,12 +26,21 @@ def _positive(value: float) -> float:
     return value
 
 
+def _share(value: float) -> float:
+    if not 0 < value <= 1:
+        percent = f": {value:g} % is {value / 100:g}" if 1 < value <= 100 else ""
+        raise ValueError(f"must be above 0 and at most 1, got {value:g}{percent}")
+    return value
+
+
 # Keys of ``workload`` that name a source of sizes.
 SOURCES = ("trace", "table", "dataset", "histogram", "metrics", "file", "rates")
 LOGS = ("trace", "table")  # ... of sources with arrival times
 
 # A number above 0.
 Positive = Annotated[float, AfterValidator(_positive)]
+# A share above 0, up to 1.
+Share = Annotated[float, AfterValidator(_share)]
 
 
 class Section(BaseModel):
@@ -56,7 +65,7 @@ class SloSection(Section):
     ntpot_ms: Positive | None = None
     latency_ms: Positive | None = None
     statistic: str = REQUESTS
-    attainment: float | None = None
+    attainment: Share | None = None
 
     @classmethod
     def of(cls, slo: Slo) -> SloSection:
@@ -197,7 +206,7 @@ def check_classes(classes: dict[str, ClassSection]) -> dict[str, ClassSection]:
     total = sum(one.share or 0.0 for one in classes.values())
     if total > 1 - _LEAST_SHARE:
         raise ValueError(
-            f"shares must leave at least {_LEAST_SHARE:g} for the requests of no class, got {total:g} in all"
+            f"shares must leave at least {_LEAST_SHARE:g} for the requests of no class, got {total:g} in total"
         )
     return classes
 

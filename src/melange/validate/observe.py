@@ -54,7 +54,7 @@ def report(runs: Sequence[Run], *, target: float | None = None) -> Report:
         is_drawn=first.arrivals.is_shuffled,
         requests=len(first.arrivals),
         seeds=len(runs),
-        rate=float(np.mean([run.arrivals.rate for run in runs])),
+        rate=float(np.mean([_rate(run) for run in runs])),
         attainment=held if worst is None else Interval(value=worst.attainment, low=worst.low, high=worst.high),
         target=wanted if worst is None else worst.target,
         statistics=_statistics(view, slo),
@@ -75,6 +75,13 @@ def report(runs: Sequence[Run], *, target: float | None = None) -> Report:
         classes=classes,
         cautions=_cautions(first),
     )
+
+
+def _rate(run: Run) -> float:
+    """Requests per second; of a replayed log only those that count, because its last ones also warm up the fleet."""
+    if run.arrivals.is_shuffled:
+        return run.arrivals.rate
+    return run.arrivals.part(run.counted.start, run.counted.stop).rate
 
 
 class _View:
@@ -218,7 +225,7 @@ def _spread_by_cell(values: Array, cell: npt.NDArray[np.int32], shape: tuple[int
 def _goodput(runs: Sequence[Run], samples: Sequence[Mask]) -> float:
     if not samples:
         return math.nan
-    return float(np.mean([run.arrivals.rate * is_met.mean() for run, is_met in zip(runs, samples, strict=True)]))
+    return float(np.mean([_rate(run) * is_met.mean() for run, is_met in zip(runs, samples, strict=True)]))
 
 
 def _causes(runs: Sequence[Run], slo: Slo) -> dict[str, float]:

@@ -106,7 +106,7 @@ def span(first_s: float, last_s: float, start: Moment | None, end: Moment | None
     to_s = last_s if end is None else _moment(end, first_s, "end")
     if from_s > last_s or to_s < first_s or from_s > to_s or (from_s == to_s and end is not None):
         raise InputError(
-            f"{place}: no request between start {start!r} and end {end!r}",
+            f"{place}: no request {_range_text(start, end)}",
             hint=f"the trace runs from {_clock_text(first_s)} to {_clock_text(last_s)}; "
             "give seconds or durations from its start, or dates and times, start first",
         )
@@ -116,6 +116,12 @@ def span(first_s: float, last_s: float, start: Moment | None, end: Moment | None
         has_start=start is not None and from_s > first_s,
         has_end=end is not None and to_s <= last_s,
     )
+
+
+def _range_text(start: Moment | None, end: Moment | None) -> str:
+    if end is None:
+        return f"from {start!r} on"
+    return f"before {end!r}" if start is None else f"between start {start!r} and end {end!r}"
 
 
 def _moment(value: Moment, first_s: float, name: str) -> float:
@@ -153,7 +159,7 @@ def check_statistic(rate: str, window_s: float | None) -> None:
     if not _STATISTIC.fullmatch(rate):
         raise InputError(f"rate must be 'mean', 'max' or 'p50' to 'p99.9', got {rate!r}")
     if rate != "mean" and window_s is None:
-        raise InputError(f"rate {rate!r} needs time windows", hint="set a window, for example 5m")
+        raise InputError(f"rate {rate!r} needs time windows", hint="set workload.window (--window), for example 5m")
     if window_s is not None and not (math.isfinite(window_s) and window_s > 0):
         raise InputError(f"window must be > 0 seconds, got {window_s:g}")
 

@@ -105,7 +105,10 @@ def dataset(
     if len(shares) == 1:
         return _one(next(iter(shares)), grid, request_rate)
     if request_rate is None:
-        raise InputError(f"a mixture of data sets ({', '.join(shares)}) has no request rate", hint="set a request rate")
+        raise InputError(
+            f"a mixture of data sets ({', '.join(shares)}) has no request rate",
+            hint="set a request rate: workload.rate (--rate)",
+        )
     parts = [_one(part, grid, request_rate * share) for part, share in shares.items()]
     whole = parts[0]
     for part in parts[1:]:
@@ -134,7 +137,9 @@ def _one(name: str, grid: Buckets, request_rate: float | None) -> Workload:
     fine = _load(name)
     rate = request_rate if request_rate is not None else fine.request_rate
     if rate is None:
-        raise InputError(f"dataset {name} has no arrival times, only sizes", hint="set a request rate")
+        raise InputError(
+            f"dataset {name} has no arrival times, only sizes", hint="set a request rate: workload.rate (--rate)"
+        )
     edges = (grid.input_edges, grid.output_edges)
     mean = fine.token_sum / fine.weight
     is_larger = (mean[0] > edges[0][-1]) | (mean[1] > edges[1][-1])

@@ -189,7 +189,7 @@ def _total_rate(values: Array, kind: str, request_rate: float | None, place: str
             hint="mark a table of rates as such: request_rate in JSON, first cell input_tokens_upto_rate in CSV",
         )
     if request_rate is None:
-        raise InputError(f"{place}: holds shares but no rate", hint="set a request rate")
+        raise InputError(f"{place}: holds shares but no rate", hint="set a request rate: workload.rate (--rate)")
     return request_rate
 
 

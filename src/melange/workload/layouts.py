@@ -192,7 +192,8 @@ def _layout(found: Sequence[str], columns: Mapping[str, str] | None, trace_forma
         return _matched(found, recognized, place)
     raise InputError(
         f"{place}: no columns with request sizes; found {_listing(found)}{_near_layout(found)}",
-        hint="name them: columns: {arrival: ..., input: ..., output: ...}, nested fields as usage.prompt_tokens",
+        hint="name them: --columns arrival=...,input=...,output=... on the command line, or in a service's workload "
+        "columns: {arrival: ..., input: ..., output: ...}; nested fields as usage.prompt_tokens",
     )
 
 

@@ -65,7 +65,7 @@ def read_metrics(
     if request_rate is None:
         raise InputError(
             f"{path}: metrics count {requests:,.0f} requests, but not over which time",
-            hint="set a request rate, or give an earlier file and the time between both",
+            hint="set a request rate: workload.rate (--rate), or give an earlier file and the time between both",
         )
     buckets = Buckets(input_edges=inputs.edges, output_edges=outputs.edges)
     independent = Caution(

@@ -149,7 +149,8 @@ def _without_clock(
     if request_rate is None or start is not None or end is not None or window_s is not None:
         raise InputError(
             f"{place}: no arrival times, only sizes (columns {', '.join(map(repr, rows.log.columns[:12]))})",
-            hint="set a request rate, or name the column: columns: {arrival: ..., input: ..., output: ...}",
+            hint="set a request rate: workload.rate (--rate), or name the column: columns: {arrival: ..., input: ..., "
+            "output: ...}",
         )
     counts = _Counts.of(rows, grid)
     return _workload(rows, grid, counts, request_rate, "sizes only, rate as given", None)
@@ -269,7 +270,8 @@ def _total_rate(
     name = rows.log.place
     if not stretch.duration_s > 0:
         raise InputError(
-            f"{name}: all {served} requests arrive at the same time, so there is no rate", hint="set a request rate"
+            f"{name}: all {served} requests arrive at the same time, so there is no rate",
+            hint="set a request rate: workload.rate (--rate)",
         )
     if window_s is None:
         return served / stretch.duration_s, None

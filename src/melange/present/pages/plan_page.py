@@ -138,8 +138,10 @@ def _singles_table(plan: Plan) -> str:
         for cost, name, b in able
     ]
     rows += [(name, "-", "-", "-", b.reason) for name, b in plan.single_type.items() if b.cost_per_h is None]
-    head = ("Replica type", "Instances", "USD/h", "Against the mix", "Why infeasible")
-    mix = f", compared with the mix by closed form ({usd(tables.mix_per_h(plan))}/h)" if plan.certificate else ""
+    head = ("Replica type", "Instances", "USD/h", tables.against(plan), "Why infeasible")
+    mix = (
+        f", compared with the cheapest mix by closed form ({usd(tables.mix_per_h(plan))}/h)" if plan.certificate else ""
+    )
     return html.folding_table(
         head, rows, caption=f"The cheapest fleet of each type alone by closed form, under the same settings{mix}."
     )
@@ -184,7 +186,7 @@ def _selection(study: Study) -> str:
             "size show the middle of the estimates."
         )
     if uncolored > 0:
-        text += f" {uncolored} of these are drawn in grey, marked *."
+        text += f" {uncolored} of these {'is' if uncolored == 1 else 'are'} drawn in gray, marked *."
     return text
 
 

@@ -28,7 +28,7 @@ def _sharing(plan: JointPlan) -> str:
     more = own - alone
     if more <= ROUNDING * max(own, 1.0):
         return "every service gets the same fleet as with separate pools"
-    return f"the shared pools are too small: sharing costs {usd(more)}/h more than separate pools"
+    return f"sharing the pools costs {usd(more)}/h more than separate pools would"
 
 
 def proof_sentence(plan: JointPlan) -> str:

@@ -30,9 +30,10 @@ def workload_page(workload: Workload) -> RenderableType:
         total += f", {workload.input_token_rate:,.0f} tokens/s in, {workload.output_token_rate:,.0f} tokens/s out"
     if workload.burstiness is not None:
         total += f", burstiness {workload.burstiness:.2f} (1 is Poisson)"
-    counted = f"{workload.requests:,} requests observed" if workload.requests else "number of requests unknown"
-    failed = f", {workload.failed_requests:,} failed rows left out" if workload.failed_requests else ""
-    source = Text(f"{workload.source} ({counted}{failed})")
+    counted = f"{workload.requests:,} requests" if workload.requests else "number of requests unknown"
+    failed = f"{workload.failed_requests:,} failed rows left out" if workload.failed_requests else ""
+    notes = ", ".join(filter(None, ("" if counted in workload.source else counted, failed)))
+    source = Text(f"{workload.source} ({notes})" if notes else workload.source)
     parts: list[RenderableType] = [Text(total, style="bold"), source, titled(title, table)]
     return Group(*spaced([*parts, *([cautions(workload.cautions)] if workload.cautions else [])]))
 

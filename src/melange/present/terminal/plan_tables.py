@@ -14,6 +14,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from melange.plan.options import Options
 from melange.plan.plan import Plan
 from melange.plan.switching import SwitchDecision
 from melange.present.terminal.class_table import classes_part
@@ -23,6 +24,7 @@ from melange.present.terminal.layout import (
     cautions,
     edge,
     listed,
+    share_text,
     spaced,
     table_of,
     titled,
@@ -34,13 +36,10 @@ from melange.present.terminal.suggestions import uncertainty_part
 from melange.profile.profile import LONG_POOL
 from melange.units import percent, significant
 from melange.workload.request_classes import rate_by_class
-from melange.workload.workload import Array, Workload
+from melange.workload.workload import Mask, Workload
 
 # A smaller share of a size would be shown as 0 %; then the type gets no letter in the routes.
 SHOWN_SHARE = 5e-3
-# Share of a type's requests that is ignored at each end of its range of sizes: one rare size would stretch the range
-# over all sizes.
-_RARE = 1e-3
 
 
 def plan_page(plan: Plan, incumbent: Plan | None = None, decision: SwitchDecision | None = None) -> RenderableType:
@@ -82,10 +81,21 @@ def assumptions(plan: Plan) -> str:
         mean_in, mean_out = workload.input_token_rate / served, workload.output_token_rate / served
         parts.append(f"mean {mean_in:,.0f} tokens in and {mean_out:,.0f} out")
     parts.append("headroom as certified" if plan.certificate else f"headroom {plan.options.headroom:.0%}")
+    parts += _spares(plan.options)
     parts.append("continuous shares" if plan.options.slices is None else f"{plan.options.slices} slices per bucket")
     told = [" | ".join(part for part in parts if part)]
     told += [f"Traffic: {workload.source}"] if workload.source else []
     return "\n".join([*told, *engine_lines(plan), *energy_line(plan), *carbon_line(plan)])
+
+
+def _spares(options: Options) -> list[str]:
+    """The replicas that may be lost; empty if there are none."""
+    each, total = options.spare_replicas, options.spare_total_replicas
+    if isinstance(each, int):
+        found = [f"{each} spare {'replica' if each == 1 else 'replicas'} per type"] if each else []
+    else:
+        found = [f"spare replicas: {', '.join(f'{count} x {name}' for name, count in each.items())}"] if each else []
+    return found + ([f"{total} spare {'replica' if total == 1 else 'replicas'} in total"] if total else [])
 
 
 def mix_part(plan: Plan) -> RenderableType:
@@ -121,7 +131,7 @@ def word_on_pools(plan: Plan) -> str:
 
 
 def serves(plan: Plan, r: int) -> str:
-    """The share of all requests that a type takes, and the range of sizes that covers nearly all of them."""
+    """The share of all requests that a type takes, and the range of the sizes for which the routes name it."""
     taken = plan.share[r] * plan.workload.request_rate
     if taken.sum() == 0:
         return "spare capacity only"
@@ -136,16 +146,18 @@ def serves(plan: Plan, r: int) -> str:
         < len(buckets.classes)
     ):
         text = f"{text} ({', '.join(mine)})"
-    inputs = _span(by_class.sum(axis=0), buckets.input_edges)
-    outputs = _span(taken.sum(axis=0), plan.workload.buckets.output_edges)
+    routed = (taken > 0) & (plan.share[r] > SHOWN_SHARE)
+    if not routed.any():
+        return text
+    inputs = _span(routed.reshape(len(by_class), -1, routed.shape[1]).any(axis=(0, 2)), buckets.input_edges)
+    outputs = _span(routed.any(axis=0), buckets.output_edges)
     return f"{text}: {inputs} in, {outputs} out"
 
 
-def _span(weight: Array, edges: Sequence[int]) -> str:
-    """The range of sizes that leaves out at most a thousandth of the weight at each end."""
-    cumulated = np.cumsum(weight) / weight.sum()
-    first = int(np.searchsorted(cumulated, _RARE, side="right"))
-    last = min(int(np.searchsorted(cumulated, 1 - _RARE)), len(edges) - 1)
+def _span(served: Mask, edges: Sequence[int]) -> str:
+    """The range from the smallest to the largest served size."""
+    places = np.flatnonzero(served)
+    first, last = int(places[0]), int(places[-1])
     return f"{(edges[first - 1] if first else 0) + 1:,}-{edges[last]:,}"
 
 
@@ -187,12 +199,18 @@ def singles_title(plan: Plan) -> str:
     """Title of the table of single types: how their costs were computed, and the cost that they are compared with."""
     if plan.certificate is None:
         return "With one type only (closed form)"
-    return f"With one type only (closed form, not certified; the mix by closed form: {usd(mix_per_h(plan))}/h)"
+    kind = f"by closed form for {share_text(plan.certificate.target)} (not certified)"
+    return f"With one type only, {kind}; the cheapest mix by closed form costs {usd(mix_per_h(plan))}/h"
+
+
+def against(plan: Plan) -> str:
+    """Heading of the column that compares single types with the mix of :func:`mix_per_h`."""
+    return "Against the mix" if plan.certificate is None else "Against that mix"
 
 
 def _single_types(plan: Plan) -> RenderableType:
     able = sorted((b.cost_per_h, name, b) for name, b in plan.single_type.items() if b.cost_per_h is not None)
-    table = table_of("Replica type", "Instances", "USD/h", "Against the mix", "")
+    table = table_of("Replica type", "Instances", "USD/h", against(plan), "")
     for column in (1, 2, 3):
         table.columns[column].justify = "right"
     for cost, name, baseline in able[:MAX_ROWS]:

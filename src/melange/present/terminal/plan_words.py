@@ -204,16 +204,15 @@ def _certainty(plan: Plan, certificate: Certificate) -> str:
     """Result of the simulation, its effect on cost, and the distance from the cheapest possible fleet."""
     counted = f"{certificate.seeds} x {certificate.requests:,} simulated requests"
     shares = percent(certificate.attainment, 2), percent(certificate.low, 2)
-    held = f"Certified: {shares[0]} of {counted} met the SLO, {shares[1]} at least"
+    held = f"Certified: {shares[0]} of {counted} met the SLO, {shares[1]} at least."
     if certificate.classes:
-        held = f"Certified by {counted}, each class separately; the closest to its target: {shares[1]} at least"
-    price = certificate.price(plan.cost_per_h)
-    target = share_text(certificate.target)
-    cost = f"{target} costs the same as the closed form" if abs(price) < LEAST_SHOWN else f"{price:+.1%} for {target}"
-    before = f"by closed form, {usd(certificate.cost_before_per_h)}/h and {percent(certificate.attainment_before, 2)}"
+        held = f"Certified by {counted}, each class separately; the closest to its target: {shares[1]} at least."
+    compared = _less(plan.cost_per_h, certificate.cost_before_per_h)
+    before = f"{usd(certificate.cost_before_per_h)}/h, {percent(certificate.attainment_before, 2)} met the SLO"
     kept = ", ".join(f"{share:.0%} of {name}" for name, share in certificate.headroom.items())
     return (
-        f"{held}; {cost} ({before}). Kept free: {kept}. Found among {certificate.plans} simulated plans. "
+        f"{held} It costs {compared} the closed-form plan ({before}). Headroom: {kept}. Simulated plans: "
+        f"{certificate.plans}. "
         f"{_simulated_requests(plan, certificate)}\n"
         f"{margin_sentence(certificate)}"
         f"Proof: {_distance(plan)}"
@@ -230,9 +229,10 @@ def margin_sentence(certificate: Certificate) -> str:
         until = f"the plan holds until steps are {percent(certificate.margin)} slower than estimated"
     else:
         until = f"the plan holds only if steps are {percent(-certificate.margin)} faster than estimated"
-    slower = ", ".join(f"{factor - 1:.0%} on {name}" for name, factor in certificate.slowed_by.items())
-    planned = f" It was certified on slower steps: {slower}." if slower else ""
-    return f"Margin: {until}; by the types' intervals it has {chances(certificate.chance)}.{planned}\n"
+    slower = ", ".join(f"{factor - 1:+.0%} on {name}" for name, factor in certificate.slowed_by.items())
+    planned = f" It was certified with slower steps: {slower}." if slower else ""
+    given = f"Given the intervals of the step times, it has {chances(certificate.chance)} to hold."
+    return f"Margin: {until}. {given}{planned}\n"
 
 
 def chances(chance: float) -> str:
@@ -269,7 +269,7 @@ def _distance(plan: Plan) -> str:
     if plan.gap <= 0:
         return "no cheaper fleet meets the SLO, assuming that loads add up."
     return (
-        f"below {usd(plan.bound_per_h)}/h no fleet meets the SLO, assuming that loads add up; "
+        f"no fleet below {usd(plan.bound_per_h)}/h meets the SLO, assuming that loads add up; "
         f"so at most {plan.gap:.1%} could be saved."
     )
 

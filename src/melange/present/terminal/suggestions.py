@@ -39,14 +39,14 @@ def load_points_part(plan: Plan, service: str) -> RenderableType | None:
     points = load_points(plan)
     if not points:
         return None
-    kinds = "type rests" if len(points) == 1 else "types rest"
+    kinds = "1 type of this plan uses" if len(points) == 1 else f"{len(points)} types of this plan use"
     what = (
-        f"{len(points)} used {kinds} on estimates. Start one replica with the plan's settings (melange deploy), run "
+        f"{kinds} estimated step times. Start one replica with the plan's settings (melange deploy), run "
         "its load point, and plan again:"
     )
     commands = [Text(f"# on {one.replica_type}\n{_within_terminal(one.command(service))}") for one in points]
     again = Text(f"melange plan {shlex.quote(service)} --anchor {RESULTS}/")
-    others = Text("With aiperf, guidellm or melange measure: load_points in --json has their commands.", style="dim")
+    others = Text("Commands for aiperf, guidellm and melange measure: see load_points in --json.", style="dim")
     return titled("Measure before renting", Group(Text(what), *commands, again, others))
 
 

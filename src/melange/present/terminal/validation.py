@@ -12,6 +12,7 @@ from melange.plan.plan import Plan
 from melange.present.terminal.class_table import classes_part, limits_in_words, met_by_class
 from melange.present.terminal.layout import MAX_ROWS, cautions, listed, share_text, spaced, table_of, titled, usd
 from melange.units import ms, percent, significant
+from melange.validate.attainment import Interval
 from melange.validate.causes import CAUSES
 from melange.validate.report import PERCENTILES, TIMES, Report, TypeReport
 from melange.workload.request_classes import rate_by_class
@@ -19,6 +20,10 @@ from melange.workload.request_classes import rate_by_class
 # Ratio of simulated to planned rate above which a run counts as overload, which is reported first. Chance alone changes
 # the rate of 10,000 drawn requests by 1 %, and that of 400 by 5 %.
 _FASTER = 1.05
+# If more than this many times the allowed requests miss, the target is missed even where the interval reaches it: runs
+# that differ much have a wide interval, and no number of them would prove the target. Chosen by judgment.
+_FAR = 2.0
+_ROUNDING = 1e-9
 # Sizes with a smaller share of the misses are omitted as noise.
 _MINOR = 0.01
 
@@ -64,22 +69,27 @@ def verdict(report: Report) -> str:
     said = f"{met} of the requests met {limits_in_words(report.slo)} ({least} at least, {counted})"
     if report.holds:
         return f"{said}: the target of {share_text(report.target)} is met."
-    missed = "is not proven" if held.high >= report.target else "is missed"
+    missed = "is not proven" if _is_open(held, report.target) else "is missed"
     return f"{said}: the target of {share_text(report.target)} {missed}."
+
+
+def _is_open(held: Interval, target: float) -> bool:
+    """Whether more requests may still prove the target."""
+    return held.high >= target and 1 - held.value <= _FAR * (1 - target) + _ROUNDING
 
 
 def next_step(report: Report, plan: Plan) -> str:
     """The next step if the target is not shown to hold; empty if it is."""
     if report.attainment is None or report.holds:
         return ""
-    if report.attainment.high >= report.target and report.is_drawn:
+    if _is_open(report.attainment, report.target) and report.is_drawn:
         return "Next: simulate more requests, --seeds 20."
     if report.scenario == "lost-replica":
-        return "Next: keep room for a lost replica, --set plan.spare_replicas=1."
+        return f"Next: plan with a spare replica: {_planned_with('plan.spare_replicas=1')}"
     if report.scenario != "steady" or report.rate > _FASTER * plan.workload.total_rate:
-        return "Next: plan for the highest rate that must hold, --set workload.rate=..."
+        return f"Next: plan for the highest rate that must hold: {_planned_with('workload.rate=...')}"
     if report.steps == "slow":
-        return "Next: plan for slower steps, --set plan.confidence=0.9, or measure some."
+        return f"Next: measure some steps, or plan for slower ones: {_planned_with('plan.confidence=0.9')}"
     if not report.is_drawn:
         return (
             "Next: plan for this log (workload: {trace: ...} in service.yaml): melange plan certifies on its requests "
@@ -92,6 +102,11 @@ def next_step(report: Report, plan: Plan) -> str:
         return "Next: these requests are burstier than those the plan was certified for; certify it with --burstiness."
     command = "melange plan" if plan.slo and plan.slo.is_on_requests else "melange plan --certify"
     return f"Next: {command} finds a plan that holds."
+
+
+def _planned_with(setting: str) -> str:
+    """The command that plans the service again with a setting: a plan.json takes none."""
+    return f"melange plan service.yaml --set {setting} --out plan.json"
 
 
 def setting(report: Report) -> str:

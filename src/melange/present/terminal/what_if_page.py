@@ -23,7 +23,7 @@ def side_by_side(answers: Sequence[Answer], kind: str) -> RenderableType:
     table = _table("", "USD/h", "Change", answers)
     for place, one in enumerate(answers):
         cost, change = _cost(one), _change(one, base) if place else ""
-        table.add_row(one.variant.label, cost, change, *_held(one, answers), _fleet(one))
+        table.add_row(one.variant.label, cost, change, *_held(one, answers), _fleet(one, answers))
     return titled(f"What if ({kind})", table)
 
 
@@ -35,22 +35,22 @@ def relaxed(found: Sequence[Relaxation], wanted: float, kind: str) -> Renderable
     nothing = [one.answer.variant.label for one in found if not one.is_enough and one.saved_fraction < LEAST_SHOWN]
     title = f"What would save {percent(wanted, 0)} ({kind})"
     if enough:
-        parts.append(titled(f"{title}: any one of these", _changes(enough)))
+        parts.append(titled(f"{title}: any one of these", _changes(enough, found)))
     else:
         parts.append(titled(title, Text("No single change that was tried does.")))
     if others:
-        parts += [Text(""), titled("Not enough by itself", _changes(others))]
+        parts += [Text(""), titled("Not enough by itself", _changes(others, found))]
     if nothing:
         parts += [Text(""), Text(f"These save nothing: {'; '.join(nothing)}.")]
     return Group(*parts)
 
 
-def _changes(found: Sequence[Relaxation]) -> RenderableType:
-    answers = [one.answer for one in found]
+def _changes(found: Sequence[Relaxation], every: Sequence[Relaxation]) -> RenderableType:
+    answers, compared = [one.answer for one in found], [one.answer for one in every]
     table = _table("Change", "USD/h", "Saves", answers)
     for one in found:
         cost, saved = _cost(one.answer), percent(one.saved_fraction)
-        table.add_row(one.answer.variant.label, cost, saved, *_held(one.answer, answers), _fleet(one.answer))
+        table.add_row(one.answer.variant.label, cost, saved, *_held(one.answer, answers), _fleet(one.answer, compared))
     return table
 
 
@@ -87,7 +87,10 @@ def _change(one: Answer, base: float | None) -> str:
     return "-" if one.cost_per_h is None or not base else f"{one.cost_per_h / base - 1:+.1%}"
 
 
-def _fleet(one: Answer) -> str:
+def _fleet(one: Answer, answers: Sequence[Answer]) -> str:
+    """The instances; with provider and region if not all compared fleets are in the same place."""
     if one.plan is None:
         return one.reason
-    return ", ".join(f"{count} x {name.rpartition('/')[2]}" for name, count in one.fleet.items())
+    places = {name.rpartition("/")[0] for answer in answers for name in answer.fleet}
+    names = {name: name if len(places) > 1 else name.rpartition("/")[2] for name in one.fleet}
+    return ", ".join(f"{count} x {names[name]}" for name, count in one.fleet.items())

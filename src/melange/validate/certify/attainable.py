@@ -132,8 +132,10 @@ def _why(slo: Slo, ratio: Array, count: int) -> tuple[str, ...]:
     for metric, values in zip(slo.limits, ratio[:, ~unfit], strict=True):
         over = values[values > AT_LIMIT]
         if len(over):
-            excess = f"by {np.median(over) - 1:.0%} in the median"
-            which = f"exceed the {metric.upper()} limit even alone on the closest type, {excess}"
+            median = float(np.median(over))
+            times = f": the median takes {median:.1f} times as long"
+            excess = f", by {median - 1:.0%} in the median" if median < 2 else times
+            which = f"exceed the {metric.upper()} limit even alone on the closest type{excess}"
             found.append((len(over), which))
     found.sort(key=lambda pair: -pair[0])
     return tuple(f"{percent(number / count, 2)} of the requests {what}" for number, what in found if number)

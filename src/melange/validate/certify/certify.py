@@ -246,7 +246,7 @@ def certified(
         status="certified",
         bound_per_h=bound,
         gap=1.0 if bound is None else 1.0 - bound / plan.cost_per_h,
-        single_type=single_types(given, scope_of(whole)),
+        single_type=single_types(whole, scope_of(whole)),
         cautions=(*best.plan.cautions, *word_on_headroom(asked.options)),
     )
     return found, judge
