@@ -74,6 +74,8 @@ def test_a_certified_plan_says_what_holds_and_what_it_saves(certified: Plan) -> 
     saved = 1 - certified.cost_per_h / 21.6
     assert said.endswith(f"{saved:.1%} less than the cheapest certified single type (3 x large, 21.60 USD/h).")
     assert certified.savings == pytest.approx(saved)
+    likely = replace(certified, certificate=replace(PROOF, margin=0.02, chance=0.547))
+    assert "(target 99%), and is about 50% likely to hold given the error of step times; " in plan_sentence(likely)
     none_found = replace(PROOF, single_type=None, single_type_per_h=None)
     assert "no certified fleet of a single type was found" in plan_sentence(replace(certified, certificate=none_found))
 
@@ -89,16 +91,16 @@ def test_a_certified_fleet_of_one_type_is_not_compared_with_itself(certified: Pl
         cost_per_h=21.6,
         certificate=replace(PROOF, single_type="large", single_type_per_h=21.6),
     )
-    assert plan_sentence(one).endswith("no cheaper mix was found.")
+    assert plan_sentence(one).endswith("no mix of types is cheaper, as far as searched.")
 
 
 @pytest.mark.parametrize(
     ("bound", "gap", "words"),
     [
-        (None, 1.0, "Proof: none; cheaper fleets may exist."),
-        (10.0, 0.12, "Proof: below 10.00 USD/h no fleet meets the SLO"),
-        (10.0, 0.12, "so at most 12.0% could be saved."),
-        (16.2, 0.0, "Proof: no cheaper fleet meets the SLO, assuming that loads add up."),
+        (None, 1.0, "Lower bound: none; cheaper fleets may exist."),
+        (10.0, 0.12, "Lower bound: no fleet below 10.00 USD/h can meet the SLO"),
+        (10.0, 0.12, "so a better plan could save at most 12.0%."),
+        (16.2, 0.0, "Optimal: no cheaper fleet can meet the SLO, assuming that loads add up."),
     ],
 )
 def test_a_certified_plan_says_how_far_from_the_cheapest_it_can_be(
@@ -136,7 +138,8 @@ def test_a_plan_that_was_simulated_once_says_what_came_of_it(plan: Plan) -> None
     assert "Simulated once: 93.40% of 5 x 10,000 requests met the limits, 92.90% at least." in proof(once)
     assert (once.kind, once.holds) == ("simulated", None)
     asked = replace(plan, simulation=replace(shown, target=0.99))
-    assert "(target 99%; not shown to hold)" in plan_sentence(asked)
+    assert "not certified: 93.40%" in plan_sentence(asked)
+    assert "met the limits, which does not prove the target of 99%; " in plan_sentence(asked)
     assert asked.holds is False
 
 
@@ -206,21 +209,21 @@ def test_points_of_curves_say_their_kind_and_a_certified_plan_has_its_own(certif
 @pytest.mark.parametrize(
     ("margin", "chance", "slowed_by", "words"),
     [
-        (0.09, 0.68, {}, "until steps are 9.0% slower than estimated; by the types' intervals it has 7 chances"),
+        (0.09, 0.68, {}, "until engine steps are 9.0% slower than estimated. Given the error of step times, the plan"),
         (
             -0.03,
             0.31,
             {},
-            "holds only if steps are 3.0% faster than estimated; by the types' intervals it has 3",
+            "the SLO is met only if engine steps are 3.0% faster than estimated.",
         ),
-        (0.3, 0.99, {"a": 1.25}, "more than 9 chances in 10. It was certified on slower steps: 25% on a."),
+        (0.3, 0.99, {"a": 1.25}, "a probability of more than 95%. Certified with slower steps: +25% on a."),
         (
             0.0,
             0.02,
             {},
-            "none: the plan holds with estimated step times, but not if steps are slower; by the types' intervals",
+            "none; the SLO is met with the estimated step times, but not if engine steps are slower.",
         ),
-        (0.004, 0.02, {}, "less than 1 chance in 10."),
+        (0.004, 0.02, {}, "a probability of less than 5%."),
     ],
 )
 def test_a_certificate_says_its_margin(margin: float, chance: float, slowed_by: dict[str, float], words: str) -> None:

@@ -81,8 +81,8 @@ def assumptions(plan: Plan) -> str:
         served = workload.request_rate.sum()
         mean_in, mean_out = workload.input_token_rate / served, workload.output_token_rate / served
         parts.append(f"mean {mean_in:,.0f} tokens in and {mean_out:,.0f} out")
-    parts.append("headroom as certified" if plan.certificate else f"headroom {plan.options.headroom:.0%}")
-    parts.append("continuous shares" if plan.options.slices is None else f"{plan.options.slices} slices per bucket")
+    parts.append("headroom set by the simulation" if plan.certificate else f"headroom {plan.options.headroom:.0%}")
+    parts.append("fractional routing" if plan.options.slices is None else f"{plan.options.slices} slices per bucket")
     told = [" | ".join(part for part in parts if part)]
     told += [f"Traffic: {workload.source}"] if workload.source else []
     return "\n".join([*told, *engine_lines(plan), *energy_line(plan), *carbon_line(plan)])
