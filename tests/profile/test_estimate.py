@@ -44,7 +44,7 @@ def test_an_l4_at_40_ms_says_why_not(llama: Model) -> None:
     profile = estimate(llama, [offer("L4")], Slo(tpot_s=0.04), CHAT, engine="vllm-0.2")
     assert (profile.max_request_rate == 0).all()
     words = reason(profile, 0, 1, 0)
-    assert words.startswith("one request alone takes 5")
+    assert words.startswith("a single request takes 5")
     assert words.endswith("ms per output token; the limit is 40 ms")
 
 

@@ -88,5 +88,6 @@ def _cannot_serve(profile: Profile, r: int, cells: Positions) -> str:
     """The bucket that a type cannot serve, and why."""
     i, o = np.unravel_index(cells[0], profile.buckets.shape)
     why = profile.reasons[profile.reason[r, i, o]]
-    more = f", nor {len(cells) - 1} more sizes" if len(cells) > 1 else ""
-    return f"cannot serve {profile.buckets.label(int(i), int(o))}{more}" + (f": {why}" if why else "")
+    size = profile.buckets.label(int(i), int(o))
+    sizes = size if len(cells) == 1 else f"{len(cells)} sizes, for example {size}"
+    return f"cannot serve {sizes}" + (f": {why}" if why else "")

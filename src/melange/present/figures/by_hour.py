@@ -164,6 +164,6 @@ def _frontier_finding(schedule: Schedule) -> str:
         )
     least, most = points[0].outcome, points[-1].outcome
     return (
-        f"Reducing requests above capacity from {percent(most.short_fraction)} to {percent(least.short_fraction)} "
+        f"Reducing the share of requests short from {percent(most.short_fraction)} to {percent(least.short_fraction)} "
         f"costs {least.cost_per_h / most.cost_per_h:.2f} times as much"
     )

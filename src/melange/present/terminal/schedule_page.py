@@ -32,7 +32,7 @@ def schedule_page(schedule: Schedule) -> RenderableType:
     ]
     if len(schedule.commitments) > 1:
         parts.append(_commitments(schedule))
-    parts.append(titled("The rest", Group(Text(rule_sentence(schedule)), Text(shortage_sentence(schedule)))))
+    parts.append(titled("Scaling rule", Group(Text(rule_sentence(schedule)), Text(shortage_sentence(schedule)))))
     if schedule.deferred is not None:
         parts.append(_deferred(schedule, schedule.deferred))
     if len(schedule.frontier) > 1:
@@ -62,7 +62,7 @@ def _costs(schedule: Schedule) -> RenderableType:
         *plan,
         ("on-demand", run.on_demand_per_h),
         ("spot, and on-demand replacements", run.spot_per_h),
-        ("in all", run.cost_per_h),
+        ("total", run.cost_per_h),
     ):
         table.add_row(name, f"{cost * H_PER_WEEK:,.0f}", f"{cost * H_PER_MONTH:,.0f}")
     return titled("Cost of the rule over the whole history", table)
@@ -70,7 +70,7 @@ def _costs(schedule: Schedule) -> RenderableType:
 
 def _commitments(schedule: Schedule) -> RenderableType:
     """What each commitment would reserve and cost, and its risk."""
-    table = table_of("Commitment", "USD/week", "Pays off from", "USD/week at -30 %", "upfront USD")
+    table = table_of("Commitment", "USD/week", "Pays off from", "USD/week at -30%", "upfront USD")
     for column in (1, 2, 3, 4):
         table.columns[column].justify = "right"
     for one in schedule.commitments:
@@ -88,12 +88,12 @@ def _commitments(schedule: Schedule) -> RenderableType:
         word = "more" if more > 0 else "less"
         lines.append(
             Text(
-                f"If traffic dropped by 30 %, the fleet would cost {money(abs(more) * H_PER_WEEK)} a week {word} "
+                f"If traffic dropped by 30%, the fleet would cost {money(abs(more) * H_PER_WEEK)} a week {word} "
                 f"with {committed_words(chosen)} than with nothing reserved.",
                 style="dim",
             )
         )
-    return titled("Commitments, with each hour's own fleet", Group(*lines))
+    return titled("Commitments (fleets planned hour by hour)", Group(*lines))
 
 
 DEFERRED_COLUMNS = ("Class", "Deadline", "Requests/s", "Sent at", "Mean wait", "Late")
@@ -120,7 +120,7 @@ def _deferred(schedule: Schedule, deferred: Deferred) -> RenderableType:
         table.columns[column].justify = "right"
     for row in deferred_rows(deferred):
         table.add_row(*row)
-    return titled("Requests that may wait", Group(table, Text(deferred_sentence(schedule), style="dim")))
+    return titled("Deferred requests", Group(table, Text(deferred_sentence(schedule), style="dim")))
 
 
 def _frontier(schedule: Schedule) -> RenderableType:
@@ -141,21 +141,21 @@ def _cells(outcome: RunningCost) -> tuple[str, str, str]:
 
 
 def _alternatives(schedule: Schedule) -> RenderableType:
-    table = table_of("Instead", "USD/week", "Requests short", "Windows short", "")
+    table = table_of("Alternative", "USD/week", "Requests short", "Windows short", "")
     for column in (1, 2, 3):
         table.columns[column].justify = "right"
     table.add_row("this schedule", *_cells(schedule.running), "the whole history")
     table.add_row("", *_cells(schedule.unseen), "the last third")
     for one in schedule.alternatives:
         table.add_row(one.name, *_cells(one.outcome), one.note)
-    return titled("Other ways to run it", table)
+    return titled("Alternatives", table)
 
 
 def _hours(schedule: Schedule) -> RenderableType:
     """Instances of each day: reserved ones, the fewest and most in addition, and those of each hour as a digit."""
     beside = (schedule.on_demand + schedule.spot).sum(axis=1).reshape(-1, 24)
     cost = schedule.hour_cost_per_h.reshape(-1, 24)
-    table = table_of("", "00    06    12    18", "Beside the base", "USD/h", "Peak rate [1/s]")
+    table = table_of("", "00    06    12    18", "On top of reserved", "USD/h", "Peak rate [1/s]")
     for column in (2, 3, 4):
         table.columns[column].justify = "right"
     most = max(float(cost.max()), 1e-9)
@@ -208,7 +208,7 @@ def _played(schedule: Schedule) -> RenderableType:
     drawn = [one for one in schedule.played if "drawn at random" in one.words]
     words = "Load: share of the fleet's planned capacity that is used; above 1 the window is short."
     if has_waiting:
-        words += " Requests that may wait count separately. Alone: the same window without them."
+        words += " Deferred requests count separately. Alone: the same window without them."
     if drawn:
         mean = float(np.average([one.attainment for one in drawn], weights=[one.requests for one in drawn]))
         words += f" Windows drawn at random: {percent(mean, 2)} of their requests met the SLO."
