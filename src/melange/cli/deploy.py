@@ -65,7 +65,8 @@ class _Flags:
 def deploy(
     flags: _Flags,
     source: Annotated[
-        Path | None, typer.Argument(help="A plan.json (melange plan --out), or a schedule.json: its rule.")
+        Path | None,
+        typer.Argument(help="A plan.json (melange plan --out), or a schedule.json (deploys its scaling rule)."),
     ] = None,
     to: Annotated[str, typer.Option(help="The target, for example kubernetes or haproxy; --list shows all.")] = "",
     out: Annotated[

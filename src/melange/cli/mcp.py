@@ -40,7 +40,10 @@ def mcp(
     limit: LimitOption = "10m",
     memory_gib: MemoryOption = 8.0,
 ) -> None:
-    """Let assistants plan, validate, compare and deploy: an MCP server over stdin and stdout, or HTTP."""
+    """Offer planning to AI assistants (an MCP server).
+
+    They can plan, validate, compare and deploy, over stdin and stdout or over HTTP.
+    """
     from melange.cli.terminal import need_extra
     from melange.errors import InputError
 

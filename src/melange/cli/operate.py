@@ -51,7 +51,7 @@ class _TrafficFlags:
     ] = None
     profile_files: Annotated[
         list[Path] | None,
-        typer.Option("--profile", metavar="<path>", help="A profile.json of all that may be rented (repeatable)."),
+        typer.Option("--profile", metavar="FILE", help="Profile of further types that may be rented (repeatable)."),
     ] = None
     window: Annotated[float, typer.Option(help="Window over which traffic is averaged [s].")] = 120.0
     target_load: Annotated[
@@ -231,7 +231,7 @@ def operate(
         Path | None, typer.Option(metavar="LOG", help="Replay a decision log and compare the decisions.")
     ] = None,
 ) -> None:
-    """Keep a live service on its plan: scale it, change the mix if that saves money, replace failures."""
+    """Keep a live fleet on its plan: scale it, replace failures."""
     from melange.deploy.one_pool import refuse_pools
     from melange.deploy.operate.operation import Operation
     from melange.plan.plan import Plan

@@ -30,7 +30,7 @@ class _Flags:
     """How to plan, and what to print about the plan."""
 
     drop_unservable: Annotated[
-        bool, typer.Option("--drop-unservable", help="Plan for the remaining sizes when some cannot be served.")
+        bool, typer.Option("--drop-unservable", help="Leave out request sizes that no type can serve.")
     ] = False
     incumbent: Annotated[
         Path | None,
@@ -44,7 +44,7 @@ class _Flags:
         bool,
         typer.Option(
             "--certify",
-            help="Certify by simulation, or fail; the default certifies when the SLO has no statistic.",
+            help="Certify by simulation, or fail; by default, plans are certified unless slo.statistic is set.",
         ),
     ] = False
     burstiness: Annotated[
@@ -117,7 +117,8 @@ def plan(
 ) -> None:
     """Find the cheapest fleet that meets the SLO, and certify it.
 
-    A simulation of every request certifies the plan. Exit code 1: the plan is written, but not shown to meet the SLO.
+    A simulation of every request certifies the plan. Exit code 1: the plan was saved, but the simulation does not
+    show that it meets the SLO.
     A file with a list of services plans all of them on the pools that they share.
     """
     from melange.plan.disaggregated import DisaggregatedPlan

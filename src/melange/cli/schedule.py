@@ -15,17 +15,15 @@ from melange.processes import on_cluster
 def schedule(
     source: Annotated[Path, typer.Argument(help="A service.yaml with workload: {trace: ..., over: week}.")],
     settings: SetOption = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Plan and back-test only: no window is simulated request by request.")
-    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Plan and back-test only; simulate no requests.")] = False,
     report: Annotated[
-        Path | None, typer.Option("--report", help="Write the schedule's own page, with pictures, as one HTML file.")
+        Path | None, typer.Option("--report", help="Also write the schedule as one HTML page with charts.")
     ] = None,
     on: OnOption = None,
     out: OutOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Plan over time: what to reserve, and how on-demand and spot follow the traffic."""
+    """Plan over time: what to reserve, how to scale the rest."""
     from melange.present.terminal.schedule_page import schedule_page
     from melange.service.session import Session, is_service
 

@@ -25,7 +25,10 @@ def serve(
     limit: LimitOption = "10m",
     memory_gib: MemoryOption = 8.0,
 ) -> None:
-    """Serve plans, validations, what-ifs and manifests over HTTP, with OpenAPI at /docs."""
+    """Serve plans and validations over HTTP (OpenAPI).
+
+    Also what-ifs and manifests; the API documentation is at /docs.
+    """
     from melange.cli.terminal import need_extra
 
     need_extra("serve", "serve", "fastapi", "uvicorn")
@@ -38,5 +41,5 @@ def serve(
     hosts = check_reachable(host, token, token_env)
     limits = limits_of(limit, memory_gib)
     app = application(token=token, parallel=parallel, limits=limits, hosts=hosts)
-    typer.echo(f"http://{host}:{port}/docs describes the API", err=True)
+    typer.echo(f"API documentation: http://{host}:{port}/docs  (Ctrl-C stops)", err=True)
     uvicorn.run(app, host=host, port=port, log_level="warning")

@@ -52,7 +52,7 @@ ProfileOption = Annotated[
     list[Path] | None,
     typer.Option(
         "--profile",
-        metavar="<path>",
+        metavar="FILE",
         help="A profile.json instead of the service's (repeatable, if their replica types differ).",
     ),
 ]

@@ -27,9 +27,10 @@ def ui(
     limit: Annotated[str, typer.Option("--limit", help="Time limit of a certification, for example 10m.")] = "10m",
     memory_gib: MemoryOption = 8.0,
 ) -> None:
-    """Decide on a fleet on a local web page: it answers as you drag, then certifies.
+    """Choose a fleet on a local web page.
 
-    The page shows the cost by traffic, SLO, offers and redundancy. It needs no internet.
+    Results update as you drag, and the choice is then certified. The page shows the cost by traffic, SLO, offers and
+    redundancy. It needs no internet.
     """
     from melange.cli.terminal import need_extra
 
@@ -45,5 +46,5 @@ def ui(
     limits = limits_of(limit, memory_gib)
     found = opened(source, settings or (), logs or ())
     app = page_application(found, token=token, hosts=hosts, parallel=parallel, limits=limits)
-    typer.echo(f"http://{host}:{port}/ is the page; Ctrl-C ends it", err=True)
+    typer.echo(f"Page: http://{host}:{port}/  (Ctrl-C stops)", err=True)
     uvicorn.run(app, host=host, port=port, log_level="warning")

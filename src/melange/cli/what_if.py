@@ -21,15 +21,15 @@ def what_if(
     inputs: Inputs,
     prices: Annotated[
         list[str] | None,
-        typer.Option("--price", metavar="NAME=CHANGE", help="Other prices: H100=-30%, 'H100 spot=-30%' (repeatable)."),
+        typer.Option("--price", metavar="NAME=CHANGE", help="Change prices: H100=-30%, 'H100 spot=-30%' (repeatable)."),
     ] = None,
     rates: Annotated[
-        list[str] | None, typer.Option("--rate", metavar="CHANGE", help="Other traffic: x2, +20% or requests/s.")
+        list[str] | None, typer.Option("--rate", metavar="CHANGE", help="Change the traffic: x2, +20% or requests/s.")
     ] = None,
     without: Annotated[
         list[str] | None,
         typer.Option(
-            "--without", metavar="NAME", help="Without an accelerator, replica type, provider, region or market."
+            "--without", metavar="NAME", help="Exclude an accelerator, replica type, provider, region or market."
         ),
     ] = None,
     changes: Annotated[
@@ -37,14 +37,17 @@ def what_if(
         typer.Option("--change", metavar="KEY=VALUE", help="Change a key of the service: slo.tpot_ms=100."),
     ] = None,
     save: Annotated[
-        str | None, typer.Option("--save", metavar="SHARE", help="Find what would save this share of the cost: 20%.")
+        str | None,
+        typer.Option(
+            "--save", metavar="SHARE", help="Find single changes that save this share of the cost, for example 20%."
+        ),
     ] = None,
     quick: QuickFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Compare a service with itself under other prices, traffic or restrictions.
+    """Compare a service under other prices, traffic or limits.
 
-    Each flag is a variant; two or more are also answered together.
+    Each option is a scenario; with several, their combination is planned too.
     """
     from rich.text import Text
 
