@@ -56,10 +56,10 @@ SERVICES = ("language/m-large", "language/m-mid", "language/m-small")
 # Markers around the table in a document.
 BEGIN, END = "<!-- bench/operate.py -->", "<!-- end of bench/operate.py -->"
 HEAD = (
-    "| service, served by | seed | clairvoyant [USD/h] | controller [USD/h] | x | in excess "
-    "| of which region out, lost, starting, not wanted | changes an hour: median, mean, most "
-    "| order after a loss [looks]: median, most | carried again [min]: median, most "
-    "| autoscaler of one type, nothing lost: x |",
+    "| service, served by | seed | perfect foresight [USD/h] | controller [USD/h] | cost / perfect foresight | short "
+    "| of which region out, lost, starting, not ordered | changes an hour: median, mean, max "
+    "| order after a loss [polls]: median, max | recovery [min]: median, max "
+    "| autoscaler of one type, nothing lost: cost / perfect foresight |",
     "|---|---:|---:|---:|---:|---:|---|---|---|---|---:|",
 )
 

@@ -154,8 +154,8 @@ def study(name: str, demand: Demand) -> list[str]:
     base = ", ".join(f"{n:.0f} x {one}" for one, n in held.items() if n) or "nothing"
     print(f"  reserved {base}; gap {schedule.gap:.1%}")
     above = known.cost_per_h / known.bound_per_h - 1
-    print(f"  clairvoyant {known.cost_per_h:.2f} USD/h, bound {known.bound_per_h:.2f} ({above:.1%} above)")
-    print("  target    USD/h  x clairvoyant  x bound  requests short  windows short   on rate   on load  saved  rule")
+    print(f"  perfect foresight {known.cost_per_h:.2f} USD/h, bound {known.bound_per_h:.2f} ({above:.1%} above)")
+    print("  target    USD/h    x foresight  x bound  requests short  windows short   on rate   on load  saved  rule")
     rows: list[str] = []
     best = best_known(name, profile, first, over, schedule)
     beyond = "" if best is None else f"{max(0.0, schedule.planned_per_h / best - 1):.1%}"

@@ -26,7 +26,7 @@ _GROUPS = (
     ("host_s",),
     ("sequence_s",),
 )
-# Weight that pulls the logarithm of each factor towards 0, as a share of the weight of all points: it decides between
+# Weight that pulls the logarithm of each factor toward 0, as a share of the weight of all points: it decides between
 # coefficients with the same effect, such as reading weights and the host's work per step, and changes little else.
 _PULL = 1e-3
 # Levenberg-Marquardt damping at the start and where an iteration is given up; most iterations; and the step of

@@ -30,7 +30,7 @@ _MISSED_COLORS = ((0.99, "#FBE3CC"), (0.95, "#F5BF8B"), (0.8, "#E69145"), (0.0, 
 
 
 def colors_of(report: Report, plan: Plan) -> tuple[str, ...]:
-    """The colors of the report's types, as on the plan's own page; grey when colors run out."""
+    """The colors of the report's types, as on the plan's own page; gray when colors run out."""
     order = [plan.replica_types[r].name for r in used_types(plan)]
     places = (order.index(one.name) if one.name in order else len(COLORS) for one in report.types)
     return tuple(COLORS[place] if place < len(COLORS) else OTHER_COLOR for place in places)

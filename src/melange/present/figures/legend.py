@@ -131,7 +131,7 @@ def short_names(replica_types: list[ReplicaType], chosen: list[int]) -> tuple[li
 
 
 def color_of(legend: Legend, r: int) -> str:
-    """The color of the type at index ``r``; grey if it has none of its own."""
+    """The color of the type at index ``r``; gray if it has none of its own."""
     entry = legend.find(r)
     return entry.color if entry else OTHER_COLOR
 

@@ -184,7 +184,7 @@ def _selection(study: Study) -> str:
             "size show the middle of the estimates."
         )
     if uncolored > 0:
-        text += f" {uncolored} of these are drawn in grey, marked *."
+        text += f" {uncolored} of these {'is' if uncolored == 1 else 'are'} drawn in gray, marked *."
     return text
 
 
