@@ -8,7 +8,7 @@ instances, the type to scale and the rule are chosen on the first half (a week, 
 simulated with that rule, with start-up, drains and spot outages; nothing is chosen again. It is compared on the second
 half with:
 
-- the clairvoyant plan, made with knowledge of the traffic: it reserves instances with the same commitments, and rents
+- perfect foresight, a plan made with knowledge of the traffic: it reserves instances with the same commitments, and rents
   the cheapest whole instances in every window; with a lower bound for all plans;
 - autoscalers of one on-demand type, on request rate and on load, with a target chosen with hindsight, so that as many
   requests are short.
@@ -222,7 +222,7 @@ def twice(demand: Demand) -> Demand:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Known:
-    """The clairvoyant plan of the second half, and its bound."""
+    """The plan of the second half with perfect foresight, and its bound."""
 
     everything: Machines
     cost_per_h: float

@@ -50,7 +50,7 @@ def _markets(schedule: Schedule) -> list[str]:
 
 
 def shortage_sentence(schedule: Schedule) -> str:
-    """Excess requests, in the windows that the rule was chosen on and in later windows."""
+    """Requests short, in the windows that the rule was chosen on and in later windows."""
     unseen, wanted = schedule.unseen, schedule.options.short_fraction
     return (
         f"Chosen on the first two thirds of the history, with at most {percent(wanted, 2)} of the requests short "
