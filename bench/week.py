@@ -8,8 +8,8 @@ instances, the type to scale and the rule are chosen on the first half (a week, 
 simulated with that rule, with start-up, drains and spot outages; nothing is chosen again. It is compared on the second
 half with:
 
-- perfect foresight, a plan made with knowledge of the traffic: it reserves instances with the same commitments, and rents
-  the cheapest whole instances in every window; with a lower bound for all plans;
+- perfect foresight, a plan made with knowledge of the traffic: it reserves instances with the same commitments, and
+  rents the cheapest whole instances in every window; with a lower bound for all plans;
 - autoscalers of one on-demand type, on request rate and on load, with a target chosen with hindsight, so that as many
   requests are short.
 

@@ -66,5 +66,5 @@ def test_thin_buckets_are_named(toy_buckets: Buckets) -> None:
     """A bucket with 2 % of 1,400 requests and fewer than 30 of them is named; one with 0.5 % is not."""
     cautions = thin_data(toy_buckets, np.array([[1365.0, 7.0], [28.0, 0.0]]))
     assert [caution.kind for caution in cautions] == ["thin-data"]
-    assert "(501-1000 in, 1-50 out: 28)" in cautions[0].message
+    assert "(501-1,000 in, 1-50 out: 28)" in cautions[0].message
     assert thin_data(toy_buckets, np.array([[1365.0, 7.0], [35.0, 0.0]])) == ()

@@ -208,7 +208,7 @@ class Buckets:
 
 
 def _range(edges: tuple[int, ...], index: int) -> str:
-    return f"{(edges[index - 1] if index else 0) + 1}-{edges[index]}"
+    return f"{(edges[index - 1] if index else 0) + 1:,}-{edges[index]:,}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
