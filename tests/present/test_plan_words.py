@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -16,7 +17,7 @@ from melange.plan.sweeps import explore
 from melange.present.pages.explore_page import explore_pictures
 from melange.present.study import Study
 from melange.present.terminal.explanation import explanation_page
-from melange.present.terminal.plan_tables import plan_page
+from melange.present.terminal.plan_tables import assumptions, plan_page
 from melange.present.terminal.plan_words import changes_sentence, margin_sentence, plan_sentence, proof
 from melange.slo import Slo
 
@@ -162,6 +163,21 @@ def test_changes_say_what_both_plans_stand_on(plan: Plan, certified: Plan) -> No
     assert "by closed form for 30 requests/s" in said
     assert "The certified search minimizes cost" in said
     assert "certified for 30 requests/s at 99%" in changes_sentence(plan, certified)
+
+
+@pytest.mark.parametrize(
+    ("spares", "words"),
+    [
+        ({"spare_replicas": 1}, "| 1 spare replica per type"),
+        ({"spare_replicas": {"small": 2}}, "| spare replicas: 2 x small"),
+        ({"spare_total_replicas": 2}, "| 2 spare replicas in total"),
+        ({}, "fractional routing\n"),
+    ],
+)
+def test_the_header_names_spare_replicas(plan: Plan, spares: dict[str, Any], words: str) -> None:
+    """They explain why the fleet is larger than the load needs."""
+    asked = replace(plan, question=plan.question.with_options(**spares))
+    assert words in f"{assumptions(asked)}\n"
 
 
 def test_single_types_are_compared_with_the_mix_of_their_kind(certified: Plan) -> None:

@@ -165,7 +165,7 @@ def stale_prices(offers: Iterable[Offer], today: date) -> tuple[Caution, ...]:
     >>> stale_prices([offer], date(2026, 8, 1))
     ()
     >>> print(*stale_prices([offer], date(2026, 12, 1)))
-    stale-price: 1 of 1 prices is older than 90 days (oldest: aws/us-east-1/g6.xlarge, 134 days, seen 2026-07-20); \
+    stale-price: the price of aws/us-east-1/g6.xlarge is older than 90 days (seen 2026-07-20); \
     melange catalog update fetches current ones
     """
     listed = list(offers)
@@ -174,11 +174,12 @@ def stale_prices(offers: Iterable[Offer], today: date) -> tuple[Caution, ...]:
     cautions = []
     if old:
         seen, name = min(old)
+        count = f"{len(old)} of {len(listed)} prices {'is' if len(old) == 1 else 'are'}"
+        what, when = (f"the price of {name} is", "") if len(listed) == 1 else (count, f"oldest: {name}, ")
         cautions.append(
             Caution(
                 "stale-price",
-                f"{len(old)} of {len(listed)} prices {'is' if len(old) == 1 else 'are'} older than {STALE_AFTER_DAYS} "
-                f"days (oldest: {name}, {(today - seen).days} days, seen {seen}); "
+                f"{what} older than {STALE_AFTER_DAYS} days ({when}seen {seen}); "
                 "melange catalog update fetches current ones",
             )
         )

@@ -203,7 +203,7 @@ def _last_words(found: Plan, source: Path | None, explanation: RenderableType | 
         return explanation or points
     from rich.console import Group
 
-    return Group(explanation, "\n", points)
+    return Group(explanation, "", points)
 
 
 def plan_fleet(flags: _Flags, inputs: Inputs, out: Path | None, as_json: bool) -> None:
