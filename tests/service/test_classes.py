@@ -95,7 +95,7 @@ def test_a_class_may_have_traffic_of_its_own(folder: Path) -> None:
         ({"batch": {"share": 0.001, "slo": {"latency_ms": 1}}}, "classes.batch.share: input should be greater than"),
         (
             {"a": {"share": 0.6, "slo": {"latency_ms": 1}}, "b": {"share": 0.4, "slo": {"latency_ms": 1}}},
-            "classes: shares must leave at least 0.01 for the requests of no class, got 1 in all",
+            "classes: shares must leave at least 0.01 for the requests of no class, got 1 in total",
         ),
         ({"default": {"share": 0.3, "slo": {"latency_ms": 1}}}, "default is the name of requests of no other class"),
         ({"batch": {"share": 0.3, "slo": {"latency_ms": 1}, "prioriti": 1}}, "did you mean 'priority'"),

@@ -103,7 +103,7 @@ def _min_total(problem: Problem, unlimited: Problem) -> str:
     bare = problem.with_changes(min_total=0, least=np.ones(len(problem.cost), np.int64))
     if not (problem.min_total or least) or not _possible(bare):
         return ""
-    asked = f"{problem.min_total} replicas in all" if problem.min_total else "the minimum replicas of a used type"
+    asked = f"{problem.min_total} replicas in total" if problem.min_total else "the minimum replicas of a used type"
     return f"minimum replicas: the other limits leave no room for {asked}"
 
 

@@ -197,7 +197,7 @@ def check_classes(classes: dict[str, ClassSection]) -> dict[str, ClassSection]:
     total = sum(one.share or 0.0 for one in classes.values())
     if total > 1 - _LEAST_SHARE:
         raise ValueError(
-            f"shares must leave at least {_LEAST_SHARE:g} for the requests of no class, got {total:g} in all"
+            f"shares must leave at least {_LEAST_SHARE:g} for the requests of no class, got {total:g} in total"
         )
     return classes
 

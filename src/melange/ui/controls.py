@@ -210,7 +210,7 @@ def _redundancy(service: Service, choices: Choices) -> str:
     plan, parts = service.plan, []
     for key, label in (
         ("spare_replicas", "Spare replicas of each type"),
-        ("spare_total_replicas", "Spare replicas in all"),
+        ("spare_total_replicas", "Spare replicas in total"),
         ("min_total_replicas", "Replicas at least"),
     ):
         own, chosen = getattr(plan, key), getattr(choices, key)

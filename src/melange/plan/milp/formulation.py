@@ -169,7 +169,7 @@ def _requirement(problem: Problem, columns: Columns) -> Block:
 
 
 def _min_total(problem: Problem, columns: Columns) -> Block:
-    """At least N replicas in all: sum_r p_r n_r >= N."""
+    """At least N replicas in total: sum_r p_r n_r >= N."""
     if problem.min_total == 0:
         return _rows("min_total", np.empty(0), np.empty(0), [], [], [])
     types = np.arange(len(problem.cost))

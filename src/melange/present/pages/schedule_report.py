@@ -55,7 +55,7 @@ def schedule_sections(schedule: Schedule, pictures: Sequence[Picture]) -> list[s
             "The rest", html.paragraph(rule_sentence(schedule)), html.paragraph(shortage_sentence(schedule)), frontier
         ),
         _deferred(schedule),
-        html.section("Other ways to run it", _alternatives(schedule), html.paragraph(proof_sentence(schedule))),
+        html.section("Alternatives", _alternatives(schedule), html.paragraph(proof_sentence(schedule))),
         html.section("Simulated, request by request", _played(schedule)) if schedule.played else "",
         html.section("Warnings", html.bullets(map(str, schedule.cautions), "warnings")) if schedule.cautions else "",
         _assumptions(schedule),
@@ -173,7 +173,7 @@ def _alternatives(schedule: Schedule) -> str:
         ("This schedule", *_cells(schedule.unseen), "the last third"),
         *((one.name, *_cells(one.outcome), one.note) for one in schedule.alternatives),
     ]
-    header = ("Way", "USD/week", "Requests short", "Windows short", "Note")
+    header = ("Alternative", "USD/week", "Requests short", "Windows short", "Note")
     return html.folding_table(header, rows, caption="Over the same traffic")
 
 
