@@ -184,7 +184,8 @@ def _requests(plan: Plan, session: Session | None, flags: _Flags) -> tuple[list[
     count, seeds, cautions = _runs(plan, rate, flags)
     if count * len(seeds) > MOST_DRAWN:
         raise InputError(
-            f"{len(seeds)} runs of {count:,} requests: at most {MOST_DRAWN:,} requests in total", hint="--requests 100000"
+            f"{len(seeds)} runs of {count:,} requests: at most {MOST_DRAWN:,} requests in total",
+            hint="--requests 100000",
         )
     observed = _observed(session, flags)
     if observed is None:
