@@ -60,7 +60,7 @@ def accelerator_rows(collected: list[dict[str, str]]) -> list[dict[str, object]]
         if name in LEFT_OUT:
             continue
         fixed = {**row, **{key: value or "" for key, value in CORRECTIONS.get(name, {}).items()}}
-        notes = [row.get("notes", "").replace("from memory", "recalled, not looked up"), REASONS.get(name, "")]
+        notes = [row.get("notes", "").replace("from memory", "not verified"), REASONS.get(name, "")]
         if name in UNCHECKED_LINK:
             notes.append("link bandwidth not checked")
         is_checked = row.get("verified") != "partly" or name in CONFIRMED
@@ -80,7 +80,7 @@ def accelerator_rows(collected: list[dict[str, str]]) -> list[dict[str, object]]
                 "tdp_w": row["tdp_w"],
                 "aliases": ALIASES.get(name, ""),
                 "checked": CHECKED if is_checked else "",
-                "source": CONFIRMED.get(name) or row["source"].replace("from memory", "recalled, not looked up"),
+                "source": CONFIRMED.get(name) or row["source"].replace("from memory", "not verified"),
                 "notes": "; ".join(filter(None, notes)),
             }
         )

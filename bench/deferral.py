@@ -76,7 +76,7 @@ class Row:
 
 HEAD = (
     "| service | may wait | deadline | at once | deferred | bound / cost | saved by the rule | short at once | short | "
-    "late | most harm | batch met | mean wait [h] | planned in [s] |",
+    "late | most harm | batch met | mean wait [h] | planning time [s] |",
     "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
 )
 

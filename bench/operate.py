@@ -14,14 +14,14 @@ is refused, and the type is out of stock for half an hour; an instance is lost a
 week, all instances of the most numerous type are lost, and the type is out of stock for three hours; once, the region
 with the most instances has neither instances nor stock for two hours.
 
-Requests in excess are those above the planned capacity of the serving fleet, with its headroom, the same share of all
+Requests short are those beyond the planned capacity of the serving fleet, with its headroom, the same share of all
 sizes. They are divided by cause: during the region outage; because of instances lost in the last minutes; while wanted
 instances start; and the rest. Settings were chosen on the first week, and are tested on the second.
 
-The controller is compared on the same week with the clairvoyant plan (the cheapest fleet of whole instances in every
+The controller is compared on the same week with perfect foresight (the cheapest fleet of whole instances in every
 window, without start-up cost or losses); the same plan with each fleet paid from five minutes before it is needed; and
 a reactive autoscaler of the best single type on request rate (HPA: the mean of five minutes, scale-down after five),
-also without losses. The autoscaler's target is chosen with hindsight, so that as many requests are in excess.
+also without losses. The autoscaler's target is chosen with hindsight, so that as many requests are short.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ SERVICES = ("language/m-large", "language/m-mid", "language/m-small")
 # Markers around the table in a document.
 BEGIN, END = "<!-- bench/operate.py -->", "<!-- end of bench/operate.py -->"
 HEAD = (
-    "| service, served by | seed | clairvoyant [USD/h] | controller [USD/h] | x | in excess "
-    "| of which region out, lost, starting, not wanted | changes an hour: median, mean, most "
-    "| order after a loss [looks]: median, most | carried again [min]: median, most "
-    "| autoscaler of one type, nothing lost: x |",
+    "| service, served by | seed | perfect foresight [USD/h] | controller [USD/h] | cost / perfect foresight | short "
+    "| of which region out, lost, starting, not ordered | changes an hour: median, mean, max "
+    "| order after a loss [polls]: median, max | recovery [min]: median, max "
+    "| autoscaler of one type, nothing lost: cost / perfect foresight |",
     "|---|---:|---:|---:|---:|---:|---|---|---|---|---:|",
 )
 
@@ -87,12 +87,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[11, 12, 13], help="seeds of the failures")
     parser.add_argument("--week", type=int, choices=(1, 2), default=2, help="week of the trace that is simulated")
     parser.add_argument("--days", type=float, default=7, help="days of the week; no region outage if fewer than 7")
-    parser.add_argument("--every", type=int, default=1, help="make a clairvoyant plan for every Nth window only")
+    parser.add_argument("--every", type=int, default=1, help="plan with perfect foresight for every Nth window only")
     parser.add_argument("--without", choices=INJECTED, action="append", default=[], help="leave out this failure")
     parser.add_argument("--told", action="store_true", help="the controller knows the traffic until its orders serve")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the controller")
     parser.add_argument(
-        "--schedule", type=float, default=0.0, help="follow a schedule made for this share of requests in excess"
+        "--schedule", type=float, default=0.0, help="follow a schedule made for this share of requests short"
     )
     parser.add_argument("--without-autoscaler", action="store_true", help="leave out the autoscaler of one type")
     parser.add_argument("--log", type=Path, help="file for observations and decisions, one JSON object per line")
@@ -134,7 +134,7 @@ def study(name: str, arguments: argparse.Namespace) -> list[str]:
     if len(lives) > 1:
         rows.append(row(service, "all", lives, autoscaled))
         print(rows[-1], flush=True)
-    print(f"clairvoyant with start-up cost: {service.with_starts:,.4g} USD/h")
+    print(f"perfect foresight with start-up cost: {service.with_starts:,.4g} USD/h")
     print(kinds(lives), flush=True)
     return rows
 

@@ -2,7 +2,7 @@
 
 A case is a model with a precision under one engine and one limit, with sizes measured on at least two accelerators.
 Regret is the cost of the mix chosen from estimates over that of the best mix with measured capacities, minus 1. The
-cost depends on which decisions still rest on estimates when the traffic comes. *The mix*: only the types; counts and
+cost depends on which decisions still use estimates when the traffic comes. *The mix*: only the types; counts and
 shares are solved again with measured capacities of these types. *With its shares*: every type keeps its share of each
 size, with the number of instances that this needs. *As rented*: in addition, surplus instances are kept. Estimates are
 made without any point of the case, or corrected by two points of each type.

@@ -58,7 +58,7 @@ def solve_once() -> None:
 
 
 def paper_scale(count: int, limit_s: float) -> None:
-    """Compare continuous shares and slices with the paper's program, on 60 buckets x 4 types and slice factor 8."""
+    """Compare fractional routing and slices with the paper's program, on 60 buckets x 4 types and slice factor 8."""
     print(f"# Paper scale: 60 buckets x 4 types, slice factor {SLICES}, gap 0, {count} instances\n")
     print(
         f"{'family':30} {'paper ms':>9} {'cont. ms':>9} {'slices ms':>9} {'paper cost':>10} {'cont.':>9} {'slices':>9}"
@@ -81,7 +81,7 @@ Row = tuple[Instance, PaperAnswer, tuple[Plan, float], tuple[Plan, float]]
 
 
 def one(instance: Instance, limit_s: float) -> Row:
-    """Solve an instance with the paper's program, with continuous shares, and with slices."""
+    """Solve an instance with the paper's program, with fractional routing, and with slices."""
     load = loads(instance.workload, instance.profile)
     cost = np.array([item.cost_per_h for item in instance.profile.replica_types])
     paper = solve_paper(load, cost, slices=SLICES, time_limit_s=limit_s)
@@ -130,7 +130,7 @@ def ratios(name: str, rows: list[Row], limit_s: float, *, bars: bool = False) ->
         worse = [row for row in rows if row[3][0].cost_per_h > (row[1].cost_per_h or np.inf) + 1e-6]
         more = [row[3][0].cost_per_h / row[2][0].cost_per_h - 1 for row in rows]
         print(f"  equal cost (slices) on {len(proven) - len(unequal)} of {len(proven)} proven instances, higher cost "
-              f"than an unproven result on {len(worse)}; slices cost {np.mean(more):.3%} more than continuous shares, "
+              f"than an unproven result on {len(worse)}; slices cost {np.mean(more):.3%} more than fractional routing, "
               f"{np.max(more):.2%} at most")  # fmt: skip
 
 

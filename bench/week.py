@@ -8,8 +8,8 @@ instances, the type to scale and the rule are chosen on the first half (a week, 
 simulated with that rule, with start-up, drains and spot outages; nothing is chosen again. It is compared on the second
 half with:
 
-- the clairvoyant plan, made with knowledge of the traffic: it reserves instances with the same commitments, and rents
-  the cheapest whole instances in every window; with a lower bound for all plans;
+- perfect foresight, a plan made with knowledge of the traffic: it reserves instances with the same commitments, and
+  rents the cheapest whole instances in every window; with a lower bound for all plans;
 - autoscalers of one on-demand type, on request rate and on load, with a target chosen with hindsight, so that as many
   requests are short.
 
@@ -154,8 +154,8 @@ def study(name: str, demand: Demand) -> list[str]:
     base = ", ".join(f"{n:.0f} x {one}" for one, n in held.items() if n) or "nothing"
     print(f"  reserved {base}; gap {schedule.gap:.1%}")
     above = known.cost_per_h / known.bound_per_h - 1
-    print(f"  clairvoyant {known.cost_per_h:.2f} USD/h, bound {known.bound_per_h:.2f} ({above:.1%} above)")
-    print("  target    USD/h  x clairvoyant  x bound  requests short  windows short   on rate   on load  saved  rule")
+    print(f"  perfect foresight {known.cost_per_h:.2f} USD/h, bound {known.bound_per_h:.2f} ({above:.1%} above)")
+    print("  target    USD/h    x foresight  x bound  requests short  windows short   on rate   on load  saved  rule")
     rows: list[str] = []
     best = best_known(name, profile, first, over, schedule)
     beyond = "" if best is None else f"{max(0.0, schedule.planned_per_h / best - 1):.1%}"
@@ -222,7 +222,7 @@ def twice(demand: Demand) -> Demand:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Known:
-    """The clairvoyant plan of the second half, and its bound."""
+    """The plan of the second half with perfect foresight, and its bound."""
 
     everything: Machines
     cost_per_h: float

@@ -34,7 +34,7 @@ def test_an_slo_that_means_nothing_is_refused(settings: dict, complaint: str) ->
 
 
 def test_an_slo_is_about_requests_unless_it_says_otherwise() -> None:
-    """99 % of requests must meet the limits, where nobody says how many; under a statistic nothing is asked for."""
+    """99% of requests must meet the limits, where nobody says how many; under a statistic nothing is asked for."""
     slo = Slo(tpot_s=0.06)
     assert (slo.statistic, slo.attainment) == ("requests", 0.99)
     assert (slo.is_on_requests, slo.is_on_mean, slo.has_closed_form) == (True, False, True)
@@ -74,15 +74,15 @@ def test_the_tail_is_what_may_miss() -> None:
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({}, "TTFT <= 2000 ms and TPOT <= 120 ms for 99 % of requests"),
-        ({"attainment": 0.995}, "TTFT <= 2000 ms and TPOT <= 120 ms for 99.5 % of requests"),
-        ({"attainment": 0.07}, "TTFT <= 2000 ms and TPOT <= 120 ms for 7 % of requests"),
-        ({"statistic": "mean"}, "mean TTFT <= 2000 ms, mean TPOT <= 120 ms"),
+        ({}, "TTFT <= 2,000 ms and TPOT <= 120 ms for 99% of requests"),
+        ({"attainment": 0.995}, "TTFT <= 2,000 ms and TPOT <= 120 ms for 99.5% of requests"),
+        ({"attainment": 0.07}, "TTFT <= 2,000 ms and TPOT <= 120 ms for 7% of requests"),
+        ({"statistic": "mean"}, "mean TTFT <= 2,000 ms, mean TPOT <= 120 ms"),
         (
             {"statistic": "mean", "attainment": 0.995},
-            "mean TTFT <= 2000 ms, mean TPOT <= 120 ms, for 99.5 % of requests",
+            "mean TTFT <= 2,000 ms, mean TPOT <= 120 ms, for 99.5% of requests",
         ),
-        ({"statistic": "p95"}, "p95 TTFT <= 2000 ms, p95 TPOT <= 120 ms"),
+        ({"statistic": "p95"}, "p95 TTFT <= 2,000 ms, p95 TPOT <= 120 ms"),
     ],
 )
 def test_an_slo_prints_in_milliseconds(settings: dict, text: str) -> None:

@@ -39,7 +39,7 @@ class Autoscaler:
                 self.loads[one.name] = np.tensordot(np.array(served), taken, 2)
 
     def cost_per_h(self, short: float) -> float:
-        """The cost of the best type, at the target with this share of requests in excess [USD/h]."""
+        """The cost of the best type, at the target with this share of requests short [USD/h]."""
         return min(
             (self._of(loads, short) * self.planner.cost_per_h[name] for name, loads in self.loads.items()),
             default=float("inf"),
@@ -59,7 +59,7 @@ class Autoscaler:
 
 
 def _autoscaled(loads: Array, requests: Array, window_s: float, target: float) -> tuple[float, float]:
-    """Mean number of paid instances, and the share of requests in excess, of an autoscaler on request rate."""
+    """Mean number of paid instances, and the share of requests short, of an autoscaler on request rate."""
     per_window = int(window_s / LOOK_S)
     # Target requests per instance, from the mean mix of the week.
     each = target * requests.mean() / loads.mean()

@@ -1,4 +1,4 @@
-"""Simulate a week under the controller: cost, requests in excess of capacity by cause, and the controller's log."""
+"""Simulate a week under the controller: cost, requests short by cause, and the controller's log."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from operating.unreliable_fleet import DRAIN_S, UnreliableFleet
 INJECTED = ("refusals", "losses", "types", "region")
 LOOK_S = 60.0
 TYPES_LOST, TYPE_OUT_S, REGION_OUT_S = 3, 3 * S_PER_H, 2 * S_PER_H
-# Requests in excess are attributed to a lost instance until its replacement can serve: a start-up and two iterations.
+# Requests short are attributed to a lost instance until its replacement can serve: a start-up and two iterations.
 _LOOKS_TO_REPLACE = 2
 FULL = 1 + 1e-6
 
@@ -77,7 +77,7 @@ class Lived:
     carried_s
         Time from each loss until the serving instances carry the traffic again [s].
     log
-        Observations and decisions of all iterations with a line of the controller or with requests in excess.
+        Observations and decisions of all iterations with a line of the controller or with requests short.
     """
 
     cost_per_h: float
@@ -89,7 +89,7 @@ class Lived:
     log: list[Json]
 
 
-# Causes of requests in excess: all during a region outage and until its replacements serve; otherwise the part that the
+# Causes of requests short: all during a region outage and until its replacements serve; otherwise the part that the
 # instances lost in the last minutes would serve; of the rest, the part that wanted instances will serve once they have
 # started; and the remaining part, because more instances were not wanted or not available.
 CAUSES = REGION, LOST, STARTING, WANTED = ("region out", "lost", "starting", "not wanted")
@@ -121,7 +121,7 @@ class Week:
         self.replaced = int(self.settings.start_up_s / LOOK_S) + _LOOKS_TO_REPLACE
 
     def live(self) -> Lived:
-        """Run one iteration per minute, and count cost and requests in excess."""
+        """Run one iteration per minute, and count cost and requests short."""
         hits = self._hits()
         state, paid, total = ControllerState(), 0.0, 0.0
         short = dict.fromkeys(CAUSES, 0.0)
@@ -198,7 +198,7 @@ class Week:
         return np.asarray(parts.mean(axis=0))
 
     def _excess(self, look: int, window: int, ready: Mapping[str, int], target: Mapping[str, int]) -> dict[str, float]:
-        """The share of a minute's requests in excess, by cause."""
+        """The share of a minute's requests short, by cause."""
         whole = self._short(window, ready)
         if not whole:
             return dict.fromkeys(CAUSES, 0.0)

@@ -94,7 +94,7 @@ def main_table(summaries: Sequence[Summary]) -> str:
         held = f"{one.held} of {one.claimed}"
         found, cpu_s = f"{one.found} of {one.services}", [f"{np.median(one.cpu_s):.1f}", f"{max(one.cpu_s):.1f}"]
         rows.append([TITLES[one.planner], found, held, *cost, *cpu_s])
-    heads = ["planner", "found", "holds", "cost / best, median", "90 %", "CPU s, median", "most"]
+    heads = ["planner", "found", "holds", "cost / best known: median", "p90", "CPU s: median", "max"]
     return table(heads, rows, 6)
 
 

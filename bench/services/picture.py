@@ -12,7 +12,7 @@ COLUMNS, WIDTH, HEIGHT = 4, 210, 200
 LEFT, TOP, RIGHT, BOTTOM = 34, 40, 8, 22  # around a panel
 # Ranges of the axes; dots beyond them are drawn on the edge.
 COSTS, MISSES = (0.1, 10.0), (0.01, 100.0)
-HELD, MISSED, GREY, INK = "#1a7f5a", "#c2410c", "#d4d4d4", "#333333"
+HELD, MISSED, GRAY, INK = "#1a7f5a", "#c2410c", "#d4d4d4", "#333333"
 
 
 def picture(lines_by_title: Mapping[str, Sequence[Line]], best: Mapping[str, Best]) -> str:
@@ -48,14 +48,14 @@ def _panel(title: str, lines: Sequence[Line], best: Mapping[str, Best]) -> str:
     parts = [
         f'<text x="{LEFT}" y="16" font-weight="bold">{escape(title)}</text>',
         f'<text x="{LEFT}" y="30">{held} of {len(lines)} hold</text>',
-        f'<rect x="{LEFT}" y="{TOP}" width="{right - LEFT}" height="{bottom - TOP}" fill="none" stroke="{GREY}"/>',
+        f'<rect x="{LEFT}" y="{TOP}" width="{right - LEFT}" height="{bottom - TOP}" fill="none" stroke="{GRAY}"/>',
     ]
     for value, label in ((0.1, "0.1"), (1.0, "1"), (10.0, "10")):
         x = _x(value)
-        parts.append(f'<path d="M{x:.1f} {TOP}V{bottom}" stroke="{GREY}"/>')
+        parts.append(f'<path d="M{x:.1f} {TOP}V{bottom}" stroke="{GRAY}"/>')
         parts.append(f'<text x="{x:.1f}" y="{bottom + 12}" text-anchor="middle">{label}</text>')
     for value, label in ((0.01, "0.01"), (0.1, "0.1"), (1.0, "1"), (10.0, "10"), (100.0, "100")):
-        y, stroke = _y(value), INK if value == 1.0 else GREY
+        y, stroke = _y(value), INK if value == 1.0 else GRAY
         parts.append(f'<path d="M{LEFT} {y:.1f}H{right}" stroke="{stroke}"/>')
         parts.append(f'<text x="{LEFT - 4}" y="{y + 3:.1f}" text-anchor="end">{label}</text>')
     for cost, line in dots:

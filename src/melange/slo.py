@@ -85,7 +85,7 @@ class Slo:
     Examples
     --------
     >>> print(Slo(tpot_s=0.12))
-    TPOT <= 120 ms for 99 % of requests
+    TPOT <= 120 ms for 99% of requests
     >>> print(Slo(tpot_s=0.12, statistic="mean"))
     mean TPOT <= 120 ms
     """
@@ -230,15 +230,15 @@ class Slo:
         """What the limits apply to, in words.
 
         >>> Slo(tpot_s=0.06).bound_in_words(), Slo(tpot_s=0.06, statistic="p99").bound_in_words()
-        ('99 % of requests', 'p99')
+        ('99% of requests', 'p99')
         """
-        return f"{_percent(self.target)} % of requests" if self.is_on_requests else self.statistic
+        return f"{_percent(self.target)}% of requests" if self.is_on_requests else self.statistic
 
     def told(self, metric: str, found: str, which: str = "") -> str:
         """The value found for a metric, in words; ``which`` names the requests, if not all are meant.
 
         >>> Slo(tpot_s=0.06).told("tpot", "71 ms")
-        'TPOT is up to 71 ms for 99 % of requests'
+        'TPOT is up to 71 ms for 99% of requests'
         >>> Slo(tpot_s=0.06, statistic="p95").told("tpot", "71 ms", "that come one at a time")
         'p95 TPOT of requests that come one at a time is 71 ms'
         """
@@ -264,8 +264,8 @@ class Slo:
     def __str__(self) -> str:
         if self.classes:
             return "; ".join(f"{one.name}: {one.slo}" for one in self.classes)
-        limits = [f"{metric.upper()} <= {ms(limit):g} ms" for metric, limit in self.limits.items()]
-        share = "" if self.attainment is None else f"for {_percent(self.attainment)} % of requests"
+        limits = [f"{metric.upper()} <= {ms(limit):,g} ms" for metric, limit in self.limits.items()]
+        share = "" if self.attainment is None else f"for {_percent(self.attainment)}% of requests"
         if self.is_on_requests:
             return f"{' and '.join(limits)} {share}"
         text = ", ".join(f"{self.statistic} {limit}" for limit in limits)

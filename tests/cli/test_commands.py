@@ -50,7 +50,7 @@ def test_a_plan_prints_its_parts_in_order(run: Run) -> None:
     assert "USD/h" in first
     assert "per million tokens" in first
     assert "cheapest single type" in first
-    places = [done.stdout.index(part) for part in ("The mix", "Where each size goes", "With one type only", "Proof:")]
+    places = [done.stdout.index(part) for part in ("The mix", "Where each size goes", "With one type only", "Optimal:")]
     assert places == sorted(places)
     assert done.stdout.rindex("warning: ") > places[-1]
 
@@ -142,7 +142,7 @@ def test_explain_adds_its_answers(run: Run, tmp_path: Path) -> None:
     service = write(tmp_path / "service.yaml", SERVICE)
     page = run("plan", "--quick", service, "--explain")
     assert page.returncode == 0, page.stderr
-    assert page.stdout.index("Proof:") < page.stdout.index("What would change the answer")
+    assert page.stdout.index("Optimal:") < page.stdout.index("What would change the answer")
     assert "explain" in json.loads(run("plan", "--quick", service, "--explain", "--json").stdout)
 
 
@@ -338,7 +338,7 @@ def test_a_share_that_is_missed_is_written_and_ends_with_1(run: Run, tmp_path: P
     settings = ("--set", "slo.statistic=mean", "--set", "slo.attainment=0.9999")
     done = run("plan", service, *settings, "--out", "plan.json")
     assert done.returncode == 1
-    assert "not shown to hold" in done.stdout.splitlines()[0]
+    assert "not certified: " in done.stdout.splitlines()[0]
     plan = json.loads((tmp_path / "plan.json").read_text())
     assert (plan["kind"], plan["holds"], plan["status"]) == ("simulated", False, "optimal")
     assert 0 < plan["low"] < 0.9999

@@ -41,7 +41,7 @@ def test_a_file_says_what_it_is_from_and_does(target: str, tmp_path: Path) -> No
         json.loads(saved.read_text())["fingerprint"],
         "2026-03-01",
         "Llama-3.1-8B",
-        "TTFT <= 1000 ms and TPOT <= 80 ms for 99 % of requests",
+        "TTFT <= 1,000 ms and TPOT <= 80 ms for 99% of requests",
         "5.69 USD/h",
         "2 x aws/us-east-1/g5.xlarge",
     ):

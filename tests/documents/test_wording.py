@@ -35,16 +35,17 @@ ARCHAIC = {
     r"nobody knows": "unknown",
     r"must fall by": "needed cut",
     r"enough to do": "at capacity",
+    r"kept free:": "headroom",
+    r"chances? in 10": "a probability of 70%",
+    r"rests? on estimates": "uses estimates",
     r"which are worth measuring": "suggested measurements",
 }
 # British spellings of words that occur here.
 BRITISH = (
     r"quantis\w+|neighbour\w*|colour\w*|behaviour\w*|favour\w*|utilis\w+|labell(ed|ing)|modell(ed|ing)|"
-    r"(optimi|minimi|maximi|normali|summari|recogni)s(e|es|ed|ing|ation)"
+    r"(optimi|minimi|maximi|normali|summari|recogni)s(e|es|ed|ing|ation)|cancell(ed|ing)|towards|grey"
 )
 BANNED = re.compile(rf"\b(?:{'|'.join([*ARCHAIC, BRITISH])})\b", re.IGNORECASE)
-# Names of other people's options and formulas, and quotations.
-ALLOWED = {"minimise", "maximise"}
 
 
 def words_of(path: Path) -> Iterator[tuple[int, str]]:
@@ -57,7 +58,7 @@ def words_of(path: Path) -> Iterator[tuple[int, str]]:
 
 def found_in(text: str) -> list[str]:
     """The banned words of a text."""
-    return [found[0] for found in BANNED.finditer(text) if found[0].lower() not in ALLOWED]
+    return [found[0] for found in BANNED.finditer(text)]
 
 
 @pytest.mark.parametrize("folder", ["src", "tests", "bench", "examples", "docs"])
@@ -95,7 +96,7 @@ def test_what_people_edit_and_see_is_in_plain_words() -> None:
         ("told apart by what is in it", 1),
         ("so many that they overlap", 0),
         ("an endearing Ere of dearth", 1),
-        ("minimise sum_r c_r n_r", 0),
+        ("minimise sum_r c_r n_r", 1),
         ("quantised weights and neighbours", 2),
     ],
 )

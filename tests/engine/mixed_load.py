@@ -40,7 +40,7 @@ def poisson(sizes: list[tuple[int, int]], shares: list[float], rate: float, coun
 
 
 async def send_all(session: aiohttp.ClientSession, endpoint: Endpoint, requests: Requests) -> list[Answer]:
-    """All of them at their times; none is cancelled."""
+    """All of them at their times; none is canceled."""
     now = asyncio.get_running_loop().time
     bodies = [
         endpoint.body(int(inputs), int(outputs))

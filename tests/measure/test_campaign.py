@@ -122,7 +122,7 @@ def test_a_server_is_measured_for_a_share_of_its_requests(tmp_path: Path) -> Non
     with queue_server(*FASTER) as url:
         result = measured(url, campaign(tmp_path / "journal.jsonl", what, most_buckets=1))
     assert result.profile.slo == slo
-    assert "75 % of requests by simulation" in result.profile.source
+    assert "75% of requests by simulation" in result.profile.source
     searched = [one for one in read_measurements(tmp_path / "journal.jsonl") if one.max_request_rate is not None]
     assert [one.slo for one in searched] == [slo]
     assert result.profile.max_request_rate[0, 0, 1] == searched[0].max_request_rate

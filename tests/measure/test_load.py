@@ -65,7 +65,7 @@ def test_a_load_that_is_carried_is_met_at_its_rate_with_little_s_law() -> None:
     async def work(session: aiohttp.ClientSession, endpoint: Endpoint) -> tuple[Window, int, int]:
         before = await served(session, endpoint)
         window = await send_at_rate(session, endpoint, load(40.0, 60))
-        await asyncio.sleep(0.3)  # what was cancelled ends
+        await asyncio.sleep(0.3)  # what was canceled ends
         return window, before, await running(session, endpoint)
 
     with queue_server("--fixed-ms", "10", "--slots", "50") as url:

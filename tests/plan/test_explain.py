@@ -24,7 +24,7 @@ def test_cheaper_fleet_and_steps_of_the_authors_example():
     told = explain(solve(load, rates, EXACT))
     assert told.cheaper.replicas == {"A100-80GB": 1}
     assert told.cheaper.peak == pytest.approx(9 / 8)
-    assert "A100-80GB would lack 0.12 replicas" in told.cheaper.violation
+    assert "A100-80GB is short by 0.12 replicas" in told.cheaper.violation
     assert told.next_step_per_h == pytest.approx(1.01)
     assert np.allclose(told.marginal_per_h, [[0.505, 1.01], [0.202, 0.505]])
     assert told.next_request_per_h == pytest.approx(0.404)

@@ -66,7 +66,7 @@ def result_of(plan: Plan, point: LoadPoint, slower: float) -> dict[str, float | 
 
 
 def test_results_in_the_places_that_commands_name_correct_the_plan(service: Path) -> None:
-    """Measured until no used type rests on an estimate: at most a few points, each recovering the true steps."""
+    """Measured until no used type uses an estimate: at most a few points, each recovering the true steps."""
     folder, counted = service.parent / "results", 0
     random = np.random.default_rng(3)
     slower = {}

@@ -452,7 +452,7 @@ def test_reasons_that_differ_in_their_figures_are_told_together():
     with pytest.raises(InfeasibleError) as error:
         solve(traffic, capacities)
     busiest = error.value.reasons[0]
-    assert re.search(r"B[23]00 x \d.* more: one request alone waits [\d.]+ ms to [\d.]+ ms for", busiest)
+    assert re.search(r"B[23]00 x \d.* more: a single request waits [\d.]+ ms to [\d.]+ ms for", busiest)
     assert busiest.count("for its first token") == 1
 
 

@@ -27,7 +27,7 @@ def test_used_types_come_first_with_the_letters_of_the_tables(study: Study) -> N
 
 
 def test_no_more_types_than_colors(buckets: Buckets, workload: Workload) -> None:
-    """Those beyond are grey."""
+    """Those beyond are gray."""
     types = [replica_type(f"type {k}", 1.0 + k / 100) for k in range(12)]
     profile = profile_of(types, np.full((12, 2, 2), 100.0), buckets)
     plan = solve(workload, profile, Options(headroom=0.0))

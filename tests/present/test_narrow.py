@@ -17,7 +17,9 @@ NAMES = [
     "gcp/us-central1/a3-highgpu-8g fp8 tp8",
     "verda/1x-B300",
 ]
-REASON = "serves 99.93% for 4.78 USD/h; cannot serve 12001-16000 in: one request alone waits 2.43 s for its first token"
+REASON = (
+    "serves 99.93% for 4.78 USD/h; cannot serve 12,001-16,000 in: a single request waits 2.43 s for its first token"
+)
 
 
 def printed(table: Table, width: int) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -79,6 +80,8 @@ def test_a_certified_plan_says_what_holds_and_what_it_saves(certified: Plan) -> 
     saved = 1 - certified.cost_per_h / 21.6
     assert said.endswith(f"{saved:.1%} less than the cheapest certified single type (3 x large, 21.60 USD/h).")
     assert certified.savings == pytest.approx(saved)
+    likely = replace(certified, certificate=replace(PROOF, margin=0.02, chance=0.547))
+    assert "(target 99%), and is about 50% likely to hold given the error of step times; " in plan_sentence(likely)
     none_found = replace(PROOF, single_type=None, single_type_per_h=None)
     assert "no certified fleet of a single type was found" in plan_sentence(replace(certified, certificate=none_found))
 
@@ -94,16 +97,16 @@ def test_a_certified_fleet_of_one_type_is_not_compared_with_itself(certified: Pl
         cost_per_h=21.6,
         certificate=replace(PROOF, single_type="large", single_type_per_h=21.6),
     )
-    assert plan_sentence(one).endswith("no cheaper mix was found.")
+    assert plan_sentence(one).endswith("no mix of types is cheaper, as far as searched.")
 
 
 @pytest.mark.parametrize(
     ("bound", "gap", "words"),
     [
-        (None, 1.0, "Proof: none; cheaper fleets may exist."),
-        (10.0, 0.12, "Proof: no fleet below 10.00 USD/h meets the SLO"),
-        (10.0, 0.12, "so at most 12.0% could be saved."),
-        (16.2, 0.0, "Proof: no cheaper fleet meets the SLO, assuming that loads add up."),
+        (None, 1.0, "Lower bound: none; cheaper fleets may exist."),
+        (10.0, 0.12, "Lower bound: no fleet below 10.00 USD/h can meet the SLO"),
+        (10.0, 0.12, "so a better plan could save at most 12.0%."),
+        (16.2, 0.0, "Optimal: no cheaper fleet can meet the SLO, assuming that loads add up."),
     ],
 )
 def test_a_certified_plan_says_how_far_from_the_cheapest_it_can_be(
@@ -141,7 +144,8 @@ def test_a_plan_that_was_simulated_once_says_what_came_of_it(plan: Plan) -> None
     assert "Simulated once: 93.40% of 5 x 10,000 requests met the limits, 92.90% at least." in proof(once)
     assert (once.kind, once.holds) == ("simulated", None)
     asked = replace(plan, simulation=replace(shown, target=0.99))
-    assert "(target 99%; not shown to hold)" in plan_sentence(asked)
+    assert "not certified: 93.40%" in plan_sentence(asked)
+    assert "met the limits, which does not prove the target of 99%; " in plan_sentence(asked)
     assert asked.holds is False
 
 
@@ -173,27 +177,27 @@ def test_a_type_names_every_size_that_the_routes_send_to_it(workload: Workload, 
     assert serves(plan, used_types(plan)[0]) == "100.0% of requests: 1-1,000 in, 1-500 out"
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (Options(), ""),
-        (Options(spare_replicas=1), " | 1 spare replica per type | "),
-        (Options(spare_replicas={"small": 2}), " | spare replicas: 2 x small | "),
-        (Options(spare_total_replicas=2), " | 2 spare replicas in total | "),
-    ],
-)
-def test_spare_replicas_are_among_the_assumptions(plan: Plan, options: Options, said: str) -> None:
-    """Each kind in words; nothing without spares."""
-    told = assumptions(replace(plan, question=replace(plan.question, options=options)))
-    assert said in told
-    assert ("spare" in told) == bool(said)
-
-
 def test_a_certificate_compares_its_cost_with_the_closed_form(certified: Plan) -> None:
     """In words: 14.4 USD/h are a third more than 10.8, and the same as 14.4."""
-    assert "It costs 33.3% more than the closed-form plan (10.80 USD/h, 46.70% met the SLO)." in proof(certified)
+    met = "with which 46.70% of the requests met the SLO."
+    assert f"This costs 33.3% more than the closed-form plan (10.80 USD/h), {met}" in proof(certified)
     same = replace(certified, certificate=replace(PROOF, cost_before_per_h=certified.cost_per_h))
-    assert "It costs the same as the closed-form plan (" in proof(same)
+    assert "Same cost as the closed-form plan (14.40 USD/h, 46.70% met)." in proof(same)
+
+
+@pytest.mark.parametrize(
+    ("spares", "words"),
+    [
+        ({"spare_replicas": 1}, "| 1 spare replica per type"),
+        ({"spare_replicas": {"small": 2}}, "| spare replicas: 2 x small"),
+        ({"spare_total_replicas": 2}, "| 2 spare replicas in total"),
+        ({}, "fractional routing\n"),
+    ],
+)
+def test_the_header_names_spare_replicas(plan: Plan, spares: dict[str, Any], words: str) -> None:
+    """They explain why the fleet is larger than the load needs."""
+    asked = replace(plan, question=plan.question.with_options(**spares))
+    assert words in f"{assumptions(asked)}\n"
 
 
 def test_single_types_are_compared_with_the_mix_of_their_kind(certified: Plan) -> None:
@@ -245,26 +249,21 @@ def test_points_of_curves_say_their_kind_and_a_certified_plan_has_its_own(certif
 @pytest.mark.parametrize(
     ("margin", "chance", "slowed_by", "words"),
     [
-        (
-            0.09,
-            0.68,
-            {},
-            "until steps are 9.0% slower than estimated. Given the intervals of the step times, it has 7 chances",
-        ),
+        (0.09, 0.68, {}, "until engine steps are 9.0% slower than estimated. Given the error of step times, the plan"),
         (
             -0.03,
             0.31,
             {},
-            "holds only if steps are 3.0% faster than estimated. Given the intervals of the step times, it has 3",
+            "the SLO is met only if engine steps are 3.0% faster than estimated.",
         ),
-        (0.3, 0.99, {"a": 1.25}, "more than 9 chances in 10 to hold. It was certified with slower steps: +25% on a."),
+        (0.3, 0.99, {"a": 1.25}, "a probability of more than 95%. Certified with slower steps: +25% on a."),
         (
             0.0,
             0.02,
             {},
-            "none: the plan holds with estimated step times, but not if steps are slower. Given the intervals",
+            "none; the SLO is met with the estimated step times, but not if engine steps are slower.",
         ),
-        (0.004, 0.02, {}, "less than 1 chance in 10 to hold."),
+        (0.004, 0.02, {}, "a probability of less than 5%."),
     ],
 )
 def test_a_certificate_says_its_margin(margin: float, chance: float, slowed_by: dict[str, float], words: str) -> None:

@@ -116,7 +116,7 @@ def test_requests_that_may_wait_have_a_table(schedule: Schedule) -> None:
     assert max(map(len, text.splitlines())) <= 80
     words = " ".join(text.split())
     assert "cost 84.00 USD a week more than without batch, and 252 USD more if all is served as it arrives" in words
-    assert "by the rule 168 USD a week are saved" in words
+    assert "with the scaling rule, deferral saves 168 USD a week" in words
     page = Structure(schedule_html(found, "a"))
     assert page.open == []
     said = " ".join(page.words)

@@ -142,7 +142,7 @@ def test_a_searched_maximum_is_measured(llama: Model) -> None:
     assert (sure.low[1, 1, 1], sure.max_request_rate[1, 1, 1], sure.high[1, 1, 1]) == (1.1, 1.23, 1.3)
     other = anchor(llama, OFFERS, SLO, BUCKETS, [replace(point, slo=Slo(tpot_s=0.1))])
     assert (other.provenance == ESTIMATED).all()
-    assert "was found under TPOT <= 100 ms for 99 % of requests" in str(other.cautions[-1])
+    assert "was found under TPOT <= 100 ms for 99% of requests" in str(other.cautions[-1])
     odd = anchor(llama, OFFERS, SLO, BUCKETS, [replace(point, input_tokens=800)])
     assert "matches no bucket (nearest: 1,000 in and 500 out)" in str(odd.cautions[-1])
 

@@ -44,7 +44,7 @@ def test_an_l4_at_40_ms_says_why_not(llama: Model) -> None:
     profile = estimate(llama, [offer("L4")], Slo(tpot_s=0.04), CHAT, engine="vllm-0.2")
     assert (profile.max_request_rate == 0).all()
     words = reason(profile, 0, 1, 0)
-    assert words.startswith("one request alone takes 5")
+    assert words.startswith("a single request takes 5")
     assert words.endswith("ms per output token; the limit is 40 ms")
 
 
@@ -168,7 +168,7 @@ def test_an_slo_on_requests_is_estimated_by_its_means(llama: Model) -> None:
     (on_requests, by_requests), (_, by_mean) = by_slo.items()
     assert (by_requests.max_request_rate == by_mean.max_request_rate).all()
     assert by_requests.slo == on_requests
-    assert by_requests.source == f"{by_mean.source}; its rates meet the limits on the mean"
+    assert by_requests.source == f"{by_mean.source}; rates at which the mean meets the limits"
 
 
 def test_a_percentile_is_not_guessed(llama: Model) -> None:

@@ -75,7 +75,7 @@ def test_one_is_itself() -> None:
         (measured("small", [[1.0], [1.0]]), "replica_types: both contain 'small'", "--replica-type"),
         (
             measured("large", [[1.0], [1.0]], slo=Slo(tpot_s=0.1)),
-            "slo must be the same in both, got TPOT <= 50 ms for 99 % of requests",
+            "slo must be the same in both, got TPOT <= 50 ms for 99% of requests",
             "SLO",
         ),
         (measured("large", [[1.0], [1.0]], model="qwen"), "model must be the same in both, got llama and qwen", "name"),

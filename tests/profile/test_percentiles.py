@@ -102,7 +102,7 @@ def test_what_no_rate_holds_says_why() -> None:
     assert "50 ms" in why
     rate, why = simulated_rate(MODEL, 2000 - 70, 60, Slo(ttft_s=0.05, attainment=0.95), 0.5)
     assert rate == 0
-    assert "for 95 % of requests that come one at a time; the limit is 50 ms" in why
+    assert "for 95% of requests that come one at a time; the limit is 50 ms" in why
 
 
 def test_far_percentiles_and_full_replicas_take_more_requests() -> None:
@@ -130,8 +130,8 @@ def test_a_profile_gets_simulated_rates_and_keeps_what_was_measured() -> None:
     assert found.slo == SLO
     assert "p90 by simulation" in found.source
     of_requests = with_simulated_rates(profile, workload, replace(SLO, statistic="requests"))
-    assert "; 99 % of requests by simulation" in of_requests.source
-    assert any("not for 99 % of requests" in caution.message for caution in of_requests.cautions)
+    assert "; 99% of requests by simulation" in of_requests.source
+    assert any("not for 99% of requests" in caution.message for caution in of_requests.cautions)
     asked = (workload.request_rate > 0) & (profile.max_request_rate > 0)
     assert found.max_request_rate[0, 0, 0] == profile.max_request_rate[0, 0, 0]
     assert (found.max_request_rate != profile.max_request_rate)[asked].mean() > 0.5

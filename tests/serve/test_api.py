@@ -134,7 +134,7 @@ def test_progress_and_the_end_are_events(server: Server) -> None:
     assert "event: progress" in events
     assert re.search(r'event: end\ndata: {"state": "done", "error": null}', events)
     done = server.ask("GET", f"/v1/jobs/{job.body['id']}").body
-    assert [one["label"] for one in done["result"]["answers"]] == ["as it is", "rate x2"]
+    assert [one["label"] for one in done["result"]["answers"]] == ["current", "rate x2"]
     listed = server.ask("GET", "/v1/jobs").body
     assert "result" not in next(one for one in listed if one["id"] == job.body["id"])
 

@@ -146,7 +146,7 @@ def test_an_assistant_plans_validates_compares_and_deploys(folder: Path) -> None
         kept = await client.call_tool("plan", {"service": TEXT, "quick": True, "incumbent": ids[0]})
         assert kept.structured_content["answer"]["changes"] == {}  # type: ignore[index]
         other = await client.call_tool("what-if", {"service": TEXT, "quick": True, "rates": ["x2"]})
-        assert [one["label"] for one in other.structured_content["answer"]["answers"]] == ["as it is", "rate x2"]  # type: ignore[index]
+        assert [one["label"] for one in other.structured_content["answer"]["answers"]] == ["current", "rate x2"]  # type: ignore[index]
         asked = {"service": TEXT, "quick": True, "out": "explore.html"}
         curves = (await client.call_tool("explore", asked)).structured_content["answer"]  # type: ignore[index]
         assert {one["metric"] for one in curves["by_limit"]} == {"tpot", "ttft"}

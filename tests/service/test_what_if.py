@@ -114,7 +114,7 @@ def test_an_assumption_that_says_nothing_is_refused(
 @pytest.mark.parametrize("wanted", [0.1, 0.3])
 def test_what_saves_enough_is_the_smallest_step_that_does(wanted: float, opened: Opened) -> None:
     """Each saving is that of the service with the change; one step less of the traffic would not be enough."""
-    base = answer(opened, Variant(label="as it is"), quick=True)
+    base = answer(opened, Variant(label="current"), quick=True)
     found = relaxations(opened, base, wanted, quick=True)
     assert base.cost_per_h is not None
     assert any(one.is_enough for one in found)
@@ -135,10 +135,10 @@ def test_the_command_prints_both_and_json(tmp_path: Path) -> None:
     flags = ["what-if", str(path), "--rate", "x2", "--without", "L40S", "--save", "15%", "--quick"]
     shown = CliRunner().invoke(app, flags)
     assert shown.exit_code == 0
-    for words in ("as it is", "rate x2", "without L40S", "all of them", "What would save 15%"):
+    for words in ("current", "rate x2", "without L40S", "all combined", "What would save 15%"):
         assert words in shown.stdout
     found = json.loads(CliRunner().invoke(app, [*flags, "--json"]).stdout)
-    assert [one["label"] for one in found["answers"]] == ["as it is", "rate x2", "without L40S", "all of them"]
+    assert [one["label"] for one in found["answers"]] == ["current", "rate x2", "without L40S", "all combined"]
     assert found["is_simulated"] is False
     assert all(one["saved_fraction"] >= 0.15 - 1e-9 for one in found["relaxations"] if one["is_enough"])
 
@@ -160,7 +160,7 @@ def test_variants_without_a_sum_are_answered_by_themselves(tmp_path: Path) -> No
     path.write_text(SERVICE)
     flags = ["what-if", str(path), "--rate", "x2", "--rate", "x3", "--quick", "--json"]
     found = json.loads(CliRunner().invoke(app, flags).stdout)
-    assert [one["label"] for one in found["answers"]] == ["as it is", "rate x2", "rate x3"]
+    assert [one["label"] for one in found["answers"]] == ["current", "rate x2", "rate x3"]
 
 
 def test_a_command_without_a_question_is_refused(tmp_path: Path) -> None:

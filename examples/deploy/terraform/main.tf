@@ -1,6 +1,6 @@
 # Written by melange deploy on 2026-11-26 from the plan with fingerprint 41101131838cb7dd.
 #
-# Model meta-llama/Llama-3.1-8B-Instruct; SLO TTFT <= 2000 ms and TPOT <= 80 ms for 99 % of requests; 32 requests/s;
+# Model meta-llama/Llama-3.1-8B-Instruct; SLO TTFT <= 2,000 ms and TPOT <= 80 ms for 99% of requests; 32 requests/s;
 # 11.97 USD/h (closed form) for 1 x aws/us-east-1/g6.xlarge, 6 x aws/us-east-1/g6e.xlarge.
 #
 # A replica of aws/us-east-1/g6.xlarge: meta-llama/Llama-3.1-8B-Instruct, vllm, tensor parallel 1, max_num_seqs 256, max_num_batched_tokens 2048, max_model_len 32578, block_size 16, gpu_memory_utilization 0.9, enable_chunked_prefill true, enable_prefix_caching false

@@ -167,7 +167,7 @@ def stale_prices(offers: Iterable[Offer], today: date) -> tuple[Caution, ...]:
     >>> stale_prices([offer], date(2026, 8, 1))
     ()
     >>> print(*stale_prices([offer], date(2026, 12, 1)))
-    stale-price: the price of aws/us-east-1/g6.xlarge is 134 days old (seen 2026-07-20); \
+    stale-price: the price of aws/us-east-1/g6.xlarge is older than 90 days (seen 2026-07-20); \
     melange catalog update fetches current ones
     """
     listed = list(offers)
@@ -176,13 +176,9 @@ def stale_prices(offers: Iterable[Offer], today: date) -> tuple[Caution, ...]:
     cautions = []
     if old:
         seen, name = min(old)
-        days = (today - seen).days
-        told = f"the price of {name} is {days} days old (seen {seen})"
-        if len(listed) > 1:
-            told = (
-                f"{len(old)} of {len(listed)} prices {'is' if len(old) == 1 else 'are'} older than {STALE_AFTER_DAYS} "
-                f"days (oldest: {name}, {days} days, seen {seen})"
-            )
+        count = f"{len(old)} of {len(listed)} prices {'is' if len(old) == 1 else 'are'}"
+        what, when = (f"the price of {name} is", "") if len(listed) == 1 else (count, f"oldest: {name}, ")
+        told = f"{what} older than {STALE_AFTER_DAYS} days ({when}seen {seen})"
         cautions.append(Caution("stale-price", f"{told}; melange catalog update fetches current ones"))
     undated = [offer.name for offer in listed if offer.seen is None]
     if undated:

@@ -14,6 +14,7 @@ from melange.cli.init import init
 from melange.cli.mcp import mcp
 from melange.cli.measure import measure
 from melange.cli.operate import operate
+from melange.cli.placeholders import with_placeholders
 from melange.cli.plan import plan
 from melange.cli.profile import profile
 from melange.cli.schedule import schedule
@@ -68,4 +69,4 @@ for command in (
     mcp,
     ui,
 ):
-    app.command()(command)
+    app.command()(with_placeholders(command))

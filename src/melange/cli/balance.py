@@ -80,7 +80,7 @@ class _Flags:
         list[Path] | None,
         typer.Option(
             "--profile",
-            metavar="<path>",
+            metavar="FILE",
             help="A profile.json of all types that may be rented, for re-planning (repeatable).",
         ),
     ] = None

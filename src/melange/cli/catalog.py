@@ -104,8 +104,8 @@ def _list(flags: _Flags, subject: _Subject, as_json: bool) -> None:
         typer.echo(_none_match(flags, whole))
         return
     pages = {
-        _Subject.accelerators: lambda: listings.accelerators_page(chosen.accelerators.values()),
-        _Subject.offers: lambda: listings.offers_page(chosen.offers),
+        _Subject.accelerators: lambda: listings.accelerators_page(chosen.accelerators.values(), layout.console().width),
+        _Subject.offers: lambda: listings.offers_page(chosen.offers, layout.console().width),
         _Subject.models: lambda: listings.models_page(chosen.models.values()),
     }
     layout.console().print(pages[subject]())

@@ -42,7 +42,7 @@ def mcp(
 ) -> None:
     """Offer planning to AI assistants (an MCP server).
 
-    They can plan, validate, compare and deploy, over stdin and stdout, or HTTP.
+    They can plan, validate, compare and deploy, over stdin and stdout or over HTTP.
     """
     from melange.cli.terminal import need_extra
     from melange.errors import InputError

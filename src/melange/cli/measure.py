@@ -59,17 +59,17 @@ class _Flags:
     budget: Annotated[
         str | None,
         typer.Option(
-            help="Start no test after this time, for example 30m; default: stop when the plan no longer changes."
+            help="Time limit for starting new tests, for example 30m; default: stop when the plan no longer changes."
         ),
     ] = None
     buckets: Annotated[
         int | None,
-        typer.Option(min=1, max=10_000, help="Number of sizes to measure, whether or not the plan still changes."),
+        typer.Option(min=1, max=10_000, help="Number of sizes to measure, regardless of the plan."),
     ] = None
     requests: Annotated[int, typer.Option(min=1, max=1_000_000, help="Minimum requests counted at each rate.")] = 60
     precision: Annotated[
         float,
-        typer.Option(help="Relative gap between passing and failing rate to stop at."),
+        typer.Option(help="Stop when the passing and the failing rate differ by less than this fraction."),
     ] = 0.05
     journal: Annotated[
         Path | None,

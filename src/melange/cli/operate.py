@@ -52,9 +52,7 @@ class _TrafficFlags:
     ] = None
     profile_files: Annotated[
         list[Path] | None,
-        typer.Option(
-            "--profile", metavar="<path>", help="A profile.json of all types that may be rented (repeatable)."
-        ),
+        typer.Option("--profile", metavar="FILE", help="A profile.json of all types that may be rented (repeatable)."),
     ] = None
     window: Annotated[float, typer.Option(help="Window over which traffic is averaged [s].")] = 120.0
     target_load: Annotated[

@@ -45,7 +45,7 @@ class _Flags:
         bool,
         typer.Option(
             "--certify",
-            help="Certify by simulation, or fail. By default, plans are certified unless slo.statistic is set.",
+            help="Certify by simulation, or fail; by default, plans are certified unless slo.statistic is set.",
         ),
     ] = False
     burstiness: Annotated[
@@ -130,7 +130,8 @@ def plan(
 ) -> None:
     """Find the cheapest fleet that meets the SLO, and certify it.
 
-    A simulation of every request certifies the plan. Exit code 1: the simulation does not show that it meets the SLO.
+    A simulation of every request certifies the plan. Exit code 1: the plan was saved, but the simulation does not
+    show that it meets the SLO.
     A file with a list of services plans all of them on the pools that they share.
     """
     from melange.plan.disaggregated import DisaggregatedPlan

@@ -15,14 +15,10 @@ from melange.processes import on_cluster
 def schedule(
     source: Annotated[Path, typer.Argument(help="A service.yaml with workload: {trace: ..., over: week}.")],
     settings: SetOption = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Plan and back-test only: no window is simulated request by request.")
-    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Plan and back-test only; simulate no requests.")] = False,
     report: Annotated[
         Path | None,
-        typer.Option(
-            "--report", help="Write the schedule's own page, with pictures, as one HTML file.", callback=file_to_write
-        ),
+        typer.Option("--report", help="Also write the schedule as one HTML page with charts.", callback=file_to_write),
     ] = None,
     on: OnOption = None,
     out: OutOption = None,

@@ -27,7 +27,7 @@ def serve(
 ) -> None:
     """Serve plans and validations over HTTP (OpenAPI).
 
-    What-ifs and manifests too; /docs describes the API.
+    Also what-ifs and manifests; the API documentation is at /docs.
     """
     from melange.cli.terminal import need_extra
 
@@ -41,5 +41,5 @@ def serve(
     hosts = check_reachable(host, token, token_env)
     limits = limits_of(limit, memory_gib)
     app = application(token=token, parallel=parallel, limits=limits, hosts=hosts)
-    typer.echo(f"http://{host}:{port}/docs describes the API", err=True)
+    typer.echo(f"API documentation: http://{host}:{port}/docs  (Ctrl-C stops)", err=True)
     uvicorn.run(app, host=host, port=port, log_level="warning")

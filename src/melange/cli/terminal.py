@@ -63,7 +63,7 @@ ProfileOption = Annotated[
     list[Path] | None,
     typer.Option(
         "--profile",
-        metavar="<path>",
+        metavar="FILE",
         help="A profile.json instead of the service's (repeatable, if their replica types differ).",
     ),
 ]
@@ -131,14 +131,13 @@ def save_and_print(
         result.save(out)
     if as_json:
         typer.echo(result.dumps() if more is None else json.dumps(json.loads(result.dumps()) | more))
-        keep_text(lambda: [page(result), *(() if more_page is None else ("\n\n", more_page))])
+        keep_text(lambda: [page(result), *(() if more_page is None else ("\n", more_page))])
         return
     layout.console().print(shown)
     if out is not None:
         layout.console(stderr=True).print(f"\nsaved to {out}")
     if more_page is not None:
-        layout.console().print()
-        layout.console().print(more_page)
+        layout.console().print("", more_page, sep="\n")
 
 
 def keep_text(parts: Callable[[], Sequence[RenderableType]]) -> None:

@@ -29,9 +29,8 @@ def ui(
 ) -> None:
     """Choose a fleet on a local web page.
 
-    Results update as you drag; then the page certifies them.
-
-    The page shows the cost by traffic, SLO, offers and redundancy. It needs no internet.
+    Results update as you drag, and the choice is then certified. The page shows the cost by traffic, SLO, offers and
+    redundancy. It needs no internet.
     """
     from melange.cli.terminal import need_extra
 
@@ -47,5 +46,5 @@ def ui(
     limits = limits_of(limit, memory_gib)
     found = opened(source, settings or (), logs or ())
     app = page_application(found, token=token, hosts=hosts, parallel=parallel, limits=limits)
-    typer.echo(f"http://{host}:{port}/ is the page; Ctrl-C stops it", err=True)
+    typer.echo(f"Page: http://{host}:{port}/  (Ctrl-C stops)", err=True)
     uvicorn.run(app, host=host, port=port, log_level="warning")

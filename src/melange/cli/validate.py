@@ -53,7 +53,7 @@ class _Flags:
         typer.Option(
             min=2,
             max=20_000_000,
-            help="Requests per run; default: 10000 or enough for the fleet to fill, or the whole log.",
+            help="Requests per run; default: 10,000 or enough for the fleet to fill, or the whole log.",
         ),
     ] = None
     seeds: Annotated[
@@ -75,7 +75,7 @@ class _Flags:
     )
     scenario: Annotated[str, typer.Option(help="Scenario: steady, ramp, double, lost-replica.")] = "steady"
     steps: Annotated[
-        str, typer.Option(help="Step times: as-planned, slow (10th percentile of measured speed), fast (90th).")
+        str, typer.Option(help="Step times: slow (10th percentile of measured speed), fast (90th) or as-planned.")
     ] = "as-planned"
     target: Annotated[
         float | None,

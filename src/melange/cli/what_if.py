@@ -38,14 +38,16 @@ def what_if(
     ] = None,
     save: Annotated[
         str | None,
-        typer.Option("--save", metavar="SHARE", help="Find single changes that save this share of the cost: 20%."),
+        typer.Option(
+            "--save", metavar="SHARE", help="Find single changes that save this share of the cost, for example 20%."
+        ),
     ] = None,
     quick: QuickFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Compare a service under other prices, traffic or limits.
 
-    Each flag is a variant; with several, their combination is planned too.
+    Each option is a scenario; with several, their combination is planned too.
     """
     from rich.text import Text
 

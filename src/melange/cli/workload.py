@@ -61,7 +61,7 @@ class _Flags:
         typer.Option(help="Windows without requests: missing (a gap in the log; default) or zero."),
     ] = None
     columns: Annotated[
-        str | None, typer.Option(help="Names of the columns: arrival=ts,input=usage.prompt,output=usage.completion.")
+        str | None, typer.Option(help="Names of the columns: arrival=ts,input=prompt,output=completion.")
     ] = None
     where: Annotated[
         list[str] | None,

@@ -81,7 +81,7 @@ class Answer:
 async def ask(session: aiohttp.ClientSession, url: str, body: dict[str, Any], scheduled_s: float) -> Answer:
     """Send one request, read its stream to the end, and record when tokens came.
 
-    A failure is part of the answer and is not raised: in a load test, failures are results. Cancelling closes the
+    A failure is part of the answer and is not raised: in a load test, failures are results. Canceling closes the
     connection, so that the server stops too.
     """
     import aiohttp

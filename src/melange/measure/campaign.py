@@ -289,7 +289,7 @@ class _Tester:
             raise _TimeIsUpError
 
     async def _settle(self) -> None:
-        """Wait until the server has dropped cancelled requests: a short request is as fast as on an idle server."""
+        """Wait until the server has dropped canceled requests: a short request is as fast as on an idle server."""
         limit_s = self.now() + _SETTLE_S
         tokens = max(_SHORT[0], self.endpoint.vocabulary.fixed_tokens + 1)
         while True:

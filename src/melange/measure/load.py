@@ -141,7 +141,7 @@ async def send_at_rate(session: aiohttp.ClientSession, endpoint: Endpoint, load:
     """Send requests at random times, whether or not earlier ones were answered.
 
     A request's latency starts at its scheduled time. Sending continues until the counted requests are answered;
-    requests still in flight then are cancelled. Ends early if the server is hopelessly behind.
+    requests still in flight then are canceled. Ends early if the server is hopelessly behind.
 
     Raises
     ------

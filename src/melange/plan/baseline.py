@@ -89,5 +89,5 @@ def _cannot_serve(profile: Profile, r: int, cells: Positions) -> str:
     i, o = np.unravel_index(cells[0], profile.buckets.shape)
     why = profile.reasons[profile.reason[r, i, o]]
     size = profile.buckets.label(int(i), int(o))
-    sizes = f"{len(cells)} sizes, for example {size}" if len(cells) > 1 else size
+    sizes = size if len(cells) == 1 else f"{len(cells)} sizes, for example {size}"
     return f"cannot serve {sizes}" + (f": {why}" if why else "")

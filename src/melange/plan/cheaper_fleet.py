@@ -84,8 +84,7 @@ def _violation(problem: Problem, profile: Profile, fleet: Positions, peak: float
         over = busy(problem, found[0]) - carried
         worst = int(np.argmax(over))
         return (
-            f"it would be at {peak:.1%} of its allowed load: "
-            f"{problem.names[worst]} would lack {over[worst]:.2f} replicas"
+            f"it would run at {peak:.1%} of its capacity: {problem.names[worst]} is short by {over[worst]:.2f} replicas"
         )
     if not permitted(problem, fleet[None]).all() or problem.replicas @ fleet < problem.min_total:
         return "it violates a minimum, a requirement or a limit of the service"

@@ -136,7 +136,7 @@ def _solved(program: LinearRows) -> np.ndarray | None:
 def _least_excess(unlimited: Problem, limits: tuple[Limit, ...]) -> np.ndarray | None:
     """The least additions to the limits (J,) with which a fleet exists; None if these limits are not the reason.
 
-    minimise sum_j e_j / A_j: sum_r g_rj n_r - e_j <= A_j
+    minimize sum_j e_j / A_j: sum_r g_rj n_r - e_j <= A_j
     """
     milp = formulate(unlimited)
     columns, size = len(milp.program.cost), len(limits)

@@ -88,9 +88,10 @@ class Explanation:
 
     def lines(self) -> tuple[str, ...]:
         """The explanation in sentences."""
-        said = [f"One more request per second of this mix costs {self.next_request_per_h:.2f} USD/h on average"]
+        said = [f"One more request per second of this mix costs {self.next_request_per_h:.2f} USD/h on average."]
         if self.next_step_per_h is not None:
-            said[0] += f"; the next one costs {self.next_step_per_h:+.2f} USD/h."
+            step = f"{'adds' if self.next_step_per_h >= 0 else 'saves'} {abs(self.next_step_per_h):.2f} USD/h"
+            said[0] = said[0].replace("on average.", f"on average; the next one {step}.")
         if self.cheaper is not None:
             fleet = " + ".join(f"{count} x {name}" for name, count in self.cheaper.replicas.items()) or "nothing"
             cost = f"{self.cheaper.cost_per_h:.2f} USD/h"

@@ -47,7 +47,7 @@ class Fleet:
 def least_peak_shares(problem: Problem, carried: Array, served: float = 1.0) -> tuple[Array, float] | None:
     """Shares (R, B) of the lowest peak load when the types take ``carried`` (R,), and that peak.
 
-    minimise t: sum_r f_rb = served, sum_b l_rb f_rb <= t C_r. A vertex of this program splits at most as many
+    minimize t: sum_r f_rb = served, sum_b l_rb f_rb <= t C_r. A vertex of this program splits at most as many
     buckets as there are types. None if a bucket has no type. A peak above 1 means that the traffic does not fit.
     """
     used = np.flatnonzero(carried > 0)

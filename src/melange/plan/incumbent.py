@@ -1,6 +1,6 @@
 """The current plan: among fleets of equal cost, the one that changes the fewest instances.
 
-    minimise  sum_r d_r      d_r >= n_r - n'_r,  d_r >= n'_r - n_r,  sum_r c_r n_r <= C
+    minimize  sum_r d_r      d_r >= n_r - n'_r,  d_r >= n'_r - n_r,  sum_r c_r n_r <= C
 
 over the fleets that serve everything (docs/formulation.md, "stable answer"). n' are the current instances, C is the
 cost that was found.

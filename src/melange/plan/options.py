@@ -44,7 +44,7 @@ class Options:
     min_replicas
         At least this many replicas of every type that is used; or by replica type or accelerator name.
     min_total_replicas
-        At least this many replicas in all.
+        At least this many replicas in total.
     spare_replicas
         N+k: every used type still serves its own share when any k of its replicas are lost; or by replica type or
         accelerator name, where an accelerator's k applies to each of its types.

@@ -170,7 +170,7 @@ def _spread(values: npt.NDArray[_Number], where: Mask, rest: float) -> npt.NDArr
 
 def _source(inputs: EstimateInputs) -> str:
     told = f"estimated for engine era {inputs.era.name} (fitted {inputs.era.date})"
-    told += "; its rates meet the limits on the mean" if inputs.slo.is_on_requests else ""
+    told += "; rates at which the mean meets the limits" if inputs.slo.is_on_requests else ""
     return f"{told}; {inputs.tables.source}" if inputs.tables and inputs.tables.source else told
 
 

@@ -19,10 +19,10 @@ from melange.units import GIB, duration
 from melange.workload.workload import Array
 
 _PHRASES = {
-    "ttft": "one request alone waits {} for its first token; the limit is {}",
-    "tpot": "one request alone takes {} per output token; the limit is {}",
-    "ntpot": "one request alone takes {} per output token, first one included; the limit is {}",
-    "latency": "one request alone takes {}; the limit is {}",
+    "ttft": "a single request waits {} for its first token; the limit is {}",
+    "tpot": "a single request takes {} per output token; the limit is {}",
+    "ntpot": "a single request takes {} per output token, first one included; the limit is {}",
+    "latency": "a single request takes {}; the limit is {}",
 }
 
 

@@ -81,7 +81,7 @@ def mcp_server(*, rights: Rights, parallel: int = 2, limits: Limits | None = Non
         loop = asyncio.get_running_loop()
         try:
             if rights.folder is not None:
-                # Reading stdin cannot be cancelled, and jobs must not outlive their server.
+                # Reading stdin cannot be canceled, and jobs must not outlive their server.
                 loop.add_signal_handler(signal.SIGTERM, lambda: loop.create_task(_end(queue)))
             yield queue
         finally:
@@ -171,7 +171,7 @@ async def _answer(context: Context, kind: type[ToolInput], given: Json, rights: 
         await asyncio.shield(job.cancel())
         raise
     if job.state is not State.DONE:
-        found = job.error or {"message": "cancelled", "hint": "", "reasons": []}
+        found = job.error or {"message": "canceled", "hint": "", "reasons": []}
         return _failed(found["message"], found["hint"], found["reasons"])
     answer = job.result if kind.verb == "deploy" else brief(job.result)
     text = f"{job.text.rstrip()}\n\nid: {job.number}"

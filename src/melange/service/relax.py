@@ -185,7 +185,7 @@ def _as_said(variant: Variant, _: int) -> Variant:
 def _looser(metric: str, limit_ms: float) -> Callable[[int], Variant]:
     def at(step: int) -> Variant:
         value = _rounded_up(limit_ms * _LOOSEST ** (step / _STEPS))
-        label = f"{metric.upper()} <= {value:g} ms instead of {limit_ms:g}"
+        label = f"{metric.upper()} <= {value:,g} ms instead of {limit_ms:,g}"
         return Variant(label=label, settings=(f"slo.{metric}_ms={value:g}",))
 
     return at

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _TIMES = re.compile(r"x\s*(\d+(?:\.\d+)?)")
 _CHANGE = re.compile(r"([+-]\d+(?:\.\d+)?)\s*%")
-BASE = "as it is"
+BASE = "current"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,7 +190,7 @@ def together(variants: Sequence[Variant]) -> Variant:
                 raise InputError(f"{key} is {value_by_key[key]} in one and {value} in another: they cannot be combined")
             value_by_key[key] = value
     settings = tuple(f"{key}={value}" for key, value in value_by_key.items())
-    return Variant(label="all of them", settings=settings)
+    return Variant(label="all combined", settings=settings)
 
 
 # Keys whose values add up.

@@ -1,4 +1,4 @@
-"""Long jobs of the page that users follow. A job that no user follows any more is cancelled."""
+"""Long jobs of the page that users follow. A job that no user follows any more is canceled."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class FollowedJobs:
                 self._keep(key, job.result)
                 yield {"result": job.result}
             else:
-                yield {"error": job.error or {"message": "cancelled", "hint": "", "reasons": []}}
+                yield {"error": job.error or {"message": "canceled", "hint": "", "reasons": []}}
         finally:
             self._leave(key, followed)
 

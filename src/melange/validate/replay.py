@@ -50,7 +50,9 @@ def whole_log(log: Arrivals) -> Arrivals:
     """All requests of a log in one run, in which each counts once; its last ones also come before, to warm up."""
     start, requests = counting(0, len(log))
     before = requests - len(log)
-    return replace(stretch(log, start, requests), source=f"{log.source}, its last {before:,} also first, as warm-up")
+    return replace(
+        stretch(log, start, requests), source=f"{log.source}; warm-up: its last {before:,} requests, replayed first"
+    )
 
 
 def planned_part(log: Arrivals, part_s: tuple[float, float], rate: float) -> tuple[Arrivals, float]:

@@ -1,4 +1,4 @@
-"""The page in a real browser: every control changes the answer, an address is a state, and work can be cancelled."""
+"""The page in a real browser: every control changes the answer, an address is a state, and work can be canceled."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def test_certification_is_cancelled(visit: Callable[..., Any]) -> None:
     tab.click("#certify")
     tab.wait_for_selector("#busy:not([hidden])", state="attached")
     tab.click("#cancel")
-    assert "cancelled" in tab.inner_text("#state")
+    assert "canceled" in tab.inner_text("#state")
     assert tab.is_hidden("#busy")
     assert answer(tab)["kind"] == "closed form"
     tab.click("#certify")
@@ -281,7 +281,7 @@ def test_what_if_answers_and_can_be_cancelled(visit: Callable[..., Any]) -> None
     tab.check("#what-if-simulated")
     tab.click("#ask button[type=submit]")
     tab.click("#what-if-cancel")
-    tab.wait_for_selector("#what-if-state:has-text('cancelled')")
+    tab.wait_for_selector("#what-if-state:has-text('canceled')")
 
 
 def test_curves_mark_the_present_point(visit: Callable[..., Any]) -> None:

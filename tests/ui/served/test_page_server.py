@@ -174,7 +174,7 @@ def test_what_if_takes_no_key_of_the_service(page: Any) -> None:
     assert "without L4" in done["html"]
     assert "--set=workload.rate=4" in done["command"]
     printed = command_of(page, done["command"])
-    assert [one["label"] for one in printed["answers"]] == ["as it is", "rate x2", "without L4", "all of them"]
+    assert [one["label"] for one in printed["answers"]] == ["current", "rate x2", "without L4", "all combined"]
     assert f"{printed['answers'][1]['cost_per_h']:,.2f}" in done["html"]
 
 

@@ -99,7 +99,7 @@ def decide(brief: Brief, state: ControllerState, seen: Observation) -> Decision:
     )
     if state.target is None:
         state = replace(state, target=_first_target(brief, seen))
-        lines.append(f"begin: wanted {in_words(state.target or {})}")
+        lines.append(f"start: target {in_words(state.target or {})}")
     excluded, said = excluded_after(brief, state, seen)
     lines += said
     state = replace(state, excluded=excluded)

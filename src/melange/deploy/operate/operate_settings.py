@@ -11,8 +11,8 @@ from melange.plan.schedule.rule import HIGHEST, RuleSettings
 
 # The rule without a schedule. It was chosen together with slack, least_saving and settle_s on the first week of the
 # services of bench/operate.py, from their load alone: of some hundreds of settings, it is among the cheapest with one
-# change per hour and few requests above capacity. Less slack and slower scale-down (0.03, 0, 1200 s, 15 windows) cost 1
-# to 2 % less, with a third more requests above capacity and nearly twice the changes.
+# change per hour and few requests short. Less slack and slower scale-down (0.03, 0, 1200 s, 15 windows) cost 1
+# to 2 % less, with a third more requests short and nearly twice the changes.
 DEFAULT_RULE = RuleSettings(ahead=HIGHEST, look_back=5, margin=0.0, target=1.0, stable_windows=5)
 
 

@@ -3,7 +3,7 @@
 Sets: buckets b, replica types r. Data: load l_rb = request rate / max request rate, cost c_r of an instance that
 holds p_r replicas, headroom h. Variables: instances n_r, whole; shares f_rb, or slices m_rb = s f_rb, whole.
 
-    minimise  sum_r c_r n_r
+    minimize  sum_r c_r n_r
     cover     sum_r f_rb = 1                            every bucket
     load      sum_b l_rb f_rb <= (1 - h) p_r n_r        every type
 
@@ -169,7 +169,7 @@ def _requirement(problem: Problem, columns: Columns) -> Block:
 
 
 def _min_total(problem: Problem, columns: Columns) -> Block:
-    """At least N replicas in all: sum_r p_r n_r >= N."""
+    """At least N replicas in total: sum_r p_r n_r >= N."""
     if problem.min_total == 0:
         return _rows("min_total", np.empty(0), np.empty(0), [], [], [])
     types = np.arange(len(problem.cost))

@@ -23,7 +23,7 @@ _NO_HEURISTICS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LinearRows:
-    """A program in arrays, as a solver needs it: minimise cost x, with A x and x within bounds.
+    """A program in arrays, as a solver needs it: minimize cost x, with A x and x within bounds.
 
     Parameters
     ----------
@@ -206,7 +206,7 @@ def _solved(highspy: Any, solver: Any, program: LinearRows) -> Solved:
 class PeakLoad:
     """The lowest peak load of fleets, one after another: a linear program that starts from the previous solution.
 
-    minimise t: sum_r f_rb = 1, sum_b l_rb f_rb <= t C_r; C changes from fleet to fleet.
+    minimize t: sum_r f_rb = 1, sum_b l_rb f_rb <= t C_r; C changes from fleet to fleet.
     """
 
     def __init__(self, load: Array) -> None:
@@ -217,7 +217,7 @@ class PeakLoad:
         self._types, self._buckets = load.shape
         # Each linear program takes milliseconds; the limit counts the time of all fleets and must never stop one.
         self._solver = _solver(highspy, time_limit_s=np.inf, gap=0.0, seed=0)
-        # Presolve saves no time here (8,000 fleets of 4 types), and gave wrong answers in minimise().
+        # Presolve saves no time here (8,000 fleets of 4 types), and gave wrong answers in that function.
         self._solver.setOptionValue("presolve", "off")
         self._able = np.isfinite(load)
         type_of, bucket_of = self._pair = np.nonzero(self._able)

@@ -181,7 +181,7 @@ def _alternatives(answer: Answer) -> list[Alternative]:
             else []
         ),
         Alternative(name=STATIC, outcome=static, note=names),
-        Alternative(name="a fleet for each hour, on a timetable", outcome=planned, note="on this history"),
+        Alternative(name="a fleet for each hour, on a fixed timetable", outcome=planned, note="on this history"),
     ]
     place = best_single_type(best.everything, history)
     if place is None:

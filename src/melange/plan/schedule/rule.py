@@ -97,16 +97,16 @@ class RuleSettings:
         """The settings in words.
 
         >>> RuleSettings(ahead="highest", look_back=3, margin=0.1, target=0.9, stable_windows=2).words
-        'highest load of 3 windows + 10 %, target 0.9, down after 2 windows'
+        'highest load of 3 windows + 10%, at 90% load, down after 2 windows'
         """
         looked = {
             LAST: "load of the last window",
             HIGHEST: f"highest load of {self.look_back} windows",
             LINE: f"line through {self.look_back} windows",
         }[self.ahead]
-        margin = f" + {self.margin * 100:.3g} %" if self.margin else ""
+        margin = f" + {self.margin * 100:.3g}%" if self.margin else ""
         stable = f", down after {self.stable_windows} windows" if self.stable_windows > 1 else ""
-        return f"{looked}{margin}, target {self.target:g}{stable}"
+        return f"{looked}{margin}, at {self.target * 100:.3g}% load{stable}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

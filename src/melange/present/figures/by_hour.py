@@ -96,7 +96,7 @@ def _week_finding(schedule: Schedule) -> str:
 
 
 def figure_frontier(schedule: Schedule) -> Figure:
-    """Cost and excess requests of each rule in the last third of the history, beside other ways to run the service."""
+    """Cost and requests short of each rule in the last third of the history, beside other ways to run the service."""
     figure = new_figure(_frontier_finding(schedule), height=430)
     front = unbeaten(schedule.frontier)
     # A rule that was unbeaten in the windows for its choice may be beaten in later windows.
@@ -164,6 +164,6 @@ def _frontier_finding(schedule: Schedule) -> str:
         )
     least, most = points[0].outcome, points[-1].outcome
     return (
-        f"Reducing requests above capacity from {percent(most.short_fraction)} to {percent(least.short_fraction)} "
+        f"Reducing the share of requests short from {percent(most.short_fraction)} to {percent(least.short_fraction)} "
         f"costs {least.cost_per_h / most.cost_per_h:.2f} times as much"
     )

@@ -53,7 +53,7 @@ def report_page(study: Study, pictures: list[Picture], name: str) -> str:
         "<main>",
         html.section("The mix", _mix_table(study), drawn["routes"], _routing_grid(plan)),
         html.section("With one type only", _singles_table(plan), drawn["savings"]),
-        html.section("Proof", html.paragraph(_capital(words.proof(plan).removeprefix("Proof: ")))),
+        html.section("Proof", html.paragraph(words.proof(plan))),
         warnings_section(plan),
         html.section("Why these types", types_table(study), drawn["winners-by-size"]),
         html.section("At other rates and limits", drawn["cost-by-rate"], by_limit),
@@ -219,7 +219,7 @@ def assumptions_section(study: Study) -> str:
     counted = f"{workload.requests:,} requests" if workload.requests else ""
     counted = f"; {counted} observed" if counted and counted not in workload.source else ""
     failed = f"; {workload.failed_requests:,} failed rows left out" if workload.failed_requests else ""
-    shares = "continuous shares" if plan.options.slices is None else f"{plan.options.slices} slices per bucket"
+    shares = "fractional routing" if plan.options.slices is None else f"{plan.options.slices} slices per bucket"
     items = [
         f"Model: {plan.model or 'not named'}",
         f"SLO: {plan.slo or 'not named'}",
@@ -236,12 +236,8 @@ def assumptions_section(study: Study) -> str:
 def _proven(plan: Plan, shares: str) -> str:
     """Settings of the plan, and the proof of its cost."""
     if plan.certificate is not None:
-        return f"headroom as certified, {shares}; pictures at other rates and limits are not certified"
+        return f"headroom set by the simulation, {shares}; pictures at other rates and limits are not certified"
     return f"headroom {plan.options.headroom:.0%}, {shares}, status {plan.status}, gap {plan.gap:.2%}"
-
-
-def _capital(sentence: str) -> str:
-    return sentence[:1].upper() + sentence[1:]
 
 
 def _site(source: str) -> str:

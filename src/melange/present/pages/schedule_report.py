@@ -101,7 +101,7 @@ def _frontier(schedule: Schedule) -> Picture:
         caption=(
             "Rules that no other rule beat in the first two thirds of the history, with their results in the last "
             "third. Requests short are those above the fleet's planned capacity (headroom kept free). The fleet for "
-            "the peak and the hours' own fleets ran over the whole history, autoscalers over the last third."
+            "the peak and the fleets planned hour by hour ran over the whole history, autoscalers over the last third."
         ),
         variants=(Variant(label="", figure=by_hour.figure_frontier(schedule)),),
         header=("Rule", "USD/week", "Requests short", "Windows short"),
@@ -167,7 +167,7 @@ def _deferred(schedule: Schedule) -> str:
     if schedule.deferred is None:
         return ""
     table = html.folding_table(DEFERRED_COLUMNS, deferred_rows(schedule.deferred), caption="When each class is sent")
-    return html.section("Requests that may wait", table, html.paragraph(deferred_sentence(schedule)))
+    return html.section("Deferred requests", table, html.paragraph(deferred_sentence(schedule)))
 
 
 def _alternatives(schedule: Schedule) -> str:
@@ -207,7 +207,7 @@ def _played(schedule: Schedule) -> str:
     )
     caption = "Load: share of the planned capacity; above 1 the window is short"
     if has_waiting:
-        caption += ". Requests that may wait count separately. Alone: the same window without them"
+        caption += ". Deferred requests count separately. Alone: the same window without them"
     return html.folding_table(header, rows, caption=caption)
 
 
@@ -217,7 +217,7 @@ def _assumptions(schedule: Schedule) -> str:
     lines = [
         f"Headroom {percent(schedule.headroom)}; windows of {schedule.window_s:g} s; instances start within "
         f"{options.start_up_s:g} s and are paid from the order, and {options.drain_s:g} s longer when they drain",
-        f"Target: at most {percent(options.short_fraction, 2)} of the requests above capacity",
+        f"Target: at most {percent(options.short_fraction, 2)} of the requests short",
     ]
     if spot is not None:
         lost = (

@@ -57,11 +57,11 @@ def limits_in_words(slo: Slo) -> str:
     """The limits that each request must meet by itself, for each class if there are several.
 
     >>> limits_in_words(Slo(tpot_s=0.06, ttft_s=1.0))
-    'TTFT <= 1000 ms and TPOT <= 60 ms'
+    'TTFT <= 1,000 ms and TPOT <= 60 ms'
     """
     if slo.classes:
         return "; ".join(f"{one.name}: {limits_in_words(one.slo)}" for one in slo.classes)
-    return " and ".join(f"{metric.upper()} <= {ms(limit):g} ms" for metric, limit in slo.limits.items())
+    return " and ".join(f"{metric.upper()} <= {ms(limit):,g} ms" for metric, limit in slo.limits.items())
 
 
 def met_by_class(results: Sequence[ClassResult]) -> str:

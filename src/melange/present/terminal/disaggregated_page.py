@@ -39,7 +39,7 @@ def _sentence(plan: DisaggregatedPlan) -> str:
     else:
         met = f"{percent(plan.attainment, 2)} of the requests met the SLO in {plan.seeds} simulations of both pools"
         held = f"{met}, {percent(plan.low, 2)} at least (target {share_text(plan.target)})"
-        held += "" if plan.holds else "; not shown to hold"
+        held += "" if plan.holds else "; the simulations do not prove it"
     if plan.savings is None:
         return f"{cost}: {held}."
     beside = f"{percent(abs(plan.savings))} {'less' if plan.savings >= 0 else 'more'} than"

@@ -33,7 +33,7 @@ def _title(plan: Plan) -> str:
 
 def _break_even(explanation: Explanation, plan: Plan) -> RenderableType:
     price_by_name = {replica_type.name: replica_type.cost_per_h for replica_type in plan.replica_types}
-    table = table_of("Unused type", "USD/h now", "Enters at USD/h", "Needed cut")
+    table = table_of("Unused type", "USD/h now", "Break-even USD/h", "Price cut")
     for column in (1, 2, 3):
         table.columns[column].justify = "right"
     nearest = sorted(explanation.break_even_per_h.items(), key=lambda item: -item[1] / price_by_name[item[0]])
@@ -41,7 +41,7 @@ def _break_even(explanation: Explanation, plan: Plan) -> RenderableType:
         now = price_by_name[name]
         if price >= now:
             # The relaxation rents fractions of instances, and already rents a fraction of this one.
-            table.add_row(name, f"{now:,.2f}", f"{price:,.2f}", "a whole instance is too large")
+            table.add_row(name, f"{now:,.2f}", f"{price:,.2f}", "none: one instance exceeds the need")
         elif price > 0:
             table.add_row(name, f"{now:,.2f}", f"{price:,.2f}", f"{1 - price / now:.1%}")
         else:

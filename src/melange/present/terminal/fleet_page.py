@@ -54,4 +54,4 @@ def _pools(plan: JointPlan) -> RenderableType:
         table.columns[column].justify = "right"
     for pool in plan.pools:
         table.add_row(pool.name, f"{pool.most}", f"{pool.left}", price_of(pool), users_of(pool))
-    return titled("Pools; price: the most that one more would save", table)
+    return titled("Pools (price: the most that one more unit would save)", table)

@@ -28,16 +28,16 @@ def _sharing(plan: JointPlan) -> str:
     more = own - alone
     if more <= ROUNDING * max(own, 1.0):
         return "every service gets the same fleet as with separate pools"
-    return f"sharing the pools costs {usd(more)}/h more than separate pools would"
+    return f"the shared pools cost {usd(more)}/h more than if each service had them to itself"
 
 
 def proof_sentence(plan: JointPlan) -> str:
     """What is proven about the joint plan."""
     if plan.bound_per_h is None:
-        return "Proof: none; no bound is known for some of the services."
+        return "Lower bound: none for some of the services."
     bound = f"no plans of all services within the pools cost less than {usd(plan.bound_per_h)}/h"
     kind = " by closed form" if plan.holds is None else ", assuming that loads add up"
-    return f"Proof: {bound}{kind} (gap {percent(plan.gap, 2)})."
+    return f"Lower bound: {bound}{kind} (gap {percent(plan.gap, 2)})."
 
 
 def fleet_of(one: ServicePlan) -> str:
@@ -78,14 +78,12 @@ def exchange_sentences(plan: JointPlan) -> list[str]:
         if pool.next_unit is not None:
             one = pool.next_unit
             said.append(
-                f"{pool.name}: {one.units:g} more would go to {one.service}, and save {usd(-one.cost_per_h)}/h: "
-                f"{_changes(one)}."
+                f"{pool.name}: {one.units:g} more would save {usd(-one.cost_per_h)}/h: {one.service} {_changes(one)}."
             )
         if pool.last_unit is not None:
             one = pool.last_unit
             said.append(
-                f"{pool.name}: with fewer, {one.service} would give up {-one.units:g}, for {usd(one.cost_per_h)}/h "
-                f"more: {_changes(one)}."
+                f"{pool.name}: {-one.units:g} fewer would cost {usd(one.cost_per_h)}/h: {one.service} {_changes(one)}."
             )
     return said
 
@@ -94,6 +92,6 @@ def _changes(one: Exchange) -> str:
     """Instances returned and added."""
     back = {name: -n for name, n in one.changes.items() if n < 0}
     more = {name: n for name, n in one.changes.items() if n > 0}
-    parts = [f"it releases {counted(back)}"] if back else []
-    parts += [f"it rents {counted(more)}"] if more else []
-    return " and ".join(parts)
+    if back and more:
+        return f"replaces {counted(back)} by {counted(more)}"
+    return f"releases {counted(back)}" if back else f"adds {counted(more)}"

@@ -30,10 +30,12 @@ def workload_page(workload: Workload) -> RenderableType:
         total += f", {workload.input_token_rate:,.0f} tokens/s in, {workload.output_token_rate:,.0f} tokens/s out"
     if workload.burstiness is not None:
         total += f", burstiness {workload.burstiness:.2f} (1 is Poisson)"
-    counted = f"{workload.requests:,} requests" if workload.requests else "number of requests unknown"
+    counted = f"{workload.requests:,} requests observed" if workload.requests else "number of requests unknown"
+    if workload.requests and f"{workload.requests:,} requests" in workload.source:
+        counted = ""  # the source states it
     failed = f"{workload.failed_requests:,} failed rows left out" if workload.failed_requests else ""
-    notes = ", ".join(filter(None, ("" if counted in workload.source else counted, failed)))
-    source = Text(f"{workload.source} ({notes})" if notes else workload.source)
+    told = ", ".join(one for one in (counted, failed) if one)
+    source = Text(f"{workload.source} ({told})" if told else workload.source)
     parts: list[RenderableType] = [Text(total, style="bold"), source, titled(title, table)]
     return Group(*spaced([*parts, *([cautions(workload.cautions)] if workload.cautions else [])]))
 
@@ -42,17 +44,25 @@ def profile_page(profile: Profile, workload: Workload | None) -> RenderableType:
     """A profile as a table: the rate of the workload's mix that each type serves, and the cost of each type."""
     heading = " | ".join(part for part in (profile.model, str(profile.slo or ""), profile.source) if part)
     table = table_of("Replica type", "Accelerators", "USD/h", "Sizes served")
-    add_column(table, "Mix [requests/s]", right=True)
+    add_column(table, "Requests/s of this mix" if workload else "Requests/s", right=True)
     add_column(table, "USD per 1,000 requests", right=True)
-    table.add_column("Source / why infeasible")
     for column in (2, 3):
         table.columns[column].justify = "right"
     rows = sorted(_profile_row(profile, workload, r) for r in range(len(profile.replica_types)))
     # The table is the whole page of a profile, so it may fill more than a screen.
     shown = rows[: 4 * MAX_ROWS]
-    for _, cells in shown:
-        table.add_row(*cells)
-    parts: list[RenderableType] = [Text(heading, style="bold"), titled("Capacity of one replica", table)]
+    sources = {cells[-1] for cost, cells in rows if np.isfinite(cost)}
+    is_one = len(sources) == 1  # then a line below the table states it once
+    notes = ["" if is_one and np.isfinite(cost) else cells[-1] for cost, cells in shown]
+    if any(notes):
+        table.add_column("Why infeasible" if is_one else "Source / why infeasible")
+    for (_, cells), note in zip(shown, notes, strict=True):
+        table.add_row(*cells[:-1], *([note] if any(notes) else []))
+    below = [f"All rates are {sources.pop()}."] if is_one else []
+    if any(one.replicas_per_instance > 1 for one in profile.replica_types):
+        below.append("4 x (2 x L4): an instance with four replicas, each on two L4.")
+    capacity = Group(table, Text(" ".join(below), style="dim")) if below else table
+    parts: list[RenderableType] = [Text(heading, style="bold"), titled("Capacity of one replica", capacity)]
     if len(rows) > len(shown):
         parts.append(
             Text(

@@ -7,14 +7,13 @@ warnings.
 from __future__ import annotations
 
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from melange.plan.options import Options
 from melange.plan.plan import Plan
 from melange.plan.switching import SwitchDecision
 from melange.present.terminal.class_table import classes_part
@@ -80,22 +79,22 @@ def assumptions(plan: Plan) -> str:
         served = workload.request_rate.sum()
         mean_in, mean_out = workload.input_token_rate / served, workload.output_token_rate / served
         parts.append(f"mean {mean_in:,.0f} tokens in and {mean_out:,.0f} out")
-    parts.append("headroom as certified" if plan.certificate else f"headroom {plan.options.headroom:.0%}")
-    parts += _spares(plan.options)
-    parts.append("continuous shares" if plan.options.slices is None else f"{plan.options.slices} slices per bucket")
+    parts.append("headroom set by the simulation" if plan.certificate else f"headroom {plan.options.headroom:.0%}")
+    parts.append("fractional routing" if plan.options.slices is None else f"{plan.options.slices} slices per bucket")
+    parts += _spares(plan)
     told = [" | ".join(part for part in parts if part)]
     told += [f"Traffic: {workload.source}"] if workload.source else []
     return "\n".join([*told, *engine_lines(plan), *energy_line(plan), *carbon_line(plan)])
 
 
-def _spares(options: Options) -> list[str]:
-    """The replicas that may be lost; empty if there are none."""
-    each, total = options.spare_replicas, options.spare_total_replicas
-    if isinstance(each, int):
-        found = [f"{each} spare {'replica' if each == 1 else 'replicas'} per type"] if each else []
+def _spares(plan: Plan) -> list[str]:
+    """Spare replicas that the options ask for, in words."""
+    each, total = plan.options.spare_replicas, plan.options.spare_total_replicas
+    if isinstance(each, Mapping):
+        said = [f"spare replicas: {', '.join(f'{count} x {name}' for name, count in each.items())}"] if each else []
     else:
-        found = [f"spare replicas: {', '.join(f'{count} x {name}' for name, count in each.items())}"] if each else []
-    return found + ([f"{total} spare {'replica' if total == 1 else 'replicas'} in total"] if total else [])
+        said = [f"{each} spare replica{'s' if each > 1 else ''} per type"] if each else []
+    return said + ([f"{total} spare replica{'s' if total > 1 else ''} in total"] if total else [])
 
 
 def mix_part(plan: Plan) -> RenderableType:

@@ -33,7 +33,7 @@ def plan_sentence(plan: Plan) -> str:
     answer = f"{_mix_and_cost(plan)}, {_held(plan)}"
     certificate = plan.certificate
     if certificate is None:
-        return f"{answer}; {_closed_form_savings(plan)}."
+        return f"{answer}; {_closed_form_savings(plan)}.{_nearly_alone(plan)}"
     savings = _certified_savings(plan, certificate)
     if _is_beyond_reach(certificate):
         return f"{answer}. {savings[:1].upper()}{savings[1:]}."
@@ -66,10 +66,11 @@ def _held(plan: Plan) -> str:
 
 def _certified(certificate: Certificate) -> str:
     if certificate.classes and not _is_beyond_reach(certificate):
-        return f"certified: {met_by_class(certificate.classes)} met the limits of their class in simulation"
+        held = f"certified: {met_by_class(certificate.classes)} met the limits of their class in simulation"
+        return f"{held}{_odds(certificate)}"
     held = f"{percent(certificate.attainment, 2)} of the simulated requests met the SLO"
     if not _is_beyond_reach(certificate):
-        return f"certified: {held} (target {share_text(certificate.target)})"
+        return f"certified: {held} (target {share_text(certificate.target)}){_odds(certificate)}"
     wanted = share_text(certificate.wanted or certificate.target)
     why = f": {'; '.join(certificate.beyond_reach)}" if certificate.beyond_reach else ""
     return (
@@ -77,6 +78,13 @@ def _certified(certificate: Certificate) -> str:
         f"offered types. At most {percent(certificate.reach, 2)} of the requests can meet the SLO, and under this plan "
         f"{percent(certificate.attainment, 2)} do ({percent(certificate.low, 2)} at least){why}"
     )
+
+
+def _odds(certificate: Certificate) -> str:
+    """How likely the plan is to hold with the true step times; empty if the file lacks it."""
+    if certificate.chance is None:
+        return ""
+    return f", and is {probability(certificate.chance)} likely to hold given the error of step times"
 
 
 def _is_beyond_reach(certificate: Certificate) -> bool:
@@ -91,10 +99,12 @@ def _simulated(plan: Plan, shown: Simulation) -> str:
     held = f"{percent(shown.attainment, 2)} of the simulated requests individually met the limits"
     if shown.target is None:
         return f"{proven}: {held}"
-    missed = "" if plan.holds else "; not shown to hold"
+    target = share_text(shown.target)
+    if plan.holds:
+        return f"{proven}: {held} (target {target})"
     if shown.target >= 1:
-        missed += ", which no simulation can show"
-    return f"{proven}: {held} (target {share_text(shown.target)}{missed})"
+        return f"{proven}, not certified: {held}; no simulation can prove the target of {target}"
+    return f"{proven}, not certified: {held}, which does not prove the target of {target}"
 
 
 def _certified_savings(plan: Plan, certificate: Certificate) -> str:
@@ -102,7 +112,7 @@ def _certified_savings(plan: Plan, certificate: Certificate) -> str:
     name, cost = certificate.single_type, certificate.single_type_per_h
     used = [plan.replica_types[r].name for r in used_types(plan)]
     if len(used) == 1 and name in (None, used[0]):
-        return "no cheaper mix was found"
+        return "no mix of types is cheaper, as far as searched"
     if name is None or cost is None:
         return "no certified fleet of a single type was found"
     replica_type = next(one for one in plan.replica_types if one.name == name)
@@ -114,13 +124,13 @@ def _closed_form_savings(plan: Plan) -> str:
     """Savings of the plan compared with the cheapest single type, both by closed form."""
     best = plan.best_single
     if best is None:
-        return f"no single type can serve it alone{_nearly_alone(plan, np.inf)}"
+        return "no single type can serve all requests"
     name, baseline = best
     cost = baseline.cost_per_h or 0.0
     replica_type = next(candidate for candidate in plan.replica_types if candidate.name == name)
     single = f"{_counted(replica_type, baseline.instances)}, {usd(cost)}/h"
     kind = " by closed form" if plan.simulation is not None else ""
-    return f"{_less(plan.cost_per_h, cost)} the cheapest single type{kind} ({single}){_nearly_alone(plan, cost)}"
+    return f"{_less(plan.cost_per_h, cost)} the cheapest single type{kind} ({single})"
 
 
 def _less(cost_per_h: float, other_per_h: float) -> str:
@@ -131,8 +141,8 @@ def _less(cost_per_h: float, other_per_h: float) -> str:
     return "the same as" if savings < LEAST_SHOWN else f"{savings:.1%} less than"
 
 
-def _nearly_alone(plan: Plan, single_cost_per_h: float) -> str:
-    """A type that would be cheaper alone except for a few requests that it cannot serve; empty if there is none.
+def _nearly_alone(plan: Plan) -> str:
+    """A sentence on a type that would be cheaper alone except for a few requests; empty if there is none.
 
     Without it, savings that depend on 0.01 % of the requests would look larger than they are.
     """
@@ -141,15 +151,11 @@ def _nearly_alone(plan: Plan, single_cost_per_h: float) -> str:
         for name, baseline in plan.single_type.items()
         if baseline.rest_cost_per_h is not None and baseline.served_fraction >= _NEARLY_ALL
     ]
+    single_cost_per_h = np.inf if plan.best_single is None else plan.best_single[1].cost_per_h or 0.0
     if not nearly or min(nearly)[0] >= single_cost_per_h:
         return ""
     cost, name, fraction = min(nearly)
-    against = (
-        f"{1 - plan.cost_per_h / cost:.1%} less" if cost > plan.cost_per_h else f"{usd(plan.cost_per_h - cost)}/h more"
-    )
-    return (
-        f", {against} than {name} alone ({usd(cost)}/h), which cannot serve {percent(1 - fraction, 2)} of the requests"
-    )
+    return f" {name} alone would cost {usd(cost)}/h, but cannot serve {percent(1 - fraction, 2)} of the requests."
 
 
 def changes_sentence(plan: Plan, incumbent: Plan) -> str:
@@ -181,16 +187,19 @@ def proof(plan: Plan) -> str:
     if plan.certificate is not None:
         return _certainty(plan, plan.certificate)
     if plan.bound_per_h is None and plan.least_carbon is None:
-        return f"Proof: no plan within the budget carries more than {plan.gap:.2%} above this ({plan.status})."
+        return f"Bound: no plan within the budget serves more than {plan.gap:.2%} above this ({plan.status})."
     if (beside := plan.least_carbon) is not None:
         least = "" if beside.bound_kg_per_h is None else f" less than {significant(beside.bound_kg_per_h)} kg CO2e/h"
-        claim = f"no plan emits{least or ' less'}, with instances at full load less headroom"
+        claim = f"Bound: no plan emits{least or ' less'}, with instances at full load less headroom,"
     elif plan.gap == 0 or plan.bound_per_h is None:
-        claim = "no cheaper plan exists"
+        claim = "Optimal: no cheaper plan exists"
     else:
-        claim = f"no plan costs less than {usd(plan.bound_per_h)}/h, so at most {plan.gap:.2%} could be saved"
+        claim = (
+            f"Bound: a better plan could save at most {plan.gap:.2%}; none costs less than {usd(plan.bound_per_h)}/h"
+        )
     late = "" if plan.status == "optimal" else f"; the search stopped at the {plan.status}"
-    said = f"Proof: {claim} under these assumptions (solved in {plan.solve_s:.2f} s{late})."
+    rates = "the closed form's" if plan.slo is None or plan.slo.has_closed_form else "these"
+    said = f"{claim} under {rates} assumptions (solved in {plan.solve_s:.2f} s{late})."
     if (shown := plan.simulation) is None:
         return said
     counted = f"{shown.seeds} x {shown.requests:,} requests"
@@ -204,18 +213,22 @@ def _certainty(plan: Plan, certificate: Certificate) -> str:
     """Result of the simulation, its effect on cost, and the distance from the cheapest possible fleet."""
     counted = f"{certificate.seeds} x {certificate.requests:,} simulated requests"
     shares = percent(certificate.attainment, 2), percent(certificate.low, 2)
-    held = f"Certified: {shares[0]} of {counted} met the SLO, {shares[1]} at least."
+    held = f"Certified: {shares[0]} of {counted} met the SLO, {shares[1]} at least"
     if certificate.classes:
-        held = f"Certified by {counted}, each class separately; the closest to its target: {shares[1]} at least."
-    compared = _less(plan.cost_per_h, certificate.cost_before_per_h)
-    before = f"{usd(certificate.cost_before_per_h)}/h, {percent(certificate.attainment_before, 2)} met the SLO"
+        held = f"Certified by {counted}, each class separately; the closest to its target: {shares[1]} at least"
+    price = certificate.price(plan.cost_per_h)
+    before, met = f"{usd(certificate.cost_before_per_h)}/h", percent(certificate.attainment_before, 2)
+    if abs(price) < LEAST_SHOWN:
+        cost = f"Same cost as the closed-form plan ({before}, {met} met)"
+    else:
+        change = f"{abs(price):.1%} {'more' if price > 0 else 'less'}"
+        cost = f"This costs {change} than the closed-form plan ({before}), with which {met} of the requests met the SLO"
     kept = ", ".join(f"{share:.0%} of {name}" for name, share in certificate.headroom.items())
     return (
-        f"{held} It costs {compared} the closed-form plan ({before}). Headroom: {kept}. Simulated plans: "
-        f"{certificate.plans}. "
+        f"{held}. {cost}. Headroom: {kept}. Plans simulated: {certificate.plans}. "
         f"{_simulated_requests(plan, certificate)}\n"
         f"{margin_sentence(certificate)}"
-        f"Proof: {_distance(plan)}"
+        f"{_distance(plan)}"
     )
 
 
@@ -224,29 +237,27 @@ def margin_sentence(certificate: Certificate) -> str:
     if certificate.margin is None or certificate.chance is None:
         return ""
     if abs(certificate.margin) < _NO_MARGIN:
-        until = "none: the plan holds with estimated step times, but not if steps are slower"
+        until = "none; the SLO is met with the estimated step times, but not if engine steps are slower"
     elif certificate.margin > 0:
-        until = f"the plan holds until steps are {percent(certificate.margin)} slower than estimated"
+        until = f"the SLO is met until engine steps are {percent(certificate.margin)} slower than estimated"
     else:
-        until = f"the plan holds only if steps are {percent(-certificate.margin)} faster than estimated"
+        until = f"the SLO is met only if engine steps are {percent(-certificate.margin)} faster than estimated"
     slower = ", ".join(f"{factor - 1:+.0%} on {name}" for name, factor in certificate.slowed_by.items())
-    planned = f" It was certified with slower steps: {slower}." if slower else ""
-    given = f"Given the intervals of the step times, it has {chances(certificate.chance)} to hold."
-    return f"Margin: {until}. {given}{planned}\n"
+    planned = f" Certified with slower steps: {slower}." if slower else ""
+    odds = f"Given the error of step times, the plan holds with a probability of {probability(certificate.chance)}."
+    return f"Margin: {until}. {odds}{planned}\n"
 
 
-def chances(chance: float) -> str:
-    """A probability in tenths.
+def probability(chance: float) -> str:
+    """A probability to the nearest tenth: intervals of step times do not support more digits.
 
-    >>> chances(0.68), chances(0.97)
-    ('7 chances in 10', 'more than 9 chances in 10')
+    >>> probability(0.68), probability(0.97)
+    ('about 70%', 'more than 95%')
     """
     tenths = round(chance * 10)
     if tenths == 0:
-        return "less than 1 chance in 10"
-    if tenths == 10:
-        return "more than 9 chances in 10"
-    return f"{tenths} chance{'s' if tenths > 1 else ''} in 10"
+        return "less than 5%"
+    return "more than 95%" if tenths == 10 else f"about {tenths}0%"
 
 
 def _simulated_requests(plan: Plan, shown: Certificate | Simulation) -> str:
@@ -259,18 +270,19 @@ def _distance(plan: Plan) -> str:
     """How far a certified plan can be from the cheapest fleet that meets the SLO, or from that of least emissions."""
     if (beside := plan.least_carbon) is not None:
         if beside.bound_kg_per_h is None:
-            return "none; fleets that emit less may exist."
+            return "Lower bound: none; fleets that emit less may exist."
         return (
-            f"below {significant(beside.bound_kg_per_h)} kg CO2e/h no fleet meets the SLO, assuming that loads add up; "
-            f"this one emits {significant(beside.emitted_kg_per_h)} kg CO2e/h at full load less headroom."
+            f"Lower bound: no fleet below {significant(beside.bound_kg_per_h)} kg CO2e/h can meet the SLO, assuming "
+            f"that loads add up; this one emits {significant(beside.emitted_kg_per_h)} kg CO2e/h at full load less "
+            "headroom."
         )
     if plan.bound_per_h is None:
-        return "none; cheaper fleets may exist."
+        return "Lower bound: none; cheaper fleets may exist."
     if plan.gap <= 0:
-        return "no cheaper fleet meets the SLO, assuming that loads add up."
+        return "Optimal: no cheaper fleet can meet the SLO, assuming that loads add up."
     return (
-        f"no fleet below {usd(plan.bound_per_h)}/h meets the SLO, assuming that loads add up; "
-        f"so at most {plan.gap:.1%} could be saved."
+        f"Lower bound: no fleet below {usd(plan.bound_per_h)}/h can meet the SLO, assuming that loads add up, so a "
+        f"better plan could save at most {plan.gap:.1%}."
     )
 
 

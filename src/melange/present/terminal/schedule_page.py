@@ -70,7 +70,7 @@ def _costs(schedule: Schedule) -> RenderableType:
 
 def _commitments(schedule: Schedule) -> RenderableType:
     """What each commitment would reserve and cost, and its risk."""
-    table = table_of("Commitment", "USD/week", "Pays off from", "USD/week at -30 %", "upfront USD")
+    table = table_of("Commitment", "USD/week", "Pays off from", "USD/week at -30%", "upfront USD")
     for column in (1, 2, 3, 4):
         table.columns[column].justify = "right"
     for one in schedule.commitments:
@@ -88,7 +88,7 @@ def _commitments(schedule: Schedule) -> RenderableType:
         word = "more" if more > 0 else "less"
         lines.append(
             Text(
-                f"If traffic dropped by 30 %, the fleet would cost {money(abs(more) * H_PER_WEEK)} a week {word} "
+                f"If traffic dropped by 30%, the fleet would cost {money(abs(more) * H_PER_WEEK)} a week {word} "
                 f"with {committed_words(chosen)} than with nothing reserved.",
                 style="dim",
             )
@@ -120,7 +120,7 @@ def _deferred(schedule: Schedule, deferred: Deferred) -> RenderableType:
         table.columns[column].justify = "right"
     for row in deferred_rows(deferred):
         table.add_row(*row)
-    return titled("Requests that may wait", Group(table, Text(deferred_sentence(schedule), style="dim")))
+    return titled("Deferred requests", Group(table, Text(deferred_sentence(schedule), style="dim")))
 
 
 def _frontier(schedule: Schedule) -> RenderableType:
@@ -208,7 +208,7 @@ def _played(schedule: Schedule) -> RenderableType:
     drawn = [one for one in schedule.played if "drawn at random" in one.words]
     words = "Load: share of the fleet's planned capacity that is used; above 1 the window is short."
     if has_waiting:
-        words += " Requests that may wait count separately. Alone: the same window without them."
+        words += " Deferred requests count separately. Alone: the same window without them."
     if drawn:
         mean = float(np.average([one.attainment for one in drawn], weights=[one.requests for one in drawn]))
         words += f" Windows drawn at random: {percent(mean, 2)} of their requests met the SLO."

@@ -50,13 +50,13 @@ def _markets(schedule: Schedule) -> list[str]:
 
 
 def shortage_sentence(schedule: Schedule) -> str:
-    """Excess requests, in the windows that the rule was chosen on and in later windows."""
+    """Requests short, in the windows that the rule was chosen on and in later windows."""
     unseen, wanted = schedule.unseen, schedule.options.short_fraction
     return (
-        f"Chosen on the first two thirds of the history, with at most {percent(wanted, 2)} of the requests above "
-        f"capacity; the last third had {percent(unseen.short_fraction, 2)}, in "
+        f"Chosen on the first two thirds of the history, with at most {percent(wanted, 2)} of the requests short "
+        f"(beyond the fleet's planned capacity); the last third had {percent(unseen.short_fraction, 2)}, in "
         f"{percent(unseen.short_windows_fraction)} of the windows. In a short window, far more requests miss the SLO "
-        "than exceed capacity, because requests queue behind each other."
+        "than are short, because requests queue behind each other."
     )
 
 
@@ -67,13 +67,13 @@ def deferred_sentence(schedule: Schedule) -> str:
         return ""
     names = " and ".join(one.name for one in deferred.classes)
     added = (schedule.planned_per_h - deferred.without_per_h) * H_PER_WEEK
-    words = f"The hours' own fleets cost {money(added)} a week more than without {names}"
+    words = f"Fleets planned hour by hour cost {money(added)} a week more than without {names}"
     if deferred.at_once_per_h is not None:
         at_once = (deferred.at_once_per_h - deferred.without_per_h) * H_PER_WEEK
         words += f", and {money(at_once)} more if all is served as it arrives"
         if deferred.at_once is not None:
-            words += f"; by the rule {money((deferred.at_once.cost_per_h - schedule.running.cost_per_h) * H_PER_WEEK)}"
-            words += " a week are saved"
+            saved = money((deferred.at_once.cost_per_h - schedule.running.cost_per_h) * H_PER_WEEK)
+            words += f"; with the scaling rule, deferral saves {saved} a week"
     else:
         words += "; no fleet within the limits serves all as it arrives"
     return (
@@ -94,7 +94,7 @@ def proof_sentence(schedule: Schedule) -> str:
             f"costs {times:.2f} times that"
         )
     return (
-        f"{foresight}. The hours' own fleets cost "
+        f"{foresight}. Fleets planned hour by hour cost "
         f"{money(schedule.planned_per_h * H_PER_WEEK)} a week, and no schedule of them costs less than "
         f"{money(schedule.bound_per_h * H_PER_WEEK)} (proven gap {percent(schedule.gap)})."
     )

@@ -22,14 +22,18 @@ def uncertainty_part(plan: Plan) -> RenderableType | None:
     """Cost of the plan at each end of the replicas' capacity intervals; None if not asked for."""
     if not plan.cost_at:
         return None
-    words = {"low": "all replicas at their low end", "mid": "as estimated", "high": "at their high end"}
+    words = {
+        "low": "if every replica is slow (low end of the 80% interval)",
+        "mid": "as estimated",
+        "high": "if every replica is fast (high end)",
+    }
     costs = ", ".join(
         f"{usd(cost)}/h {words[end]}" if (cost := plan.cost_at[end]) is not None else f"no plan {words[end]}"
         for end in ("low", "mid", "high")
     )
-    planned = f", planned at {plan.options.confidence:.0%} confidence" if plan.options.confidence is not None else ""
-    kind = "The cheapest plan" if plan.kind == "closed form" else "By closed form the cheapest plan"
-    lines = [f"{kind} costs {costs} (80 % intervals{planned})."]
+    confidence = plan.options.confidence
+    planned = "" if confidence is None else f" This plan has {confidence:.0%} confidence."
+    lines = [f"The cheapest closed-form plan costs {costs}.{planned}"]
     lines += [f"Measure next: {plan.next_measurement}"] if plan.next_measurement else []
     return titled("The cost of uncertainty", Group(*(Text(line) for line in lines)))
 
@@ -39,9 +43,9 @@ def load_points_part(plan: Plan, service: str) -> RenderableType | None:
     points = load_points(plan)
     if not points:
         return None
-    kinds = "1 type of this plan uses" if len(points) == 1 else f"{len(points)} types of this plan use"
+    kinds = "type in this plan uses" if len(points) == 1 else "types in this plan use"
     what = (
-        f"{kinds} estimated step times. Start one replica with the plan's settings (melange deploy), run "
+        f"{len(points)} {kinds} estimated step times. Start one replica with the plan's settings (melange deploy), run "
         "its load point, and plan again:"
     )
     commands = [Text(f"# on {one.replica_type}\n{_within_terminal(one.command(service))}") for one in points]
@@ -72,7 +76,7 @@ def suggestions_page(suggestions: Sequence[Suggestion]) -> RenderableType:
     if not suggestions:
         return titled(title, Text("None: no measurement would change the cost of a plan."))
     found = table_of("Accelerators", "Replica type")
-    numbers = ("Tokens in", "Tokens out", "In flight", "Requests/s", "Saves [USD/h]", "GPU-minutes", "Costs [USD]")
+    numbers = ("Tokens in", "Tokens out", "Concurrency", "Requests/s", "Saves [USD/h]", "GPU-minutes", "Costs [USD]")
     for heading in numbers:
         add_column(found, heading, right=True)
     for one in suggestions:
@@ -89,8 +93,8 @@ def suggestions_page(suggestions: Sequence[Suggestion]) -> RenderableType:
             f"{one.cost:.2f}",
         )
     how = (
-        f"Keep this many requests of that size in flight: one warm-up round, then {TURNS} rounds and at least "
-        f"{LEAST_REQUESTS}; {START_MINUTES:g} minutes to start a replica are counted once. Then: --anchor "
+        f"Send requests of this size at the given concurrency: one warm-up round, then {TURNS} rounds (at least "
+        f"{LEAST_REQUESTS} requests). The times include {START_MINUTES:g} minutes to start a replica. Then: --anchor "
         "'NAME=results.json'"
     )
     return titled(title, Group(found, Text(how, style="dim")))

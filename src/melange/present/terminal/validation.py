@@ -28,7 +28,16 @@ _ROUNDING = 1e-9
 _MINOR = 0.01
 
 TYPE_COLUMNS = (
-    *("Replica type", "Replicas", "Requests", "Met the SLO", "Planned load", "Busy", "KV cache", "KV peak"),
+    *(
+        "Replica type",
+        "Replicas",
+        "Requests",
+        "Met the SLO",
+        "Planned load",
+        "Time with requests",
+        "KV cache",
+        "KV peak",
+    ),
     *("Waiting", "Preempted"),
 )
 
@@ -192,7 +201,7 @@ def _policies_table(reports: Sequence[Report]) -> RenderableType:
     limited = list(reports[0].slo.limits) if reports[0].slo else []
     shown = [*limited, *(["latency"] if "latency" not in limited else [])]
     columns = [(metric, name) for metric in shown for name in ("mean", "p99")]
-    table = table_of("Policy", "Met the SLO", "at least", *(f"{_named(metric)} {name}" for metric, name in columns))
+    table = table_of("Policy", "Met the SLO", "Lower bound", *(f"{_named(metric)} {name}" for metric, name in columns))
     table.columns[0].no_wrap = True
     table.columns[0].min_width = max(len(report.policy) for report in reports)
     for column in range(1, len(columns) + 3):

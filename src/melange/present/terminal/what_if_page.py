@@ -39,9 +39,9 @@ def relaxed(found: Sequence[Relaxation], wanted: float, kind: str) -> Renderable
     else:
         parts.append(titled(title, Text("No single change that was tried does.")))
     if others:
-        parts += [Text(""), titled("Not enough by itself", _changes(others, found))]
+        parts += [Text(""), titled("Too small on its own", _changes(others, found))]
     if nothing:
-        parts += [Text(""), Text(f"These save nothing: {'; '.join(nothing)}.")]
+        parts += [Text(""), Text(f"No saving: {'; '.join(nothing)}.")]
     return Group(*parts)
 
 

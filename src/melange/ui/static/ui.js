@@ -344,7 +344,7 @@
         box.dataset.of = of;
         if (found.command) box.append(commandLine(found.command));
       }).catch(function (error) {
-        said.textContent = isStopped(error) ? "cancelled" : error.message;
+        said.textContent = isStopped(error) ? "canceled" : error.message;
       }).then(function () {
         if (running[name]) return;
         cancel.hidden = true;
@@ -469,7 +469,7 @@
   byId("certify").addEventListener("click", function () { clearTimeout(certifyTimer); certify(); });
   byId("cancel").addEventListener("click", function () {
     stop("certify");
-    working(false, "Closed form; certification cancelled");
+    working(false, "Closed form; certification canceled");
   });
   byId("auto").addEventListener("change", function () { changed(); });
   byId("pin").addEventListener("click", function () {
