@@ -109,12 +109,16 @@ def write_text(path: str | Path, text: str) -> Path:
     InputError
         The folder is absent or not writable, or the disk is full; no draft is left behind.
     """
-    write_texts({Path(path): text})
-    return Path(path)
+    target = Path(path)
+    # A symbolic link stays: the file that it names is replaced.
+    write_texts({Path(os.path.realpath(target)) if target.is_symlink() else target: text})
+    return target
 
 
 def write_texts(text_by_path: Mapping[Path, str]) -> None:
     """Write several files, each atomically; all drafts are on disk before the first file is replaced.
+
+    A symbolic link is replaced too, so that files of one folder stay in it.
 
     Raises
     ------
@@ -128,8 +132,7 @@ def write_texts(text_by_path: Mapping[Path, str]) -> None:
             if _is_device(path):
                 _write_into(path, text)
             else:
-                # A symbolic link stays: the file that it names is replaced.
-                _draft(Path(os.path.realpath(path)) if path.is_symlink() else path, text, draft_by_target)
+                _draft(path, text, draft_by_target)
         for target, draft in draft_by_target.items():
             try:
                 draft.replace(target)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from melange.cli import app
+from melange.cli.app import app
 
 
 def test_no_two_servers_have_the_same_port() -> None:

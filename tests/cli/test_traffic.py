@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from melange.cli import app
+from melange.cli.app import app
 from melange.errors import InputError
 from melange.service.session import Session
 

@@ -61,7 +61,7 @@ def test_a_file_is_the_same_each_time(target: str) -> None:
 @pytest.mark.parametrize("target", GATEWAYS)
 def test_what_a_plan_says_cannot_become_a_directive(target: str) -> None:
     """Lines of a model's name are put into one comment."""
-    types = [replica_type("aws/a\nquiet;", "A"), replica_type("aws/b", "B\nquiet;")]
+    types = [replica_type("aws/a; quiet;", "A"), replica_type("aws/b", "B} quiet;")]
     plan = answering(plan_of(np.full((2, 3, 2), 0.5), [1, 1], types), model="m\n    nbthread 1\r\nuser root;\x00")
     (text,) = melange.render(plan, target, written=DAY).files.values()
     injected = [line for line in text.splitlines() if re.search("nbthread|user root|quiet;", line)]

@@ -149,7 +149,7 @@ def test_a_certified_plan_has_the_least_emissions_and_costs_in_usd() -> None:
     assert any("kg CO2e/h" in one for one in said)
     (line,) = carbon_line(plan)
     assert "it costs" in line
-    assert "kg CO2e/h no fleet meets" in proof(plan)
+    assert "kg CO2e/h can meet the SLO" in proof(plan)
     assert Plan.from_json(plan.to_json()).fingerprint == plan.fingerprint
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from melange.cli import app
+from melange.cli.app import app
 from melange.errors import InputError
 from melange.plan.joint.joint_plan import JointPlan
 from melange.service.fleet_file import is_fleet, read_fleet

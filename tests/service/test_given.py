@@ -42,10 +42,10 @@ def workload(service: Path, tmp_path: Path) -> Path:
     ("setting", "both"),
     [
         ("slo.tpot_ms=30", ("TPOT <= 30 ms", "TPOT <= 80 ms")),
-        ("slo.statistic=p99", ("p99 TPOT", "TPOT <= 80 ms for 99 % of requests")),
-        ("slo.statistic=mean", ("mean TPOT", "TPOT <= 80 ms for 99 % of requests")),
-        ("slo.attainment=0.995", ("99.5 % of requests", "99 % of requests")),
-        ("slo.ttft_ms=500", ("TTFT <= 500 ms", "holds TPOT <= 80 ms for 99 % of requests")),
+        ("slo.statistic=p99", ("p99 TPOT", "TPOT <= 80 ms for 99% of requests")),
+        ("slo.statistic=mean", ("mean TPOT", "TPOT <= 80 ms for 99% of requests")),
+        ("slo.attainment=0.995", ("99.5% of requests", "99% of requests")),
+        ("slo.ttft_ms=500", ("TTFT <= 500 ms", "holds TPOT <= 80 ms for 99% of requests")),
         ("model=meta-llama/Llama-3.1-70B-Instruct", ("70B-Instruct", "8B-Instruct")),
         ("engine=sglang", ("sglang", "vllm")),
         ("offers.gpus=[L4]", ("offers.gpus=[L4]", "A10G")),
@@ -141,7 +141,7 @@ def test_a_service_that_contradicts_a_given_profile_is_refused(service: Path, pr
     """Also where the file says it and no setting."""
     service.write_text(SERVICE.replace("80", "40"))
     with pytest.raises(
-        InputError, match=r"slo: the service asks for TPOT <= 40 ms for 99 % of requests, but .*profile.json holds"
+        InputError, match=r"slo: the service asks for TPOT <= 40 ms for 99% of requests, but .*profile.json holds"
     ):
         Session(service, profiles=[profile]).profile()
 
@@ -150,7 +150,7 @@ def test_a_profile_that_the_service_names_must_agree_too(service: Path, profile:
     """Measured for another limit, it says nothing of this one."""
     service.write_text(SERVICE.replace("80", "40") + f"profile: {{source: [{profile}, estimate]}}\n")
     with pytest.raises(
-        InputError, match=r"slo: the service asks for TPOT <= 40 ms for 99 % of requests, but .*profile.json holds"
+        InputError, match=r"slo: the service asks for TPOT <= 40 ms for 99% of requests, but .*profile.json holds"
     ):
         Session(service).profile()
 
@@ -192,7 +192,7 @@ def test_a_profile_on_the_mean_is_no_answer_for_requests(service: Path, tmp_path
     """The error says both readings, and how to plan by the profile's."""
     on_mean = Session(service, settings=["slo.statistic=mean"]).profile().save(tmp_path / "profile.json")
     with pytest.raises(
-        InputError, match=r"TPOT <= 80 ms for 99 % of requests, but .* holds mean TPOT <= 80 ms"
+        InputError, match=r"TPOT <= 80 ms for 99% of requests, but .* holds mean TPOT <= 80 ms"
     ) as found:
         Session(service, profiles=[on_mean]).plan()
     assert "slo.statistic=mean plans on what the profile holds" in found.value.hint

@@ -12,6 +12,7 @@ from searching import judge_of, small_service
 
 from melange.plan.solve import solve
 from melange.validate.attainment import Interval
+from melange.validate.certify.headroom import as_asked
 from melange.validate.certify.judge import Judge
 from melange.validate.certify.plan_trial import Trial
 
@@ -72,10 +73,11 @@ def test_a_type_alone_is_proven_as_if_it_were_the_only_one(proofs: int) -> None:
 
 
 def test_looks_at_proofs_are_counted() -> None:
-    """Each proof on drawn requests counts, whether it succeeds or fails."""
+    """Each proof on drawn requests counts, whether it succeeds or fails; the same proof again is no further look."""
     question = small_service(24)
     judge = judge_of(question, 0.9)
-    trial = judge.trial(solve(question), np.ones(question.profile.max_request_rate.shape))
-    for number in (1, 2):
-        judge.proof(trial)
+    ones, plan = np.ones(question.profile.max_request_rate.shape), solve(question)
+    more = as_asked(replace(plan, instances=plan.instances * 2), question)
+    for number, one in ((1, plan), (1, plan), (2, more)):
+        judge.proof(judge.trial(one, ones))
         assert sum(judge.looks.seen.values()) == number

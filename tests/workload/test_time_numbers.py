@@ -45,7 +45,7 @@ def log(write: Write, layout: str, times: list[object], form: str = "csv") -> Pa
 
 
 def epochs(per_s: int) -> list[object]:
-    """The times since 1970, in a unit of which a second has so many."""
+    """The times since 1970, in a unit with this many to a second."""
     return [int(moment.timestamp()) * per_s for moment in MOMENTS]
 
 

@@ -77,7 +77,9 @@ def test_numbers_in_text_are_read_alike_with_and_without_casts_that_may_fail() -
         None,
     ]
     table = ibis.memtable({"text": texts}, schema={"text": "string"})
-    numbers = {dialect: as_whole(as_number(table.text, dialect), dialect) for dialect in ("duckdb", "postgres")}
+    numbers = {
+        dialect: as_whole(as_number(table.text, dialect), dialect, table.text) for dialect in ("duckdb", "postgres")
+    }
     found = table.select(**numbers).to_pyarrow().to_pydict()
     assert found["duckdb"] == found["postgres"]
 
