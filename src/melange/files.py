@@ -111,7 +111,8 @@ def write_text(path: str | Path, text: str) -> Path:
     """
     target = Path(path)
     # A symbolic link stays: the file that it names is replaced.
-    write_texts({Path(os.path.realpath(target)) if target.is_symlink() else target: text})
+    is_link = target.is_symlink() and not _is_device(target)
+    write_texts({Path(os.path.realpath(target)) if is_link else target: text})
     return target
 
 

@@ -84,19 +84,6 @@ def test_errors_are_wrapped_on_a_terminal_only(run: Run) -> None:
     assert wrapped.count("\n") > 4
 
 
-def test_an_interrupt_while_modules_are_imported_is_no_traceback(run: Run) -> None:
-    """Ctrl-C ends with the exit code of shells, however early it comes."""
-    before = (
-        "class Interrupt:\n"
-        "    def find_spec(self, name, *_):\n"
-        "        if name == 'melange.cli.plan':\n"
-        "            signal.raise_signal(signal.SIGINT)\n"
-        "sys.meta_path.insert(0, Interrupt())"
-    )
-    done = run("plan", "service.yaml", "--quick", before=before)
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
-
-
 def test_an_error_of_the_system_is_no_bug(run: Run) -> None:
     """It names the file and the reason, and ends with exit code 2."""
     refused = _raising("PermissionError(13, 'Permission denied', 'x.db')")

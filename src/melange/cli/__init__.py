@@ -10,7 +10,10 @@ import textwrap
 from pathlib import Path
 from typing import NoReturn
 
-from melange.errors import InfeasibleError, MelangeError, printable
+try:
+    from melange.errors import InfeasibleError, MelangeError, printable
+except KeyboardInterrupt:  # before main(), which handles it from then on
+    raise SystemExit(130) from None
 
 # Exit code for bugs (EX_SOFTWARE of sysexits.h), and the longest text printed about a bug [characters].
 _BUG = 70
