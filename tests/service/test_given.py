@@ -5,37 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from small_text import SERVICE
 
 from melange.errors import InputError
 from melange.service.session import Session
 from melange.slo import Slo
-
-SERVICE = """\
-model: meta-llama/Llama-3.1-8B-Instruct
-slo: {tpot_ms: 80}
-workload: {dataset: arena, rate: 4}
-offers: {gpus: [L4, A10G], providers: [aws], regions: [us-east-1]}
-"""
-
-
-@pytest.fixture
-def service(tmp_path: Path) -> Path:
-    """A small service in a file."""
-    path = tmp_path / "service.yaml"
-    path.write_text(SERVICE)
-    return path
-
-
-@pytest.fixture
-def profile(service: Path, tmp_path: Path) -> Path:
-    """The service's own profile, as a file."""
-    return Session(service).profile().save(tmp_path / "profile.json")
-
-
-@pytest.fixture
-def workload(service: Path, tmp_path: Path) -> Path:
-    """The service's own traffic, as a file."""
-    return Session(service).workload().save(tmp_path / "workload.json")
 
 
 @pytest.mark.parametrize(
