@@ -112,7 +112,7 @@ class _Run:
     def __init__(self, places: _Places, folder: Path, seed: int, keep: Path) -> None:
         self.places, self.folder, self.seed, self.keep = places, folder, seed, keep
         self.found: Counter[str] = Counter()
-        self.tried, self.peak, self.slowest_s = 0, 0, 0.0
+        self.tried, self.peak, self.slowest_s, self.slowest = 0, 0, 0.0, ""
 
     def batch(self, numbers: Sequence[int], until: float) -> None:
         """Try these files; a file that ends its process is a finding, and a new process continues after it."""
@@ -132,7 +132,9 @@ class _Run:
                 number, name, words, file = pipe.recv()
                 begun_s = _cpu_s(worker)
                 what, peak = pipe.recv() if _answers(pipe, worker, begun_s) else ("no answer: killed", 0)
-                self.slowest_s = max(self.slowest_s, _cpu_s(worker) - begun_s)
+                took_s = _cpu_s(worker) - begun_s
+                if took_s > self.slowest_s:
+                    self.slowest_s, self.slowest = took_s, f"{number}, {name} | {words}"
             except EOFError:
                 worker.join()
                 what, peak = f"the process died ({worker.exitcode})", 0
@@ -211,6 +213,7 @@ def main() -> None:
             )
     kinds, total = len(run.found), run.found.total()
     report(f"{run.tried} files of {len(known)} formats, seed {given.seed}: {total} findings of {kinds} kinds")
+    report(f"slowest, {run.slowest_s:.1f} s: {run.slowest}")
     sys.exit(1 if run.found else 0)
 
 

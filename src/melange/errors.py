@@ -142,6 +142,18 @@ def unknown(what: str, name: str, known: Iterable[str], *, place: str = "") -> I
     return InputError(f"{prefix}unknown {what} {name!r}", hint=f"known: {listing}" if names else "none are known")
 
 
+def first_of(faults: Sequence[str], most: int = 5, what: str = "") -> str:
+    """Faults with a line each: the first few, and the number of the rest.
+
+    >>> print(first_of(["a.csv:1: no price", "a.csv:2: no price", "a.csv:9: no name"], most=2, what="rows"))
+    a.csv:1: no price
+    a.csv:2: no price
+    ... and 1 more rows
+    """
+    more = len(faults) - most
+    return "\n".join([*faults[:most], *([f"... and {more} more {what}".rstrip()] if more > 0 else [])])
+
+
 # Names listed in a sentence before the rest is counted. Chosen by judgment: fewer hide the meaning, more are not read.
 _LISTED = 4
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from plan_cases import asked, offer, profile, random_case, workload
 
 from melange.errors import InfeasibleError, InputError
+from melange.plan import suggest
 from melange.plan.confidence import DECILE, at_confidence, at_quantile
 from melange.plan.explain import explain
 from melange.plan.options import Options
@@ -154,6 +155,30 @@ def test_a_doubtful_type_outside_of_the_plan_is_named_if_it_could_enter() -> Non
     rates = uncertain(rates, [[[1.0]], [[0.3]]], [[[1.0]], [[3.0]]])
     found = suggest_measurements(asked(workload([[40.0]]), rates, EXACT), count=1)
     assert [one.accelerator for one in found] == ["D"]
+
+
+def test_a_kind_that_is_set_aside_could_not_enter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With and without the bound that sets kinds aside before they are solved for: the same suggestions."""
+    solved = []
+    with_kind = suggest._Case.with_kind
+    monkeypatch.setattr(suggest._Case, "with_kind", lambda *given: solved.append(1) or with_kind(*given))
+    counts = []
+    for is_bounded in (True, False):
+        solved.clear()
+        if not is_bounded:
+            nothing = lambda case: dict.fromkeys(case.types_by_kind, 0.0)  # noqa: E731
+            monkeypatch.setattr(suggest._Case, "_least_costs", nothing)
+        found = []
+        for seed in range(40):
+            load, rates = random_case(seed, types=6)
+            spread = np.random.default_rng(seed).uniform(0.2, 1.0, (6, 1, 1))
+            options = Options(gap=0.0, spare_replicas=seed % 2, max_types=2 if seed % 3 == 0 else None)
+            question = asked(load, uncertain(rates, spread, 1.0 / spread), options)
+            found.append(suggest_measurements(question, count=3))
+        counts.append((found, len(solved)))
+    assert counts[0][0] == counts[1][0]
+    assert any(counts[0][0])
+    assert counts[0][1] < counts[1][1]
 
 
 def test_nothing_to_measure_where_all_is_known() -> None:

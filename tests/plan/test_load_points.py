@@ -157,3 +157,20 @@ def test_a_terminal_shows_commands_that_can_be_copied(service: Path) -> None:
     assert max(map(len, shown.splitlines())) <= 80
     joined = shown.replace(" \\\n  ", " ")
     assert all(one.command("service.yaml").replace(" \\\n  ", " ") in joined for one in load_points(plan))
+
+
+@pytest.mark.parametrize("hit_rate", [0.3, 0.8])
+def test_no_point_has_more_in_flight_than_fits(service: Path, hit_rate: float) -> None:
+    """Prompt tokens from a prefix cache take no time, which a load point counts as the plan's rates do."""
+    given = service.read_text().replace("rate: 32", f"rate: 32, prefix_hit_rate: {hit_rate}")
+    service.write_text(given + "engine: {enable_prefix_caching: true, max_num_seqs: 96}\n")
+    plan = Session(service).plan()
+    points = load_points(plan)
+    assert points
+    for point in points:
+        assert 1 <= point.concurrency <= 96, point
+        r = [one.type_name for one in plan.replica_types].index(point.replica_type)
+        sent = (plan.share[r] * plan.workload.request_rate).sum()
+        replicas = plan.instances[r] * plan.replica_types[r].replicas_per_instance
+        # Little's law: a request may stay a second and 80 ms a token at most.
+        assert point.concurrency <= sent / replicas * (1 + 0.08 * point.output_tokens)

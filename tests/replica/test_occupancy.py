@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from melange.catalog.bundled import accelerators, find_model
-from melange.replica.capacity import Sizes, largest_batch, max_request_rate, rate_within
+from melange.replica.capacity import Sizes, largest_batch, max_request_rate, prompt_times_s, rate_within
 from melange.replica.engine import Engine, engines_of
 from melange.replica.era import find_era
 from melange.replica.hardware import Hardware, replicas_of
-from melange.replica.occupancy import largest_batch_of, replicas_like
+from melange.replica.occupancy import largest_batch_of, replicas_like, running_at
 
 # Full attention, five windows in six layers, latent.
 MODELS = ["meta-llama/Llama-3.1-8B", "google/gemma-3-27b-it", "deepseek-ai/DeepSeek-V2-Lite"]
@@ -63,3 +63,15 @@ def test_limits_that_differ_by_size_bind_their_own_size_alone() -> None:
     for place, factor in np.ndenumerate(times):
         alike = {key: limit * float(factor) for key, limit in limits.items()}
         assert found[place] == pytest.approx(rate_within(replicas_like(engine), SIZES, alike, batch)[place], rel=1e-12)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_more_run_than_an_engine_has_room_for(name: str) -> None:
+    """At its maximum rate and at a thousand times that: running requests end at the largest batch."""
+    engine, batch, rate = engine_of(name, "vllm")
+    served = rate > 0
+    for times in (1.0, 1000.0):
+        found = running_at(engine, SIZES, rate * times)
+        own_s, _ = prompt_times_s(replicas_like(engine), SIZES, batch)
+        assert (found[served] <= (batch + rate * times * own_s)[served] * 1.02).all()
+    assert (found[served] >= batch[served] * (1 - 1e-6)).all()

@@ -23,6 +23,16 @@ def test_durations_that_cannot_be(text: str | float) -> None:
         parse_duration(text, name="window")
 
 
+@pytest.mark.parametrize("text", [1e-308, 1e-7, 1e13, 1e300])
+def test_durations_that_no_sum_could_use(text: float) -> None:
+    """A window of the smallest positive float divides a log into infinitely many."""
+    with pytest.raises(InputError, match="window must be 0, or between a microsecond and 30,000 years"):
+        parse_duration(text, name="window")
+    if text < 1:
+        with pytest.raises(InputError, match=r"windows of .* s fit"):
+            full_windows(30.0, text, place="trace")
+
+
 def test_windows_by_hand() -> None:
     """Three whole windows of 0.1 s fit into 0.3 s, whatever floats say; percentiles are linear."""
     assert full_windows(0.3, 0.1, place="trace") == 3

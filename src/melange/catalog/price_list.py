@@ -13,7 +13,7 @@ from melange.catalog.bundled import accelerators
 from melange.catalog.offer import Offer
 from melange.catalog.parts import Part, find_part
 from melange.catalog.shapes import interconnect
-from melange.errors import Caution, InputError, some_of
+from melange.errors import Caution, InputError, first_of, some_of
 from melange.files import read_text
 from melange.parsing import csv_rows, table_rows
 
@@ -58,9 +58,7 @@ class Faults:
     def check(self) -> None:
         """Raise if there are faults: the first few in full, and the number of the others."""
         if self.messages:
-            more = len(self.messages) - _SHOWN_FAULTS
-            shown = self.messages[:_SHOWN_FAULTS] + ([f"... and {more} more rows"] if more > 0 else [])
-            raise InputError("\n".join(shown), hint="fix or remove these rows")
+            raise InputError(first_of(self.messages, what="rows"), hint="fix or remove these rows")
 
 
 def rows_of(path: Path) -> Iterator[tuple[int, dict[str, str]]]:

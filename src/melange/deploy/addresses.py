@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from melange.errors import InputError, unknown
+from melange.errors import InputError, first_of, unknown
 from melange.files import read_text
 
 if TYPE_CHECKING:
     from melange.plan.plan import Plan
+
+# Faulty lines of a list of replicas that an error shows before it counts the rest. Chosen by judgment.
+_MOST_FAULTS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -39,7 +42,7 @@ def addresses_of(given: Iterable[tuple[str, str]], plan: Plan) -> tuple[Address,
     ------
     InputError
         A text in another format, a name that matches no used type of the plan or several, an invalid or repeated URL,
-        or no replica at all. All faults are reported together.
+        or no replica at all. The first twenty faults are reported together.
     """
     found: list[Address] = []
     faults: list[str] = []
@@ -52,7 +55,7 @@ def addresses_of(given: Iterable[tuple[str, str]], plan: Plan) -> tuple[Address,
         except InputError as error:
             faults.append(f"{place}: {error}{f' ({error.hint})' if error.hint else ''}")
     if faults:
-        raise InputError("\n".join(faults))
+        raise InputError(first_of(faults, _MOST_FAULTS))
     if not found:
         raise InputError("no replicas given", hint="--replica NAME=http://host:port")
     return tuple(sorted(found))

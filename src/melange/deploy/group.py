@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,10 +13,10 @@ from melange.deploy.launch import Launch, Start, launch_of
 from melange.deploy.node import Node, node_of
 from melange.deploy.server_options import ServerOptions
 from melange.errors import Caution, InputError
+from melange.plan.load_points import in_flight_on
 from melange.plan.plan import Plan
 from melange.plan.server import Server, servers_of
 from melange.profile.profile import ReplicaType
-from melange.replica.occupancy import parts_of, sizes_of
 
 # Most letters in the parts of a name: with its base and KServe's suffix (20), it stays within the 63 letters of DNS.
 _BASE_LETTERS, _TYPE_LETTERS, _DIGEST = 16, 26, 5
@@ -150,7 +149,7 @@ def groups_of(
                 replicas=replicas,
                 share=float(served / plan.workload.total_rate),
                 request_rate=float(served / replicas),
-                in_flight=_in_flight(plan, r, replicas),
+                in_flight=max(in_flight_on(plan, r, replicas), _LEAST_IN_FLIGHT),
             )
         )
     return tuple(groups)
@@ -221,18 +220,3 @@ def _longest_answer(plan: Plan) -> float:
     """Longest completion of the plan's traffic [tokens]."""
     last = np.flatnonzero(plan.workload.request_rate.sum(axis=0))[-1]
     return float(plan.workload.buckets.output_edges[last])
-
-
-def _in_flight(plan: Plan, r: int, replicas: int) -> float:
-    """Requests in flight on one replica at the planned traffic.
-
-    Each bucket uses ``rate / (replicas max_request_rate)`` of a replica, and the same share of its requests in flight
-    at the maximum rate.
-    """
-    sizes = sizes_of(plan.workload)
-    rate = plan.max_request_rate[r]
-    parts = parts_of(plan.engines[r], rate, plan.slo, sizes)
-    sent = plan.share[r] * plan.workload.request_rate / replicas
-    load = np.divide(sent, rate, out=np.zeros_like(sent), where=rate > 0)
-    found = float(np.nansum(load / parts))
-    return max(found, _LEAST_IN_FLIGHT) if math.isfinite(found) else _LEAST_IN_FLIGHT

@@ -17,7 +17,7 @@ from melange.plan.bindings import (
     OFFER,
     REGION,
     REPLICA_TYPE,
-    members,
+    Bindings,
 )
 from melange.plan.options import Options
 from melange.plan.plan import Plan
@@ -69,7 +69,8 @@ def _options_of(options: Options, profile: Profile) -> Options:
         given = getattr(options, key)
         if isinstance(given, int):
             continue
-        left = [name for name in given if members(name, profile.replica_types, some).any()]
+        bound = Bindings(profile.replica_types, some)
+        left = [name for name in given if len(bound.positions(name))]
         changes[key] = {name: given[name] for name in left} if isinstance(given, Mapping) else tuple(left)
     return replace(options, **changes)
 

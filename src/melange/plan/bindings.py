@@ -69,6 +69,29 @@ def members(name: str, items: Sequence[ReplicaType], kinds: Sequence[str]) -> Ma
     return bound
 
 
+class Chosen:
+    """The replica types that names of ``require`` or ``exclude`` mean: a replica type, or all types of an accelerator.
+
+    Parameters
+    ----------
+    items
+        The replica types (R).
+    """
+
+    def __init__(self, items: Sequence[ReplicaType]) -> None:
+        # The names of the types are read once, not once for each of thousands of excluded types.
+        self._count = len(items)
+        self._by_kind = (Bindings(items, (REPLICA_TYPE,)), Bindings(items, (ACCELERATOR,)))
+
+    def members(self, names: Iterable[str]) -> Mask:
+        """Which types (R,) any of the names means."""
+        bound = np.zeros(self._count, bool)
+        for name in names:
+            for one in self._by_kind:
+                bound[one.positions(name)] = True
+        return bound
+
+
 def check_names(names: Iterable[str], items: Sequence[ReplicaType], kinds: Sequence[str], place: str) -> None:
     """Reject unknown names, suggesting the nearest known ones.
 

@@ -17,8 +17,7 @@ import numpy as np
 from melange.files import Json
 from melange.plan.plan import Plan
 from melange.profile.profile import ESTIMATED
-from melange.replica.capacity import Sizes
-from melange.replica.occupancy import parts_of
+from melange.replica.occupancy import parts_of, sizes_of
 
 # Number of types whose points are listed, the most expensive first.
 MOST_POINTS = 3
@@ -110,13 +109,17 @@ def _point(plan: Plan, r: int) -> LoadPoint:
     )
 
 
-def in_flight_on(plan: Plan, r: int) -> float:
-    """Requests in flight on one replica of a used type, on average, as planned."""
-    workload, rate = plan.workload, plan.max_request_rate[r]
-    sizes = Sizes(inputs=workload.input_tokens[None], outputs=workload.output_tokens[None])
-    part = parts_of(plan.engines[r], rate, plan.slo, sizes)
-    replicas = int(plan.instances[r]) * plan.replica_types[r].replicas_per_instance
-    served = plan.share[r] * workload.request_rate
+def in_flight_on(plan: Plan, r: int, replicas: int | None = None) -> float:
+    """Requests in flight on one of the replicas of a type, on average; by default as many as planned.
+
+    Each bucket uses ``rate / (replicas max_request_rate)`` of a replica, and the same share of its requests in flight
+    at the maximum rate.
+    """
+    rate = plan.max_request_rate[r]
+    part = parts_of(plan.engines[r], rate, plan.slo, sizes_of(plan.workload))
+    if replicas is None:
+        replicas = int(plan.instances[r]) * plan.replica_types[r].replicas_per_instance
+    served = plan.share[r] * plan.workload.request_rate
     load = np.divide(served, rate * replicas, out=np.zeros_like(served), where=rate > 0)
     return float((load / part).sum())
 

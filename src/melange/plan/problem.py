@@ -21,7 +21,7 @@ from melange.plan.bindings import (
     REGION,
     REPLICA_TYPE,
     Bindings,
-    members,
+    Chosen,
 )
 from melange.plan.options import Options
 from melange.plan.question import Question
@@ -195,8 +195,8 @@ def allowed_types(question: Question) -> Mask:
     none = np.zeros(len(items), bool)
     for limit in limits_of(items, question.options):
         none[limit.members[limit.weight > limit.most]] = True
-    for name in question.options.exclude:
-        none |= _is_named(items, name)
+    if question.options.exclude:
+        none |= Chosen(items).members(question.options.exclude)
     allowed: Mask = ~none
     return allowed
 
@@ -223,7 +223,7 @@ def build(question: Question, allowed: Mask, served: Mask, *, availability: bool
         most=_most(load, replicas, least, spare, limits, options),
         spare=spare,
         limits=limits,
-        requirements=tuple(Requirement(name=name, member=_is_named(items, name)) for name in options.require),
+        requirements=_requirements(items, options.require),
         spare_total=options.spare_total_replicas,
         min_total=options.min_total_replicas,
         max_types=options.max_types,
@@ -269,9 +269,12 @@ def limits_of(items: tuple[ReplicaType, ...], options: Options) -> tuple[Limit, 
     return tuple(limit for limit in limits if len(limit.members))
 
 
-def _is_named(items: Sequence[ReplicaType], name: str) -> Mask:
-    """Which types (R,) a name of ``require`` or ``exclude`` means: a replica type, or all types of an accelerator."""
-    return members(name, items, (REPLICA_TYPE,)) | members(name, items, (ACCELERATOR,))
+def _requirements(items: Sequence[ReplicaType], names: Sequence[str]) -> tuple[Requirement, ...]:
+    """Each name of ``require``, and which types (R,) meet it."""
+    if not names:
+        return ()
+    chosen = Chosen(items)
+    return tuple(Requirement(name=name, member=chosen.members([name])) for name in names)
 
 
 def spare_of(item: ReplicaType, options: Options) -> int:

@@ -179,17 +179,43 @@ class _Case:
         """Kinds with uncertain rates that are in the plan, or enter it at the high end of their interval."""
         profile, able = self.question.profile, self.question.workload.request_rate > 0
         is_open = (profile.high > profile.low) & (profile.provenance != MEASURED) & able
-        kinds = []
+        kinds, enough = [], self.base.cost_per_h * (1 - _WORTH)
+        least_per_h = self._least_costs()
         for kind, types in self.types_by_kind.items():
             if not is_open[types].any():
                 continue
             if self.base.instances[types].any():
                 kinds.append(kind)
                 continue
+            if least_per_h[kind] >= enough:
+                continue
             best = self.with_kind(kind, -DECILE)
-            if best is not None and best.cost_per_h < self.base.cost_per_h * (1 - _WORTH):
+            if best is not None and best.cost_per_h < enough:
                 kinds.append(kind)
         return kinds
+
+    def _least_costs(self) -> dict[_Kind, float]:
+        """What a plan with a kind at the high end costs at least [USD/h]: no other kind has to be solved for.
+
+        It rents one instance of the kind, and each size costs at least its load on the cheapest of the types.
+        """
+        question, profile = self.question, self.question.profile
+        served = (self.base.share.sum(axis=0) > 0).ravel()
+        rate = question.workload.request_rate.ravel()[served] / (1.0 - question.options.headroom)
+        cost = np.array([one.cost_per_h for one in profile.replica_types])
+        replicas = np.array([one.replicas_per_instance for one in profile.replica_types], float)
+
+        def costs(deviation: float) -> Array:
+            highest = at_quantile(profile, np.full(len(cost), deviation)).reshape(len(cost), -1)[:, served]
+            each = np.divide(rate, highest, out=np.full_like(highest, np.inf), where=highest > 0)
+            return np.asarray(each * (cost / replicas)[:, None])
+
+        now, best = costs(self.quantile)[self.base.instances > 0].min(axis=0), costs(-DECILE)
+        part = self.base.served_fraction
+        return {
+            kind: max(float(cost[types].min()), part * float(np.minimum(now, best[types].min(axis=0)).sum()))
+            for kind, types in self.types_by_kind.items()
+        }
 
 
 def _case(question: Question) -> _Case:

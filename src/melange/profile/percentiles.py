@@ -20,7 +20,7 @@ from melange.profile.profile import MEASURED, Profile
 from melange.profile.rate_cache import Key, Rate, RateCache
 from melange.replica.capacity import Sizes
 from melange.replica.engine import Engine
-from melange.replica.occupancy import replicas_like, running_at, sizes_of
+from melange.replica.occupancy import running_at, sizes_of
 from melange.replica.policy import ROUND_ROBIN
 from melange.replica.policy_state import PolicyState
 from melange.replica.simulated.cluster import play
@@ -261,7 +261,7 @@ def in_flight_at(
     """Requests of one size in flight on one replica at a rate."""
     inputs, outputs = np.full((1, 1, 1), float(input_tokens)), np.full((1, 1, 1), float(output_tokens))
     sizes = Sizes(inputs=inputs, outputs=outputs, cached=np.full((1, 1, 1), float(cached_tokens)))
-    return float(running_at(replicas_like(engine), sizes, np.full((1, 1, 1), rate))[0, 0, 0])
+    return float(running_at(engine, sizes, np.full((1, 1, 1), rate))[0, 0, 0])
 
 
 def lone_replica() -> PolicyState:

@@ -13,9 +13,9 @@ from melange.replica.memory import held_in
 from melange.slo import Slo
 from melange.workload.workload import Array, Workload
 
-# Bounds of the search for the number of running requests at a rate: no replica is assumed to exceed the upper bound.
-_LEAST_RUNNING, _MOST_RUNNING = 1e-3, 1e5
-# Halvings of log B between these bounds: the batch size is then known to a relative precision of 2e-11.
+# Lower bound of the search for the number of running requests at a rate.
+_LEAST_RUNNING = 1e-3
+# Halvings of log B up to the largest batch: the batch size is then known to a relative precision of 2e-11.
 _BISECTIONS = 40
 
 
@@ -49,7 +49,7 @@ def _in_flight(
     """Requests in flight at each of several rates (M,)."""
     sizes = Sizes(inputs=np.array([[inputs]]), outputs=np.array([[outputs]]), cached=np.array([[cached]]))
     sizes = sizes.kept(engine.prefix_kept)
-    return running_at(replicas_like(engine), sizes, np.array([[rate]])).ravel()
+    return running_at(engine, sizes, np.array([[rate]])).ravel()
 
 
 def _longest_stay_s(slo: Slo | None, sizes: Sizes) -> Array:
@@ -90,9 +90,15 @@ def largest_batch_of(engine: Engine, sizes: Sizes) -> Array:
     return batch_within(replicas_like(engine), sizes, resident)
 
 
-def running_at(replicas: Replicas, sizes: Sizes, rate: Array) -> Array:
-    """Requests in flight at a rate (1, I, O), prefill included; bisection on log B in ``B = rate o step(B)``."""
-    low, high = np.full_like(rate, math.log(_LEAST_RUNNING)), np.full_like(rate, math.log(_MOST_RUNNING))
+def running_at(engine: Engine, sizes: Sizes, rate: Array) -> Array:
+    """Requests in flight at a rate (1, I, O), prefill included; bisection on log B in ``B = rate o step(B)``.
+
+    At most as many run as the engine has seats and memory for, also at a rate that is more than it can serve. Where
+    memory is estimated to hold no request but a rate was measured, seats alone limit them.
+    """
+    replicas, most = replicas_like(engine), largest_batch_of(engine, sizes)
+    low = np.full_like(rate, math.log(_LEAST_RUNNING))
+    high = np.log(np.where(most > 0, np.maximum(most, 1.0), engine.max_sequences))
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
         batch = np.exp(middle)

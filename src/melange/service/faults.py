@@ -9,7 +9,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from melange.errors import unknown
+from melange.errors import first_of, unknown
 from melange.parsing import compose_yaml
 from melange.service.schema import Service
 
@@ -73,8 +73,7 @@ def faults(
             if fault["input"] is None and ":" in str(keys[-1]):
                 message += f"; YAML takes a space after the colon: {str(keys[-1]).replace(':', ': ', 1)}"
         lines.setdefault(name, message)
-    more = len(lines) - _MOST_FAULTS
-    return "\n".join([*list(lines.values())[:_MOST_FAULTS], *([f"and {more} more"] if more > 0 else [])])
+    return first_of(list(lines.values()), _MOST_FAULTS)
 
 
 def _unknown_key(key: str, known: Sequence[str], where: str, elsewhere: Sequence[str]) -> str:

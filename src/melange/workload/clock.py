@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -20,6 +21,7 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*(ms|min|s|m|h|d|w)?\s*")
 _STATISTIC = re.compile(r"mean|max|p(\d{1,2}(?:\.\d+)?)")
 # Most windows that a log may be divided into; each takes 8 bytes. Chosen by judgment.
 _MOST_WINDOWS = 10_000_000
+_SHORTEST_S, _LONGEST_S = 1e-6, 1e12
 
 
 def parse_duration(text: str | float, *, name: str = "duration") -> float:
@@ -35,7 +37,7 @@ def parse_duration(text: str | float, *, name: str = "duration") -> float:
     Raises
     ------
     InputError
-        The text is not a duration, or is negative or not finite.
+        The text is not a duration, is negative or not finite, or is so short or long that sums with it mean nothing.
 
     Examples
     --------
@@ -45,6 +47,8 @@ def parse_duration(text: str | float, *, name: str = "duration") -> float:
     seconds = _seconds(text)
     if seconds is None or not math.isfinite(seconds) or seconds < 0:
         raise InputError(f"{name} must be a duration such as 90, '90s', '5m' or '1h30m', got {text!r}")
+    if seconds and not _SHORTEST_S <= seconds <= _LONGEST_S:
+        raise InputError(f"{name} must be 0, or between a microsecond and 30,000 years, got {text!r}")
     return seconds
 
 
@@ -172,7 +176,7 @@ def full_windows(duration_s: float, window_s: float, *, place: str) -> int:
     InputError
         Not a single window fits, or more than ten million do.
     """
-    windows = int(duration_s / window_s + 1e-9)
+    windows = int(min(duration_s / window_s + 1e-9, sys.maxsize))  # infinite for the shortest windows
     if not 1 <= windows <= _MOST_WINDOWS:
         raise InputError(
             f"{place}: {windows:,} windows of {window_s:g} s fit into {duration_s:g} s; between 1 and "

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from melange.errors import Caution, InputError
+from melange.errors import Caution, InputError, first_of
 from melange.files import read_text
 from melange.parsing import table_rows
 from melange.units import S_PER_DAY
@@ -27,8 +27,6 @@ _SIZES = {
     "output": ("output_tokens_upto", "out_hi"),
     "share": ("share", "prob"),
 }
-# Faulty rows that an error spells out before it counts the rest.
-_SHOWN_FAULTS = 5
 # How far the sum of a period's shares may be from 1 if they were printed with few digits.
 _LOOSEST = 0.005
 # As for a log: seconds since 1970, from 1973 on.
@@ -135,8 +133,7 @@ def _table(path: Path, columns: Mapping[str, Sequence[str]]) -> list[_Row]:
         else:
             read.append(_Row(line, values))
     if faults:
-        more = [f"... and {len(faults) - _SHOWN_FAULTS} more rows"] if len(faults) > _SHOWN_FAULTS else []
-        raise InputError("\n".join(faults[:_SHOWN_FAULTS] + more), hint="correct or remove these rows")
+        raise InputError(first_of(faults, what="rows"), hint="correct or remove these rows")
     if not read:
         raise InputError(f"{path}: has columns and no rows")
     return read

@@ -13,6 +13,7 @@ from melange.deploy.live.balancer import Balancer, Ticket
 from melange.deploy.live.counters import Counters
 from melange.deploy.live.settings import BalancerSettings
 from melange.deploy.live.sizing import Size
+from melange.errors import InputError
 from melange.plan.plan import Plan
 
 FOUR = 4
@@ -87,3 +88,13 @@ def test_limits_are_those_of_one(count: int) -> None:
         taken.append(requests)
     assert taken[0] > 60
     assert abs(taken[1] - taken[0]) <= 4 * count
+
+
+def test_a_list_of_a_thousand_faulty_lines_is_told_in_a_few() -> None:
+    """The first twenty, each with its place, and the number of the rest."""
+    with pytest.raises(InputError) as refused:
+        addresses_of(((f"replicas.txt:{n}", f"H{n}=http://a:1") for n in range(1, 1001)), small_plan())
+    lines = str(refused.value).splitlines()
+    assert len(lines) == 21
+    assert lines[0].startswith("replicas.txt:1: unknown replica type 'H1'")
+    assert lines[-1] == "... and 980 more"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from melange.errors import Caution, InfeasibleError, InputError, some_of
-from melange.plan.bindings import check_names, members
+from melange.plan.bindings import Chosen, check_names
 from melange.plan.options import Options
 from melange.plan.problem import Limit, Positions, limits_of, spare_of
 from melange.plan.question import by_replica_type
@@ -222,9 +222,7 @@ def machines_of(
     options = by_replica_type(profile, options)
     items = profile.replica_types
     standing = np.array([one.offer.market == ON_DEMAND for one in items])
-    excluded = np.zeros(len(items), bool)
-    for name in options.exclude:
-        excluded |= members(name, items, ("replica type",)) | members(name, items, ("accelerator",))
+    excluded = Chosen(items).members(options.exclude)
     kept = np.flatnonzero(standing & ~excluded)
     if not len(kept):
         raise InputError(
