@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from melange.present.terminal.plan_tables import letters
 from melange.present.terminal.plan_words import used_types
 from melange.profile.profile import LONG_POOL, pool_of
 from melange.validate.certify.certify import certify
-from melange.validate.certify.second_pools import with_pools
+from melange.validate.certify.second_pools import _splits, with_pools
 
 pytestmark = pytest.mark.heavy
 
@@ -95,3 +96,12 @@ def test_pools_keep_their_letters_and_have_colors() -> None:
     assert len({one.color for one in legend.entries if one.r in used}) == len(used)
     assert not any(plan.replica_types[one.r].pool for one in legend.of_compared)
     assert legend.left_out + len(legend.compared) == len({one.type_name for one in plan.replica_types})
+
+
+def test_instances_without_requests_are_not_split() -> None:
+    """Spare instances of a type that no request is sent to have no work to divide, which is no division by zero."""
+    plan = alone()
+    place = int(plan.instances.argmax())
+    full = plan.question.profile.max_request_rate
+    assert _splits(plan, place, 0, full)
+    assert _splits(replace(plan, share=np.zeros_like(plan.share)), place, 0, full) == []

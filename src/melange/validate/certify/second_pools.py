@@ -255,6 +255,8 @@ def _splits(plan: Plan, place: int, second: int, full: Array) -> list[_Split]:
     rate = plan.share[place] * plan.workload.request_rate
     work = np.divide(rate, full[place], out=np.zeros_like(rate), where=full[place] > 0).sum(axis=1)
     work = work.reshape(-1, len(plan.workload.buckets.input_edges)).sum(axis=0)  # of all classes
+    if not work.any():  # spare instances, which no request is sent to
+        return []
     below, count = np.cumsum(work) / work.sum(), int(plan.instances[place])
     replica_type = plan.replica_types[place]
     spare = own_spare(plan.options, replica_type.name)
