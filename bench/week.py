@@ -61,7 +61,7 @@ SERVICES = {
     "multimodal/mm-image": ("Qwen/Qwen2.5-72B-Instruct", melange.Slo(tpot_s=0.06, ttft_s=3.0)),
     "reason/deepseek-r1": ("deepseek-ai/DeepSeek-R1", melange.Slo(tpot_s=0.08, ttft_s=5.0)),
 }
-SHORTAGES = (0.0025, 0.005, 0.01, 0.02)
+SHORTAGES = (0.0025, 0.0035, 0.005, 0.007, 0.01, 0.014, 0.02)
 # Markers around the table in a document.
 BEGIN, END = "<!-- bench/week.py -->", "<!-- end of bench/week.py -->"
 SETTINGS = ScheduleOptions(
