@@ -8,6 +8,7 @@ finds it; the splits are simulated.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -49,6 +50,9 @@ _MOST_S = 5.0
 # Instances that are added, one by one, to a split whose proof fails; then these parts of them, for the short runs that
 # chose the split are off by as much in large fleets (102 instances were needed where 97 seemed to hold). Judgments.
 _MOST_ADDED, _ADDED_PARTS = 3, (0.05, 0.08, 0.12, 0.2, 0.3)
+# Part of the instances, at least one, that is taken away from the best plan in pools as long as a proof succeeds; CPU
+# time of this [s]; and splits that are proven for each number of instances. Chosen by judgment.
+_FEWER, _FEWER_S, _FEWER_PROOFS = 0.03, 2.0, 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +160,35 @@ def in_pools(judge: Judge, best: Trial, others: Sequence[Trial]) -> Trial | None
     found = best
     for base in bases:
         found, effort = _split_all(pooled, _lifted(base.plan, pooled.question), places, found, effort)
-    return None if found is best else _only_used(found, len(judge.question.profile.replica_types))
+    if found is best:
+        return None
+    types = len(judge.question.profile.replica_types)
+    return _only_used(_with_fewer(pooled, found, [(r, types + n) for n, r in enumerate(places)]), types)
+
+
+def _with_fewer(judge: Judge, best: Trial, pairs: Sequence[tuple[int, int]]) -> Trial:
+    """The best plan with fewer instances of a type in two pools (pairs of positions), as long as proofs succeed.
+
+    The split that carried the fewest instances was found among a few prompt lengths; here each length is tried.
+    """
+    effort = Effort(judge=judge, first=judge.work_s, most_s=_FEWER_S)
+    for place, second in pairs:
+        while best.plan.instances[second] and not effort.is_spent():
+            plan, instances, share = best.plan, best.plan.instances.copy(), best.plan.share.copy()
+            count = int(instances[place] + instances[second])
+            instances[place], instances[second] = count - max(1, round(_FEWER * count)), 0
+            share[place], share[second] = share[place] + share[second], 0.0
+            fewer = replace(plan, instances=instances, share=share)
+            if instances[place] < max(2, _fewest_allowed(judge, fewer, place)):
+                break
+            splits = _easiest(judge, fewer, _splits(fewer, place, second, judge.full), effort)
+            near = (one for one in splits if not effort.is_spent() and _seems_to_hold(judge, one.applied(fewer)))
+            proofs = (_proof(judge, fewer, one, one.count, best) for one in itertools.islice(near, _FEWER_PROOFS))
+            found = next(filter(None, proofs), None)
+            if found is None:
+                break
+            best = found
+    return best
 
 
 def _cost(trial: Trial) -> float:
