@@ -117,16 +117,16 @@ class Taker:
         elif self.relays and link.is_chunked:
             link.relay = self._relayed
 
-    def _relayed(self, chunks: bytes, content: bytes) -> None:
-        self.content += content
+    def _relayed(self, chunks: bytes) -> None:
         self.relayed += 1
-        found = b""
+        assert not self.content or self.content.endswith(b"\n")
         while chunks:
             size, _, rest = chunks.partition(b"\r\n")
             assert re.fullmatch(rb"[0-9a-fA-F]+", size)
             assert rest[int(size, 16) :].startswith(b"\r\n")
-            found, chunks = found + rest[: int(size, 16)], rest[int(size, 16) + 2 :]
-        assert found == content
+            content, chunks = rest[: int(size, 16)], rest[int(size, 16) + 2 :]
+            assert content.endswith(b"\n")
+            self.content += content
 
     def broken(self, link: Link, why: str) -> None:
         """It is not whole."""
