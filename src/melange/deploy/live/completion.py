@@ -113,11 +113,16 @@ class Completion:
 
     def _count(self, events: bytes) -> None:
         """Count the tokens in events that have just been completed."""
-        tokens = events.count(self._key) if self._key else 0
-        if tokens != events.count(_EVENT):  # some are under another key than the last one, or contain no token
-            tokens = 0
+        tokens, others = 0, events
+        if self._key and (place := events.rfind(self._key)) >= 0:
+            end, tokens = events.index(b"\n", place) + 1, events.count(self._key)
+            if tokens == events.count(_EVENT, 0, end):
+                others = events[end:]
+            else:  # some are under another key than the last one, or contain no token
+                tokens = 0
+        if _EVENT in others:
             for key in self._lengths.texts:
-                if found := events.count(key):
+                if found := others.count(key):
                     tokens += found
                     self._key = key
         if tokens and not self._chunks and _ROLE.search(events) and _NOTHING_SAID.search(events):
