@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from melange.deploy.live.answers import UnservedError, date_line, error
 from melange.deploy.live.completion import MOST_PIECES, Completion
 from melange.deploy.live.endpoints import ENDPOINTS
-from melange.deploy.live.headers import RETRIED, RETRIES, SERVER
+from melange.deploy.live.headers import RETRIED, RETRIES
 from melange.deploy.live.health import BROKEN, GONE, WRONG
 from melange.deploy.live.links import LinkError
 
@@ -174,9 +174,8 @@ class Exchange:
         """Send the head of a response to the client, with the body received so far."""
         self._status = link.status
         client, request = self._client, self._request
-        named = link.fields.named
-        kind = named.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        self._completion = completion = Completion(kind == b"text/event-stream", ENDPOINTS[request.path].lengths)
+        is_stream, head = link.fields.head_of(link.status, link.reason)
+        self._completion = completion = Completion(is_stream, ENDPOINTS[request.path].lengths)
         completion.note(piece, now_s)
         self._is_unread = completion.is_stream
         if self._is_unread:
@@ -192,12 +191,10 @@ class Exchange:
                 piece = b"%x\r\n%b\r\n" % (len(piece), piece)
             else:  # an old client recognizes the end of the response by the end of the connection
                 request.keeps_alive = False
-        first = b"HTTP/1.1 %d %b\r\n" % (link.status, link.reason)
-        dated = b"" if b"date" in named else date_line()
+        dated = b"" if b"date" in link.fields.named else date_line()
         retried = RETRIED if self._is_retry else b""
         line = client.connection_line(request)
-        lines = link.fields.passed_on()
-        client.transport.write(b"".join((first, lines, SERVER, dated, retried, framing, line, b"\r\n", piece)))
+        client.transport.write(b"".join((head, dated, retried, framing, line, b"\r\n", piece)))
         if is_last:
             self._settle(completion)
             return
