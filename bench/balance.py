@@ -5,6 +5,7 @@
     python bench/balance.py --streams 10000        # memory of one process with N slow streams at the same time
     python bench/balance.py --soak 200000          # growth of memory and open files over N requests
     python bench/balance.py --litellm VENV/bin/litellm    # also LiteLLM's proxy, from its own environment
+    python bench/balance.py --before OTHER/src     # also another version of melange, from its source folder
 
 The replica is a server that answers at once and needs very little CPU. The proxies are measured in turn, round after
 round, so that other load on the machine affects all of them equally. CPU time is that of the proxy's processes; medians
@@ -54,6 +55,7 @@ def main() -> None:
     parser.add_argument("--streams", type=int, help="only this: N slow streams at the same time")
     parser.add_argument("--soak", type=int, help="only this: a soak test of N requests")
     parser.add_argument("--litellm", type=Path, help="the litellm command of another environment")
+    parser.add_argument("--before", type=Path, help="the source folder of another version of melange")
     given = parser.parse_args()
     allow_files()
     with tempfile.TemporaryDirectory() as name:
@@ -65,8 +67,8 @@ def main() -> None:
         if given.streams or given.soak:
             return
         parts: dict[str, Callable[[], None]] = {
-            "cpu": lambda: cpu(folder, given.quick, given.litellm),
-            "first-byte": lambda: first_byte(folder, given.quick, given.litellm),
+            "cpu": lambda: cpu(folder, given.quick, given.litellm, given.before),
+            "first-byte": lambda: first_byte(folder, given.quick, given.litellm, given.before),
             "shares": lambda: shares(folder, 2000 if given.quick else 10_000),
             "several": lambda: several(planned(folder), folder / "plan.json", 2000 if given.quick else 10_000, EASY),
             "kill": lambda: kill(folder),
@@ -86,7 +88,7 @@ def allow_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def cpu(folder: Path, is_quick: bool, litellm: Path | None) -> None:
+def cpu(folder: Path, is_quick: bool, litellm: Path | None, before: Path | None) -> None:
     """Print the CPU time of each proxy per plain request, and per stream of 64 tokens."""
     rounds, plain, streams = (5, 600, 128) if is_quick else (5, 5000, 1000)
     replica = processes.upstream()
@@ -95,6 +97,8 @@ def cpu(folder: Path, is_quick: bool, litellm: Path | None) -> None:
         "bare httptools": processes.bare_httptools(replica),
     }
     proxies["melange balance"] = processes.melange(processes.two_types(folder), [("A", replica)], *EASY)
+    if before is not None:
+        proxies["melange before"] = processes.melange(folder / "two-types.json", [("A", replica)], *EASY, source=before)
     if shutil.which("haproxy"):
         proxies["HAProxy"] = processes.haproxy(replica, folder)
     if litellm is not None:
@@ -143,7 +147,7 @@ def used_by(proxy: Server, requests: list[bytes], clients: int = CLIENTS) -> flo
     return (proxy.cpu_s() - before_s) / len(requests) * 1e3
 
 
-def first_byte(folder: Path, is_quick: bool, litellm: Path | None) -> None:
+def first_byte(folder: Path, is_quick: bool, litellm: Path | None, before: Path | None) -> None:
     """Print the time that each proxy adds to the first byte of a stream."""
     count = 200 if is_quick else 1000
     replica = processes.upstream("--tokens", "4", "--gap-ms", "1")
@@ -153,6 +157,8 @@ def first_byte(folder: Path, is_quick: bool, litellm: Path | None) -> None:
         "bare httptools": processes.bare_httptools(replica),
     }
     ways["melange balance"] = processes.melange(processes.two_types(folder), [("A", replica)], *EASY)
+    if before is not None:
+        ways["melange before"] = processes.melange(folder / "two-types.json", [("A", replica)], *EASY, source=before)
     if shutil.which("haproxy"):
         ways["HAProxy"] = processes.haproxy(replica, folder)
     if litellm is not None:

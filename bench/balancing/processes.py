@@ -124,11 +124,12 @@ def bare_httptools(target: Server) -> Server:
     return Server([sys.executable, "-m", "balancing.bare_httptools", str(target.port), str(port)], port)
 
 
-def melange(plan: Path, replicas: list[tuple[str, Server]], *options: str) -> Server:
-    """Melange's balancer."""
+def melange(plan: Path, replicas: list[tuple[str, Server]], *options: str, source: Path | None = None) -> Server:
+    """Melange's balancer; with ``source``, the version in that folder."""
     port = free_port()
+    environment = {} if source is None else {"PYTHONPATH": str(source.absolute())}
     given = [f"--replica={name}=http://127.0.0.1:{one.port}" for name, one in replicas]
-    return Server([MELANGE, "balance", str(plan), "--port", str(port), *given, *options], port)
+    return Server([MELANGE, "balance", str(plan), "--port", str(port), *given, *options], port, **environment)
 
 
 def haproxy(target: Server, folder: Path) -> Server:

@@ -91,7 +91,7 @@ def test_choices_are_those_of_the_policies_that_look_through_all(name: str) -> N
                 plain.is_up[r] = int(is_up)
                 indexed.set_up(r, is_up)
         assert indexed.all_up == sum(plain.is_up)
-        for field in PolicyState._fields:
+        for field in set(PolicyState._fields) - {"input_edges", "output_edges"}:
             assert getattr(indexed, field) == pytest.approx(getattr(plain, field)), field
     assert chosen > 3000
 

@@ -8,6 +8,8 @@ import re
 import pytest
 
 from melange.deploy.live.answers import UnservedError
+from melange.deploy.live.completion import Completion
+from melange.deploy.live.known_head import known_head
 from melange.deploy.live.link import Link
 from melange.deploy.live.receive import Receiver, Request
 
@@ -117,16 +119,16 @@ class Taker:
         elif self.relays and link.is_chunked:
             link.relay = self._relayed
 
-    def _relayed(self, chunks: bytes, content: bytes) -> None:
-        self.content += content
+    def _relayed(self, chunks: bytes) -> None:
         self.relayed += 1
-        found = b""
+        assert not self.content or self.content.endswith(b"\n")
         while chunks:
             size, _, rest = chunks.partition(b"\r\n")
             assert re.fullmatch(rb"[0-9a-fA-F]+", size)
             assert rest[int(size, 16) :].startswith(b"\r\n")
-            found, chunks = found + rest[: int(size, 16)], rest[int(size, 16) + 2 :]
-        assert found == content
+            content, chunks = rest[: int(size, 16)], rest[int(size, 16) + 2 :]
+            assert content.endswith(b"\n")
+            self.content += content
 
     def broken(self, link: Link, why: str) -> None:
         """It is not whole."""
@@ -180,6 +182,76 @@ def test_streams_are_the_same_with_and_without_the_parser(is_cut: bool) -> None:
         kinds.add(takers[0].end)
     assert relayed > 500
     assert kinds >= {"whole 200", "broken"}
+
+
+class Counter(Taker):
+    """Counts tokens as an exchange does: whole chunks of whole lines as they came, all else by its content."""
+
+    def __init__(self, relays: bool) -> None:
+        super().__init__(relays)
+        self.completion, self.now_s = Completion(is_stream=True), 0.0
+
+    def answered(self, link: Link, piece: bytes, is_last: bool) -> None:
+        """A piece."""
+        super().answered(link, piece, is_last)
+        self.completion.note(piece, self.now_s)
+
+    def _relayed(self, chunks: bytes) -> None:
+        super()._relayed(chunks)
+        self.completion.pieces.append(chunks)
+        self.completion.pieces_s.append(self.now_s)
+
+
+def test_tokens_are_counted_the_same_with_and_without_the_parser() -> None:
+    """Of random events in random chunks, of which some end within a line: the same numbers, times and usage."""
+    draw, relayed = random.Random(5), 0
+    kinds = ("text", "content", "reasoning_content")
+    for _ in range(400):
+        key = draw.choice(kinds)
+        chunks = []
+        for _ in range(draw.randrange(1, 90)):
+            key = draw.choice(kinds) if draw.random() < 0.05 else key
+            chunks.append(b'data: {"%b": "\\r\\n%b"}\n\n' % (key.encode(), b"w" * draw.randrange(30)))
+        if draw.random() < 0.5:
+            chunks.append(b'data: {"usage": {"prompt_tokens": 7, "completion_tokens": %d}}\n\n' % draw.randrange(1, 99))
+        chunks.append(b"data: [DONE]\n\n")
+        for place in reversed(range(len(chunks))):
+            if draw.random() < 0.1:  # a chunk that ends within a line, and one that begins there
+                at = draw.randrange(1, len(chunks[place]))
+                chunks[place : place + 1] = [chunks[place][:at], chunks[place][at:]]
+        pieces = [b"%x\r\n%b\r\n" % (len(one), one) for one in chunks]
+        for place in reversed(range(1, len(pieces))):
+            if draw.random() < 0.1:
+                pieces[place - 1 : place + 1] = [pieces[place - 1] + pieces[place]]
+        found = []
+        for relays in (True, False):
+            taker, link = Counter(relays), Link(lambda _: None)
+            link.connection_made(Transport())  # type: ignore[arg-type]
+            link.ask(taker, b"", b"")
+            for piece in (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", *pieces, b"0\r\n\r\n"):
+                taker.now_s += 1.0
+                link.data_received(piece)
+            done = taker.completion
+            found.append((taker.end, done.chunks, done.first_s, done.last_s, done.output_tokens, done.input_tokens))
+            relayed += taker.relayed
+        assert found[0] == found[1], pieces
+        assert found[0][0] == "whole 200"
+    assert relayed > 5000
+
+
+def test_a_length_of_any_number_of_digits_is_known() -> None:
+    """Unless its own digits are not the shortest, or a digit more than those of the bytes after the head."""
+    first = b"POST /%41 HTTP/1.1\r\nContent-Length: "
+    head = known_head(first + b"3\r\nX: 100%d\r\n\r\n{ }", "ours")
+    assert head is not None
+    known = 0
+    for size in (*range(1200), 12_345, 123_456, 2**24):
+        body = b"x" * size
+        for digits in (b"%d" % size, b"0%d" % size, b"%d" % (size + 1), b"-%d" % size, b"", b"+%d" % size):
+            found = head.body_of(first + digits + b"\r\nX: 100%d\r\n\r\n" + body)
+            assert found in ({None, body} if digits == b"%d" % size else {None})
+            known += found is not None
+    assert known > 1195
 
 
 def test_answers_on_a_kept_link_are_those_on_links_of_their_own() -> None:

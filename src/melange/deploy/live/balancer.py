@@ -53,10 +53,11 @@ class Ticket:
 
     __slots__ = ("in_flight", "input_bucket", "is_held", "part", "replica", "size", "unread")
 
-    def __init__(self, replica: LiveReplica, size: Size, part: float, input_bucket: int, in_flight: int) -> None:
-        self.replica, self.size, self.part, self.input_bucket, self.is_held = replica, size, part, input_bucket, True
-        # Prompt tokens until the first token arrives, which is observed only for streams.
-        self.unread = size.input_tokens if size.is_stream else 0
+    def __init__(
+        self, replica: LiveReplica, size: Size, part: float, input_bucket: int, unread: int, in_flight: int
+    ) -> None:
+        self.replica, self.size, self.part = replica, size, part
+        self.input_bucket, self.unread, self.is_held = input_bucket, unread, True
         self.in_flight = in_flight  # requests on the replica when this one was sent, including it
 
 
@@ -77,6 +78,7 @@ class Balancer:
         self.plan, self.settings, self.counters = plan, settings, counters
         self.row = counters.row(process)
         self._policy = POLICIES.index(settings.policy)
+        self._most_fill = settings.most_fill
         self._needs_chance = settings.policy in {"paper", "random"}
         self._kinds = known_types(plan)
         self._outstanding, self._fill = counters.at("replica_outstanding"), counters.at("replica_fill")
@@ -164,48 +166,49 @@ class Balancer:
         besides
             A replica on which the request has just failed.
         """
+        fleet, tokens = self.fleet, self._looked_up(size) if self.class_by_priority else size.input_tokens
         if besides is not None and besides.index >= 0 and besides.is_up:
-            self.fleet.set_up(besides.index, False)
+            fleet.set_up(besides.index, False)
             try:
-                index = self._chosen(size)
+                index = self._chosen(size, tokens)
             finally:
-                self.fleet.set_up(besides.index, True)
+                fleet.set_up(besides.index, True)
         else:
-            index = self._chosen(size)
+            index = self._chosen(size, tokens)
         if index < 0:
             return None
-        fleet, replica, row = self.fleet, self.replicas[index], self.row
-        i, last = fleet.cell(self._looked_up(size), size.max_tokens)
-        part = fleet.book(index, i, last, size.input_tokens if size.is_stream else 0)
+        replica, row = self.replicas[index], self.row
+        i, last = fleet.cell(tokens, size.max_tokens)
+        # Prompt tokens until the first token arrives, which is observed only for streams.
+        unread = size.input_tokens if size.is_stream else 0
+        part = fleet.book(index, i, last, unread)
         slot = replica.slot
         row[self._outstanding + slot] += 1.0
         row[self._fill + slot] = fleet.fill[index]
         row[self._replica_sent + slot] += 1.0
         row[self._sent + replica.kind * self._inputs + i] += 1.0
-        return Ticket(replica, size, part, i, fleet.outstanding[index])
+        return Ticket(replica, size, part, i, unread, fleet.outstanding[index])
 
     def _looked_up(self, size: Size) -> int:
         """The token count for finding a request's bucket: prompt tokens plus the offset of its class."""
-        if not self.class_by_priority:
-            return size.input_tokens
         return size.class_place * self._last_input + min(size.input_tokens, self._last_input)
 
-    def _chosen(self, size: Size) -> int:
+    def _chosen(self, size: Size, tokens: int) -> int:
         """The policy's choice, or the least full replica if the choice is over its limit; -1: none."""
         fleet = self.fleet
         chance = random.random() if self._needs_chance else size.key
-        index: int = self._choose(self._policy, fleet, self._looked_up(size), size.max_tokens, chance)
-        if index >= 0 and fleet.fill[index] > self.settings.most_fill:
-            return self._least_full(size)
+        index: int = self._choose(self._policy, fleet, tokens, size.max_tokens, chance)
+        if index >= 0 and fleet.fill[index] > self._most_fill:
+            return self._least_full(size, tokens)
         return index
 
-    def _least_full(self, size: Size) -> int:
+    def _least_full(self, size: Size, tokens: int) -> int:
         """The least full replica among those that are under the limit and can serve a size; -1 if there is none."""
         fleet, best = self.fleet, -1
-        i, last = fleet.cell(self._looked_up(size), size.max_tokens)
+        i, last = fleet.cell(tokens, size.max_tokens)
         for t in range(len(fleet.up_count)):
             index = fleet.least_full(t)
-            if index < 0 or fleet.fill[index] > self.settings.most_fill:
+            if index < 0 or fleet.fill[index] > self._most_fill:
                 continue
             if best >= 0 and fleet.fill[index] >= fleet.fill[best]:
                 continue

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from bisect import bisect_right
 
 
 class Lengths:
@@ -69,13 +71,18 @@ class Completion:
         self._last: tuple[bytes, int, list[bytes], list[float]] = (b"", 0, [], [0.0])
         self._key = b""  # key of the last token
         self._tail = self._rest = b""
-        # Pieces that are not parsed yet, and their arrival times [s].
+        # Pieces that are not parsed yet, and their arrival times [s]. Chunks of whole lines may be among them as they
+        # are: their first and last lines contain no event.
         self.pieces: list[bytes] = []
         self.pieces_s: list[float] = []
         self._new_bytes = 0
 
     def note(self, data: bytes, moment_s: float) -> None:
         """A piece of the completion has arrived at a time on the event loop's clock [s]."""
+        if not self.is_stream:
+            self._tail = (self._tail + data)[-_WHOLE_BYTES:]
+            self._last = (b"", 0, [], [moment_s])
+            return
         self.pieces.append(data)
         self.pieces_s.append(moment_s)
         self._new_bytes += len(data)
@@ -89,31 +96,33 @@ class Completion:
         return self._chunks > 0
 
     def look(self) -> None:
-        """Parse the pieces that arrived since the last call."""
+        """Parse the pieces of a stream that arrived since the last call."""
         pieces, pieces_s = self.pieces, self.pieces_s
         if not pieces:
             return
         data = self._rest + b"".join(pieces)
-        if self.is_stream:
-            # An incomplete event is parsed after its rest has arrived.
-            events, newline, rest = data.rpartition(b"\n")
-            self._count(events + newline)
-            self._tail = (self._tail + events + newline)[-_TAIL_BYTES:]
-            self._rest = rest[-_WHOLE_BYTES:]
-        else:
-            self._last = (b"", 0, [], pieces_s[-1:])
-            self._tail = (self._tail + data)[-_WHOLE_BYTES:]
+        # An incomplete event is parsed after its rest has arrived.
+        end = data.rfind(b"\n") + 1
+        events = data[:end]
+        self._count(events)
+        self._tail = events[-_TAIL_BYTES:] if end >= _TAIL_BYTES else (self._tail + events)[-_TAIL_BYTES:]
+        self._rest = data[end:][-_WHOLE_BYTES:]
         pieces.clear()
         pieces_s.clear()
         self._new_bytes = 0
 
     def _count(self, events: bytes) -> None:
         """Count the tokens in events that have just been completed."""
-        tokens = events.count(self._key) if self._key else 0
-        if tokens != events.count(_EVENT):  # some are under another key than the last one, or contain no token
-            tokens = 0
+        tokens, others = 0, events
+        if self._key and (place := events.rfind(self._key)) >= 0:
+            end, tokens = events.index(b"\n", place) + 1, events.count(self._key)
+            if tokens == events.count(_EVENT, 0, end):
+                others = events[end:]
+            else:  # some are under another key than the last one, or contain no token
+                tokens = 0
+        if _EVENT in others:
             for key in self._lengths.texts:
-                if found := events.count(key):
+                if found := others.count(key):
                     tokens += found
                     self._key = key
         if tokens and not self._chunks and _ROLE.search(events) and _NOTHING_SAID.search(events):
@@ -127,18 +136,18 @@ class Completion:
     def _moment_of_last(self) -> float:
         """Time at which the last event with a token was complete [s]."""
         events, at, pieces, moments_s = self._last
-        if events:
-            end = events.index(b"\n", max(events.rfind(key) for key in self._lengths.texts))
-            for piece, moment_s in zip(pieces, moments_s, strict=True):
-                at += len(piece)
-                if end < at:
-                    return moment_s
-        return moments_s[-1]
+        if not events:
+            return moments_s[-1]
+        place = events.rfind(self._key) + 1
+        place += max(map(events[place:].rfind, self._lengths.texts))
+        starts = list(itertools.accumulate(map(len, pieces), initial=at))
+        return moments_s[bisect_right(starts, events.index(b"\n", place)) - 1]
 
     @property
     def chunks(self) -> int:
         """Events with text."""
-        self.look()
+        if self.pieces:
+            self.look()
         return self._chunks
 
     @property
@@ -149,7 +158,8 @@ class Completion:
     @property
     def last_s(self) -> float:
         """Time of the last token [s]."""
-        self.look()
+        if self.pieces:
+            self.look()
         return self._moment_of_last()
 
     @property
@@ -167,13 +177,15 @@ class Completion:
     @property
     def output_tokens(self) -> int:
         """Output tokens from the usage block, or else the number of chunks; 0 if there is neither."""
-        self.look()
+        if self.pieces:
+            self.look()
         return _last_number(self._lengths.answer, self._tail) or self._chunks
 
     @property
     def input_tokens(self) -> int:
         """Prompt tokens from the usage block; 0 if there is none."""
-        self.look()
+        if self.pieces:
+            self.look()
         return _last_number(self._lengths.prompt, self._tail)
 
 

@@ -6,13 +6,12 @@ Pieces are forwarded as they arrive, in callbacks: there is no task, queue or bu
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from melange.deploy.live.answers import UnservedError, date_line, error
 from melange.deploy.live.completion import MOST_PIECES, Completion
 from melange.deploy.live.endpoints import ENDPOINTS
-from melange.deploy.live.headers import RETRIED, RETRIES, SERVER
+from melange.deploy.live.headers import RETRIED, RETRIES
 from melange.deploy.live.health import BROKEN, GONE, WRONG
 from melange.deploy.live.links import LinkError
 
@@ -61,9 +60,9 @@ class Exchange:
     """
 
     __slots__ = ("_arrived_s", "_client", "_completion", "_connecting", "_failed", "_fields", "_held_s",
-                 "_is_chunked", "_is_held", "_is_over", "_is_retry", "_is_unread", "_last", "_link", "_look",
-                 "_moment_s", "_needs_new", "_now", "_patience_s", "_pieces", "_pieces_s", "_proxy", "_request",
-                 "_size", "_status", "_ticket", "_trace", "_visit", "_write")  # fmt: skip
+                 "_is_chunked", "_is_held", "_is_over", "_is_retry", "_is_unread", "_last", "_link",
+                 "_moment_s", "_needs_new", "_now", "_patience_s", "_proxy", "_request", "_size", "_status", "_ticket",
+                 "_trace", "_visit")  # fmt: skip
 
     def __init__(
         self,
@@ -88,11 +87,6 @@ class Exchange:
         self._failed: LiveReplica | None = None
         self._is_retry = self._needs_new = False
         self._completion: Completion | None = None  # set once the response has started
-        # Parts of the completion and the client, for chunks that are forwarded directly.
-        self._pieces: list[bytes]
-        self._pieces_s: list[float]
-        self._look: Callable[[], None]
-        self._write: Callable[[bytes], None]
         self._status = 0
         self._is_over = self._is_chunked = False
         self._is_unread = False  # the first token of its stream has not arrived
@@ -180,9 +174,8 @@ class Exchange:
         """Send the head of a response to the client, with the body received so far."""
         self._status = link.status
         client, request = self._client, self._request
-        named = link.fields.named
-        kind = named.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        self._completion = completion = Completion(kind == b"text/event-stream", ENDPOINTS[request.path].lengths)
+        is_stream, head = link.fields.head_of(link.status, link.reason)
+        self._completion = completion = Completion(is_stream, ENDPOINTS[request.path].lengths)
         completion.note(piece, now_s)
         self._is_unread = completion.is_stream
         if self._is_unread:
@@ -198,12 +191,10 @@ class Exchange:
                 piece = b"%x\r\n%b\r\n" % (len(piece), piece)
             else:  # an old client recognizes the end of the response by the end of the connection
                 request.keeps_alive = False
-        first = b"HTTP/1.1 %d %b\r\n" % (link.status, link.reason)
-        dated = b"" if b"date" in named else date_line()
+        dated = b"" if b"date" in link.fields.named else date_line()
         retried = RETRIED if self._is_retry else b""
         line = client.connection_line(request)
-        lines = link.fields.passed_on()
-        client.transport.write(b"".join((first, lines, SERVER, dated, retried, framing, line, b"\r\n", piece)))
+        client.transport.write(b"".join((head, dated, retried, framing, line, b"\r\n", piece)))
         if is_last:
             self._settle(completion)
             return
@@ -211,22 +202,23 @@ class Exchange:
         if client.is_full:
             self.hold()
 
-    def _relayed(self, chunks: bytes, content: bytes) -> None:
-        """Forward whole chunks of a stream unchanged, without joining or framing them."""
-        self._moment_s = now_s = self._now()
-        pieces = self._pieces
-        pieces.append(content)
-        self._pieces_s.append(now_s)
-        if len(pieces) >= MOST_PIECES:
-            self._look()
-        self._write(chunks)
-
     def _relay(self, link: Link, completion: Completion) -> None:
         """Forward chunks directly once the first token has arrived; until then, each piece is parsed for its time."""
-        if self._is_chunked and link.is_chunked and completion.has_begun:
-            self._pieces, self._pieces_s, self._look = completion.pieces, completion.pieces_s, completion.look
-            self._write = self._client.transport.write
-            link.relay = self._relayed
+        if not (self._is_chunked and link.is_chunked and completion.has_begun):
+            return
+        pieces, pieces_s, look = completion.pieces, completion.pieces_s, completion.look
+        now, write = self._now, self._client.transport.write
+
+        def relay(chunks: bytes) -> None:
+            """Forward whole chunks unchanged, without joining or framing them."""
+            write(chunks)
+            self._moment_s = now_s = now()
+            pieces_s.append(now_s)
+            pieces.append(chunks)
+            if len(pieces) >= MOST_PIECES:
+                look()
+
+        link.relay = relay
 
     def _look_for_first(self, completion: Completion) -> None:
         """Tell the balancer about the first token of a stream: its prompt no longer waits."""
@@ -237,7 +229,11 @@ class Exchange:
 
     def _settle(self, completion: Completion) -> None:
         """Record a complete response."""
-        ticket, proxy, status = self._over(), self._proxy, self._status
+        ticket, proxy, status = self._ticket, self._proxy, self._status
+        assert ticket is not None
+        self._is_over, self._link, self._ticket = True, None, None
+        if self._visit is not None or self._trace is not None:
+            self._leave()
         ledger = proxy.ledger
         if status == 200:
             if ticket.replica.failures:
@@ -332,14 +328,6 @@ class Exchange:
             proxy.health.failed(ticket.replica, why, BROKEN)
         self._release()
         client.cut()
-
-    def _over(self) -> Ticket:
-        ticket, self._ticket = self._ticket, None
-        assert ticket is not None
-        self._is_over, self._link = True, None
-        if self._visit is not None or self._trace is not None:
-            self._leave()
-        return ticket
 
     def _leave(self) -> None:
         """Count the usage of the tenant and close the span."""

@@ -40,13 +40,15 @@ _OF_CONNECTIONS = frozenset({b"close", b"keep-alive", b""})
 class Fields:
     """The header of one message."""
 
-    __slots__ = ("_passed_on", "lines", "named", "repeated")
+    __slots__ = ("_head", "_passed_on", "lines", "named", "repeated")
 
     def __init__(self) -> None:
         self.lines: list[bytes] = []  # to be forwarded
         self.named: dict[bytes, bytes] = {}  # first values of fields that are read or dropped, by lower-case name
         self.repeated: set[bytes] | None = None  # names of fields that occurred twice
-        self._passed_on: bytes | None = None  # cached result for a repeated head
+        # Cached results for a repeated head.
+        self._passed_on: bytes | None = None
+        self._head: tuple[bool, bytes] | None = None
 
     @property
     def count(self) -> int:
@@ -71,6 +73,15 @@ class Fields:
                 self._passed_on = self._forwarded(has_key=True)
             return self._passed_on
         return self._forwarded(has_key=False)
+
+    def head_of(self, status: int, reason: bytes) -> tuple[bool, bytes]:
+        """Whether a response is a stream of events, and the lines of its head that do not depend on the request."""
+        head = self._head
+        if head is None:
+            kind = self.named.get(b"content-type", b"").partition(b";")[0].strip().lower()
+            lines = b"HTTP/1.1 %d %b\r\n%b%b" % (status, reason, self.passed_on(), SERVER)
+            head = self._head = kind == b"text/event-stream", lines
+        return head
 
     def _forwarded(self, *, has_key: bool) -> bytes:
         named = self.named

@@ -7,6 +7,7 @@ that scan all replicas are replaced: by an index that gives the same results and
 from __future__ import annotations
 
 import importlib.util
+import math
 import sys
 from bisect import bisect_left
 from collections.abc import Callable
@@ -76,6 +77,8 @@ class _Least:
 class IndexedState:
     """A balancer's state with an index over its replicas; fields as in :class:`PolicyState`, as lists.
 
+    Only the last edges differ: they are infinite.
+
     Parameters
     ----------
     state
@@ -83,8 +86,8 @@ class IndexedState:
         :meth:`set_up` may change ``fill``, ``unread``, ``outstanding`` and ``is_up``.
     """
 
-    __slots__ = (*PolicyState._fields, "_counts", "_emptiest", "_fewest", "_fewest_stale", "_least", "_ranges",
-                 "_stale", "_ups", "_work", "all_up", "up_count")  # fmt: skip
+    __slots__ = (*PolicyState._fields, "_counts", "_emptiest", "_fewest", "_least", "_ranges", "_stale",
+                 "_ups", "_work", "all_up", "inputs", "outputs", "up_count")  # fmt: skip
 
     type_of: list[int]
     input_edges: list[float]
@@ -107,6 +110,10 @@ class IndexedState:
     def __init__(self, state: PolicyState) -> None:
         for name, values in zip(PolicyState._fields, state, strict=True):
             setattr(self, name, values)
+        self.inputs, self.outputs = len(state.input_edges), len(state.output_edges)
+        # The last bucket takes all larger requests, so a search needs no check.
+        self.input_edges = [*state.input_edges[:-1], math.inf]
+        self.output_edges = [*state.output_edges[:-1], math.inf]
         types, count = len(self.turn) - 1, len(self.type_of)
         edges = [bisect_left(self.type_of, t) for t in range(types + 1)]
         self._ranges = [(edges[t], edges[t + 1] - edges[t]) for t in range(types)]
@@ -114,9 +121,8 @@ class IndexedState:
         self._least = [_Least(self._work, self.is_up, *one) for one in self._ranges]
         self._emptiest = [_Least(self.fill, self.is_up, *one) for one in self._ranges]
         self._fewest = _Least(self.outstanding, self.is_up, 0, count)
-        # Replicas that changed since the last query of tournaments that are seldom queried.
-        self._fewest_stale: set[int] = set()
-        self._stale: list[set[int]] = [set() for _ in self._ranges]
+        # Replicas that changed since the last query of tournaments that are seldom queried: these two.
+        self._stale: set[int] = set()
         self.up_count = [sum(self.is_up[first : first + many]) for first, many in self._ranges]
         self.all_up = sum(self.up_count)
         self._ups: dict[int, list[int]] = {}
@@ -133,14 +139,13 @@ class IndexedState:
         self.up_count[t] += 1 if is_up else -1
         self.all_up += 1 if is_up else -1
         self._least[t].changed(r)
-        self._fewest_stale.add(r)
-        self._stale[t].add(r)
+        self._stale.add(r)
         self._ups.clear()
 
     def cell(self, input_tokens: int, max_tokens: int) -> tuple[int, int]:
         """Input bucket of a request, and the last output bucket that its completion can fall into."""
-        last = _bucket(self.output_edges, max_tokens) if max_tokens > 0 else len(self.output_edges) - 1
-        return _bucket(self.input_edges, input_tokens), last
+        last = bisect_left(self.output_edges, max_tokens) if max_tokens > 0 else self.outputs - 1
+        return bisect_left(self.input_edges, input_tokens), last
 
     def _work_of(self, r: int) -> float:
         t = self.type_of[r]
@@ -155,8 +160,7 @@ class IndexedState:
         self.unread[r] += unread
         self._work[r] = self._work_of(r)
         self._least[t].changed(r)
-        self._fewest_stale.add(r)
-        self._stale[t].add(r)
+        self._stale.add(r)
         return part
 
     def held_by(self, r: int) -> tuple[int, float, float]:
@@ -176,16 +180,14 @@ class IndexedState:
         self.fill[r] = self.fill[r] - part if left else 0.0  # clear rounding errors
         self.unread[r] -= unread
         self._work[r] = self._work_of(r)
-        t = self.type_of[r]
-        self._least[t].changed(r)
-        self._fewest_stale.add(r)
-        self._stale[t].add(r)
+        self._least[self.type_of[r]].changed(r)
+        self._stale.add(r)
 
     def learn(self, i: int, output_tokens: int) -> None:
         """Like :func:`melange.replica.policy.finished`, for a completion of an input bucket."""
         self._counts[i].clear()
-        outputs = len(self.output_edges)
-        self.completions[i * outputs + _bucket(self.output_edges, output_tokens)] += 1.0
+        outputs = self.outputs
+        self.completions[i * outputs + bisect_left(self.output_edges, output_tokens)] += 1.0
         self.output_sum[i] += output_tokens
         self.seen[i] += 1.0
         if self.seen[i] >= _REMEMBERED:
@@ -196,17 +198,19 @@ class IndexedState:
 
     def least_full(self, t: int) -> int:
         """The least full replica of a type, the first on ties; -1 if none is up."""
-        for r in self._stale[t]:
-            self._emptiest[t].changed(r)
-        self._stale[t].clear()
+        self._refresh()
         return self._emptiest[t].top
 
     def fewest(self) -> int:
         """The replica with the fewest outstanding requests, the first on ties; -1 if none is up."""
-        for r in self._fewest_stale:
-            self._fewest.changed(r)
-        self._fewest_stale.clear()
+        self._refresh()
         return self._fewest.top
+
+    def _refresh(self) -> None:
+        for r in self._stale:
+            self._emptiest[self.type_of[r]].changed(r)
+            self._fewest.changed(r)
+        self._stale.clear()
 
     def ups(self, t: int) -> list[int]:
         """Replicas that are up, of a type or (-1) of all types, in ascending order."""
@@ -239,10 +243,10 @@ def _random(state: IndexedState, uniform: float) -> int:
 
 
 def _paper(state: IndexedState, input_tokens: int, uniform: float) -> int:
-    i = _bucket(state.input_edges, input_tokens)
+    i = bisect_left(state.input_edges, input_tokens)
     mean = state.output_sum[i] / state.seen[i] if state.seen[i] > 0 else 1.0
-    o = _bucket(state.output_edges, mean)
-    inputs, outputs = len(state.input_edges), len(state.output_edges)
+    o = bisect_left(state.output_edges, mean)
+    inputs, outputs = state.inputs, state.outputs
     weights = [state.rate[(t * inputs + i) * outputs + o] for t in range(len(state.up_count))]
     total = sum(map(mul, weights, state.up_count))
     if total <= 0.0:
@@ -269,20 +273,14 @@ def _replica_of_key(state: IndexedState, t: int, key: float) -> int:
 
 
 def _expected(state: IndexedState, table: list[float], t: int, i: int, last: int) -> float:
-    inputs, outputs = len(state.input_edges), len(state.output_edges)
-    known, start = state._counts[i].get(last), (t * inputs + i) * outputs
+    known, start = state._counts[i].get(last), (t * state.inputs + i) * state.outputs
     if known is None:
-        counts = state.completions[i * outputs : i * outputs + last + 1]
+        counts = state.completions[i * state.outputs : i * state.outputs + last + 1]
         known = state._counts[i][last] = counts, sum(counts)
     counts, total = known
     if total > 0.0:
         return sum(map(mul, counts, table[start : start + last + 1]), 0.0) / total
     return table[start + last]
-
-
-def _bucket(edges: list[float], tokens: float) -> int:
-    place = bisect_left(edges, tokens)
-    return place if place < len(edges) else place - 1
 
 
 _REPLACED: dict[str, Callable[..., int | float]] = {
@@ -295,7 +293,7 @@ _REPLACED: dict[str, Callable[..., int | float]] = {
     "_paper": _paper,
     "_replica_of_key": _replica_of_key,
     "_expected": _expected,
-    "_bucket": _bucket,
+    "_bucket": bisect_left,
 }
 
 

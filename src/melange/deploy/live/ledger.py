@@ -67,12 +67,13 @@ class Ledger:
     def arrived(self, input_tokens: int, moment_s: float, class_place: int = 0) -> None:
         """Count a request that replicas may serve, by its class in the plan."""
         row, shared, last = self.row, self._shared, self._last_arrival
-        row[self._arrived + class_place * len(self._inputs) + _bucket(self._inputs, input_tokens)] += 1.0
+        i = min(bisect_left(self._inputs, input_tokens), self._last_input)
+        row[self._arrived + class_place * len(self._inputs) + i] += 1.0
         # The last arrival in all processes. If two processes write it at once, one gap of many is lost.
         last_s = shared[last]
         shared[last] = moment_s
         if last_s > 0.0:
-            gap_s = max(moment_s - last_s, 0.0)
+            gap_s = moment_s - last_s if moment_s > last_s else 0.0
             place = self._gaps + 3 * (int(moment_s / WINDOW_S) % GAP_HOURS)
             row[place] += 1.0
             row[place + 1] += gap_s
@@ -190,7 +191,3 @@ _TPOT = METRICS.index("tpot")
 def bin_of(in_flight: float) -> int:
     """Bin of a number of requests in flight, at least 1."""
     return min(int(2.0 * log2(in_flight)), STEP_BINS - 1)
-
-
-def _bucket(edges: tuple[int, ...], tokens: int) -> int:
-    return min(bisect_left(edges, tokens), len(edges) - 1)

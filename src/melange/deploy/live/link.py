@@ -12,14 +12,12 @@ from typing import Protocol, cast
 
 import httptools
 
+from melange.deploy.live.chunks import are_lines
 from melange.deploy.live.headers import AnswerListener, Fields
 from melange.deploy.live.known_head import KnownHead, known_head
 
 # Most bytes without a complete head or a growing body, and most fields of a head.
 _MOST_HEAD_BYTES, _MOST_FIELDS = 2**16, 256
-# First lines of chunks of up to 2 KiB and the sizes that they mean, in lower case (%x) and upper case (%X). A chunk
-# with one token has a few hundred bytes; larger chunks go through the parser.
-_PLAIN_CHUNKS = {text: size for size in range(1, 2048) for text in (b"%x" % size, b"%X" % size)}
 # Requests up to this size are sent as one buffer with their heads [bytes]: for larger ones, copying costs more than a
 # list of two buffers.
 _MOST_JOINED_BYTES = 2**15
@@ -38,7 +36,7 @@ class Taker(Protocol):
         """The link is no longer usable, and the response is incomplete."""
 
 
-Relay = Callable[[bytes, bytes], None]  # takes whole chunks of a body as received, and their content
+Relay = Callable[[bytes], None]  # takes whole chunks of whole lines as received
 
 
 class Link(AnswerListener, asyncio.Protocol):
@@ -65,8 +63,8 @@ class Link(AnswerListener, asyncio.Protocol):
         # Whether more arrived than was requested; whether all has arrived; whether the connection stays open after it.
         self._is_spoilt = self._is_done = self._is_kept = False
         self._idle_bytes = self._head_bytes = 0
-        # Receiver of whole, plain chunks without parsing, if forwarding has begun; and the same receiver while the
-        # parser is between two chunks.
+        # Receiver of whole chunks of whole lines without parsing, if forwarding has begun; and the same receiver while
+        # the parser is between two chunks and two lines.
         self.relay: Relay | None = None
         self._now_relays: Relay | None = None
         self._is_between = False
@@ -87,21 +85,12 @@ class Link(AnswerListener, asyncio.Protocol):
         """Send a request."""
         self.taker = taker
         self.uses += 1
-        self._forget()
+        self.has_head = self._is_done = False
+        self._head_bytes = 0
         if len(body) <= _MOST_JOINED_BYTES:
             self.transport.write(head + body)
         else:
             self.transport.writelines((head, body))
-
-    def _forget(self) -> None:
-        """Reset the state for the next response."""
-        self.has_head, self.status, self.reason, self.fields = False, 0, b"", Fields()
-        self.is_in_head = True
-        self.length, self.is_chunked = -1, False
-        self.relay = self._now_relays = None
-        self._is_between = False
-        self._fault, self._is_done, self._is_spoilt, self._idle_bytes = "", False, False, 0
-        self._head_bytes = 0
 
     def drop(self) -> None:
         """Close the connection at once, without a callback."""
@@ -111,15 +100,9 @@ class Link(AnswerListener, asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Receive a piece of a response."""
         relay = self._now_relays
-        if relay is not None:
-            end = data.find(b"\r\n", 0, 6)
-            size = _PLAIN_CHUNKS.get(data[:end])
-            if size == len(data) - end - 4 and data.endswith(b"\r\n"):
-                relay(data, data[end + 2 : -2])
-                return
-            if size is not None and (content := _content_of(data)):
-                relay(data, content)
-                return
+        if relay is not None and are_lines(data):
+            relay(data)
+            return
         taker = self.taker
         if taker is None:
             self.transport.abort()
@@ -161,13 +144,15 @@ class Link(AnswerListener, asyncio.Protocol):
         elif self.has_head:
             taker.answered(self, piece, False)
             # A chunk ends with its last byte: the parser then expects the first line of another chunk.
-            self._now_relays = self.relay if self._is_between and data.endswith(b"\n") else None
+            is_free = self._is_between and data.endswith(b"\n") and piece.endswith(b"\n")
+            self._now_relays = self.relay if is_free else None
 
     def _again(self, head: tuple[bytes, Fields], body: bytes, taker: Taker) -> None:
         """A complete response with a known head has arrived."""
-        self.has_head, self.status, self.length = True, _OK, len(body)
+        self.status, self.length = _OK, len(body)
         self.reason, self.fields = head
-        self._is_done = self._is_kept = True
+        self.has_head = self._is_done = self._is_kept = True
+        self.is_chunked = False
         self._end(taker, body)
 
     def _end(self, taker: Taker, piece: bytes) -> None:
@@ -175,21 +160,16 @@ class Link(AnswerListener, asyncio.Protocol):
         self.taker, transport = None, self.transport
         self.relay = self._now_relays = None
         taker.answered(self, piece, True)
-        is_kept = self._is_kept and self.length_is_known and not self._is_spoilt
+        is_kept = self._is_kept and (self.length >= 0 or self.is_chunked) and not self._is_spoilt
         if is_kept and not transport.is_closing() and not transport.get_write_buffer_size():
             self._free(self)
         else:
             transport.abort()
 
-    @property
-    def length_is_known(self) -> bool:
-        """Whether the end of the response can be recognized before the connection ends."""
-        return self.is_chunked or self.length >= 0
-
     def eof_received(self) -> None:
         """The replica has sent end of file, which ends a response without a stated length."""
         taker = self.taker
-        if taker is not None and self.has_head and not self.length_is_known:
+        if taker is not None and self.has_head and not self.is_chunked and self.length < 0:
             self.taker = None
             taker.answered(self, b"", True)
 
@@ -208,7 +188,11 @@ class Link(AnswerListener, asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """A response begins; it is unexpected if one has just ended."""
-        self._is_spoilt = self._is_done
+        if self._is_done:
+            self._is_spoilt = True
+            return
+        self.status, self.reason, self.fields, self.is_in_head = 0, b"", Fields(), True
+        self.length, self.is_chunked, self._is_between, self._idle_bytes = -1, False, False, 0
 
     def on_status(self, reason: bytes) -> None:
         """A piece of the reason phrase."""
@@ -260,19 +244,4 @@ class Link(AnswerListener, asyncio.Protocol):
         if self.has_head:
             self._is_done, self._is_kept = True, self._parser.should_keep_alive()
         else:
-            self._forget()
-
-
-def _content_of(data: bytes) -> bytes:
-    """The content of whole, plain chunks; empty if the bytes are anything else."""
-    pieces, at = [], 0
-    while at < len(data):
-        end = data.find(b"\r\n", at, at + 6)
-        size = _PLAIN_CHUNKS.get(data[at:end])
-        if size is None:
-            return b""
-        at = end + size + 4
-        if data[at - 2 : at] != b"\r\n":
-            return b""
-        pieces.append(data[end + 2 : at - 2])
-    return b"".join(pieces)
+            self._head_bytes = 0
