@@ -240,7 +240,7 @@ def _offers(rng: Random, files: dict[str, str], *, is_small: bool) -> Section:
         found["gpus"] = sorted(rng.sample(_cards(), rng.randint(2, 6)))
     if is_small or rng.random() < 0.6:
         found["providers"] = rng.sample(["aws", "gcp", "azure", "runpod", "crusoe", "verda"], rng.randint(1, 2))
-    if rng.random() < 0.1:
+    elif rng.random() < 0.1:
         found["regions"] = ["us-east-1", "us-central1", "eastus"]
     if rng.random() < 0.4:
         found["market"] = rng.choice(
@@ -319,7 +319,7 @@ def _plan(rng: Random, sections: Section) -> Section:
     if rng.random() < 0.12:
         carbon: Section = {
             "carbon_price_per_kg": 0.1,
-            "grid_g_per_kwh": rng.choice([385, {"default": 400, "us-east-1": 300}]),
+            "grid_g_per_kwh": rng.choice([385, {"default": 400}]),
             "pue": 1.3,
         }
         found |= picked(rng, carbon, 0.5) | ({"objective": "carbon"} if rng.random() < 0.5 else {})

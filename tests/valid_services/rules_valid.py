@@ -318,9 +318,9 @@ def rules_of_report(report: Json) -> Iterator[str]:
         if ordered != sorted(ordered) or any(value < 0 for value in ordered):
             yield f"report.times.{metric}: {one}"
     for one in report["types"]:
-        for key in ("busy", "kv_mean", "kv_peak", "attainment", "utilization"):
-            if one.get(key) is not None and not -1e-9 <= one[key] <= 1 + 1e-9:
-                yield f"report.types.{one.get('name')}.{key}: {one[key]}"
+        for key in ("requests", "busy", "kv", "peak_kv", "attainment", "planned_load"):
+            if one[key] is not None and not -1e-9 <= one[key] <= 1 + 1e-9:
+                yield f"report.types.{one['name']}.{key}: {one[key]}"
 
 
 def rules_of_costs(label: str, costs: Sequence[float | None]) -> Iterator[str]:
@@ -328,3 +328,23 @@ def rules_of_costs(label: str, costs: Sequence[float | None]) -> Iterator[str]:
     known = [one for one in costs if one is not None]
     if any(after < before * (1 - 1e-2) for before, after in pairwise(known)):
         yield f"{label}: {known}"
+
+
+def rules_of_schedule(content: Json) -> Iterator[str]:
+    """Costs over time: bounds below what is planned, shares from 0 to 1, and no extra charge for a promise."""
+    planned, bound = content["planned_per_h"], content["bound_per_h"]
+    if bound is not None and not 0 <= bound <= planned * (1 + _ROUNDING):
+        yield f"schedule.bound_per_h: {bound} of {planned}"
+    if not content["cost_per_week"] > 0 or not -1 <= (content["savings"] or 0) < 1:
+        yield f"schedule: {content['cost_per_week']} a week, savings {content['savings']}"
+    for name, prices in content["prices"].items():
+        demand = prices["on-demand"]
+        if demand is not None and (prices["reserved"] or 0) > demand * (1 + _ROUNDING):
+            yield f"schedule.prices.{name}: {prices}"
+    for one in content["frontier"]:
+        for key, value in one["outcome"].items():
+            if "fraction" in key and not -1e-9 <= value <= 1 + 1e-9:
+                yield f"schedule.frontier.{key}: {value}"
+    for one in content["alternatives"]:
+        if not (one.get("cost_per_week") or 1) > 0:
+            yield f"schedule.alternatives: {one}"

@@ -18,12 +18,13 @@ import click
 import typer
 from changes_valid import rules_of_changes
 from draw_valid import Drawn
-from rules_valid import rules_of_costs, rules_of_json, rules_of_plan, rules_of_report, rules_of_text
+from rules_valid import rules_of_costs, rules_of_json, rules_of_plan, rules_of_report, rules_of_schedule, rules_of_text
 
 from melange.cli.app import app
 from melange.deploy.render import TARGETS
 from melange.errors import InfeasibleError, InputError, MelangeError
 from melange.plan.plan import Plan
+from melange.plan.regions.regional_plan import RegionalPlan
 
 # A command that takes longer, or more memory, is a finding.
 MOST_S, MOST_BYTES = 60.0, 2 << 30
@@ -124,6 +125,13 @@ class Runner:
         written = (self.folder / name).read_text(encoding="utf-8")
         self.tried.add(command, rules_of_json(written))
         kind = str(json.loads(written)["melange"]).partition("/")[0]
+        if kind == "regions":
+            for region, one in RegionalPlan.read(self.folder / name).plans.items():
+                self.tried.add(f"{command} {region}", rules_of_plan(one, self.drawn.sections))
+        if kind == "disaggregated":
+            for pool in ("prefill", "decode"):
+                file = self.folder / f"{name.removesuffix('.json')}-{pool}.json"
+                self.tried.add(f"{command} {pool}", rules_of_plan(Plan.read(file), self.drawn.sections))
         if kind != "plan":
             return None
         found = Plan.read(self.folder / name)
@@ -179,7 +187,7 @@ def _profile(runner: Runner, quick: Plan | None) -> None:
         return
     runner.tried.add("profile", rules_of_json(text))
     content = json.loads(text)
-    for one in content.get("suggestions", ()):
+    for one in content["suggested_measurements"]:
         if one["concurrency"] is not None and not 1 <= one["concurrency"] <= 65536:
             runner.tried.findings.append(f"profile: suggestion with {one['concurrency']} in flight")
         if quick is not None and one["saves_per_h"] > 20 * quick.cost_per_h:
@@ -198,9 +206,10 @@ def _explore(runner: Runner, quick: Plan | None) -> None:
     if re.search(r">\s*(nan|inf|None)\s*<", page):
         runner.tried.findings.append("explore: the page shows nan, inf or None")
     content = json.loads(text)
-    for key in ("by_rate", "rates"):
-        if isinstance(content.get(key), list):
-            runner.tried.add("explore", rules_of_costs(key, [one.get("cost_per_h") for one in content[key]]))
+    runner.tried.add("explore", rules_of_costs("by_rate", [one["cost_per_h"] for one in content["by_rate"]]))
+    for sweep in content["by_limit"]:
+        costs = [one["cost_per_h"] for one in reversed(sweep["points"])]
+        runner.tried.add("explore", rules_of_costs(f"by_limit {sweep['metric']}", costs))
 
 
 def _what_if(runner: Runner, quick: Plan | None) -> None:
@@ -222,7 +231,7 @@ def _what_if(runner: Runner, quick: Plan | None) -> None:
         return
     runner.tried.add("what-if", rules_of_json(text))
     content = json.loads(text)
-    answers = content.get("answers") or content.get("variants") or []
+    answers = content["answers"]
     by_label = {one["label"]: one["cost_per_h"] for one in answers}
     base = by_label.get("current")
     if quick is not None and base is not None and abs(base - quick.cost_per_h) > 0.02 * base:
@@ -271,6 +280,7 @@ def _schedule(runner: Runner) -> None:
     text = runner.run("schedule", str(runner.file), "--quick", "--json")
     if text is not None:
         runner.tried.add("schedule", rules_of_json(text))
+        runner.tried.add("schedule", rules_of_schedule(json.loads(text)))
     shown = runner.run("schedule", str(runner.file), "--quick")
     if shown is not None:
         runner.tried.add("schedule", rules_of_text(shown))
