@@ -348,3 +348,17 @@ def rules_of_schedule(content: Json) -> Iterator[str]:
     for one in content["alternatives"]:
         if not (one.get("cost_per_week") or 1) > 0:
             yield f"schedule.alternatives: {one}"
+
+
+def rules_of_explanation(content: Json) -> Iterator[str]:
+    """Prices at which an unused type would be used are below its own, and more traffic costs something."""
+    told, cost = content["explain"], content["cost_per_h"]
+    offers = {one["name"]: one["offer"]["cost_per_h"] for one in content["replica_types"]}
+    slack = max(content["gap"], 2e-3) * cost
+    for name, price in told["break_even_per_h"].items():
+        if price < 0 or (content["instances"][name] == 0 and told["is_exact"] and price > 4 * offers[name] + slack):
+            yield f"explain.break_even_per_h.{name}: {price}, it costs {offers[name]}"
+    if told["next_request_per_h"] < -1e-9 or (told["next_step_per_h"] or 0) < -slack:
+        yield f"explain: one more request costs {told['next_request_per_h']}, the next step {told['next_step_per_h']}"
+    if told["cheaper"] is not None and told["cheaper"]["cost_per_h"] > cost:
+        yield f"explain.cheaper: {told['cheaper']['cost_per_h']} of {cost}"

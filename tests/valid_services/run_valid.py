@@ -18,7 +18,15 @@ import click
 import typer
 from changes_valid import rules_of_changes
 from draw_valid import Drawn
-from rules_valid import rules_of_costs, rules_of_json, rules_of_plan, rules_of_report, rules_of_schedule, rules_of_text
+from rules_valid import (
+    rules_of_costs,
+    rules_of_explanation,
+    rules_of_json,
+    rules_of_plan,
+    rules_of_report,
+    rules_of_schedule,
+    rules_of_text,
+)
 
 from melange.cli.app import app
 from melange.deploy.render import TARGETS
@@ -159,9 +167,9 @@ def check(drawn: Drawn, folder: Path, *, is_small: bool = False) -> Tried:
         _deploy(runner, rng, certified or quick, best)
         if not is_small and rng.random() < 0.4 and sum(quick.replicas.values()) <= _MOST_CERTIFIED:
             _validate(runner, best)
-    others: list[Callable[[Runner, Plan | None], None]] = [_profile, _explore, _what_if]
+    others: list[Callable[[Runner, Plan | None], None]] = [_profile, _explore, _what_if, _explain]
     if is_small:
-        others = [_profile, _what_if]
+        others = [_profile, _what_if, _explain]
     rng.choice(others)(runner, quick)
     if drawn.is_over_time and not is_small:
         _schedule(runner)
@@ -210,6 +218,17 @@ def _explore(runner: Runner, quick: Plan | None) -> None:
     for sweep in content["by_limit"]:
         costs = [one["cost_per_h"] for one in reversed(sweep["points"])]
         runner.tried.add("explore", rules_of_costs(f"by_limit {sweep['metric']}", costs))
+
+
+def _explain(runner: Runner, quick: Plan | None) -> None:
+    text = runner.run("plan", str(runner.file), "--quick", "--explain", "--json")
+    if text is not None:
+        runner.tried.add("plan --explain", rules_of_json(text))
+        if "explain" in (content := json.loads(text)):
+            runner.tried.add("plan --explain", rules_of_explanation(content))
+    shown = runner.run("plan", str(runner.file), "--quick", "--explain")
+    if shown is not None:
+        runner.tried.add("plan --explain", rules_of_text(shown))
 
 
 def _what_if(runner: Runner, quick: Plan | None) -> None:
