@@ -31,6 +31,8 @@ from run_valid import MOST_BYTES, Tried, check, peak_bytes, where, without_numbe
 
 # A service may run a dozen commands; after this CPU time one of them hangs [s].
 _LONGEST_S = 400.0
+# Commands that take longer are listed [s].
+_SLOW_S = 20.0
 _FORK = multiprocessing.get_context("fork")
 
 
@@ -88,6 +90,9 @@ def main() -> None:
         found, bytes_ = _one(given.seed, number, folder, given.small)
         tried, peak = tried + 1, max(peak, bytes_)
         slowest = max(slowest, *((took, f"{number}: {command}") for command, took in found.took_s.items()), (0.0, ""))
+        for command, took in found.took_s.items():
+            if took > _SLOW_S:
+                print(f"{number}: {command}: {took:.0f} s of CPU time", flush=True)
         said.update({without_numbers(one) for one in found.said})
         for one in found.findings:
             kind = without_numbers(one.partition(": ")[2])

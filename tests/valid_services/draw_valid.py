@@ -72,6 +72,8 @@ def service(seed: int, number: int, *, is_small: bool = False) -> Drawn:
         sections["profile"] = _profile(rng, is_small=is_small)
     if rng.random() < 0.65:
         sections["plan"] = _plan(rng, sections)
+    if is_small:
+        sections.setdefault("plan", {})["time_limit_s"] = 2.0
     if rng.random() < 0.12:
         sections["start_up"] = _start_up(rng)
     if "over" in sections["workload"]:

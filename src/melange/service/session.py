@@ -379,9 +379,9 @@ class Session:
         return ProfileAt.showing(interval_of, service=service, workload=self._workload, catalog=self.catalog)
 
     def _in_flight(self) -> Array | None:
-        from melange.service.stages import in_flight_of
+        from melange.profile.in_flight import in_flight
 
-        return None if self.service is None else in_flight_of(self.service, self._workload, self._profile)
+        return in_flight(self._profile, self._workload)
 
     def _finished(self, plan: Plan) -> Plan:
         """The plan with cautions on old prices and redundancy, and with the cost of uncertainty if asked for."""
