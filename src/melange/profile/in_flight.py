@@ -9,6 +9,7 @@ import numpy as np
 from melange.catalog.model import Model
 from melange.profile.profile import Profile
 from melange.replica.capacity import BISECTIONS, IDLE_BATCH, Replicas, Sizes, largest_batch, mean_step_s
+from melange.replica.engine import Engine
 from melange.replica.occupancy import running_at, sizes_of
 from melange.workload.workload import Array, Workload
 
@@ -20,7 +21,9 @@ def in_flight(profile: Profile, workload: Workload) -> Array | None:
     of the types' engines. None if a type with rates has no engine.
     """
     rate = np.where(profile.max_request_rate > 0, profile.max_request_rate, profile.high)
-    found, known, sizes = np.zeros(rate.shape), {}, None
+    found = np.zeros(rate.shape)
+    known: dict[tuple[Engine, bytes], Array] = {}
+    sizes: Sizes | None = None
     for r, engine in enumerate(profile.engines or (None,) * len(rate)):
         if not rate[r].any():
             continue

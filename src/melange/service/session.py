@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from melange.errors import InputError
 from melange.plan.options import Options
 from melange.plan.question import Question
-from melange.service.caution_words import with_word_on_bursts, with_word_on_redundancy
+from melange.service.caution_words import with_word_on_arrivals, with_word_on_redundancy
 from melange.service.changes import Changes, changes_of
 from melange.service.events import Listener, silence, task
 from melange.service.given import check_workload, given_profile
@@ -238,7 +238,7 @@ class Session:
             raise InputError(f"cannot certify: {reason}", hint="--quick plans by closed form")
         with self._task("simulating plans") as tell, compilation_told(tell):
             found = certified_plan(self.service, question, burstiness, observed, incumbent, tell)
-        return self._finished(with_word_on_bursts(found) if observed is None and burstiness is None else found)
+        return self._finished(found if burstiness is not None else with_word_on_arrivals(found, observed))
 
     def explanation(self, plan: Plan) -> Explanation:
         """What would change the plan, and how large the change must be."""

@@ -84,8 +84,12 @@ class Arrivals:
     @property
     def rate(self) -> float:
         """Requests over the time from the first arrival to the last [1/s]."""
-        duration = float(self.arrival_s[-1] - self.arrival_s[0])
-        return (len(self) - 1) / duration if duration > 0 else float("inf")
+        return (len(self) - 1) / self.lasts_s if self.lasts_s > 0 else float("inf")
+
+    @property
+    def lasts_s(self) -> float:
+        """Time from the first arrival to the last [s]."""
+        return float(self.arrival_s[-1] - self.arrival_s[0])
 
     @property
     def has_pace(self) -> bool:
