@@ -298,7 +298,7 @@ class Session:
             arrivals = read_arrivals(log, progress=tell, **naming)
         if (classed := observed_of_classes(self.service, arrivals)) is None:
             return None
-        kept = classed.within(workload.buckets, workload.request_rate > 0)
+        kept = classed.planned(workload, is_upper=section.size == "upper")
         is_own_pace = section.rate is None or isinstance(section.rate, str) or not kept.has_pace
         return kept if is_own_pace else kept.at_rate(workload.total_rate)
 

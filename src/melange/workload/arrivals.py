@@ -124,6 +124,17 @@ class Arrivals:
             raise InputError("arrivals: no request has a size that is served")
         return self.chosen(np.flatnonzero(is_kept))
 
+    def planned(self, workload: Workload, *, is_upper: bool) -> Arrivals:
+        """The requests in buckets with traffic; ``is_upper``: each at the sizes that its bucket is planned for."""
+        kept = self.within(workload.buckets, workload.request_rate > 0)
+        if not is_upper:
+            return kept
+        cell = workload.buckets.cells(kept.input_tokens, kept.output_tokens, kept.class_of)
+        inputs, outputs = (
+            table.ravel()[cell].astype(np.int64) for table in (workload.input_tokens, workload.output_tokens)
+        )
+        return replace(kept, input_tokens=inputs, output_tokens=outputs, max_tokens=None)
+
     def shaped(self, factor_by_share: Sequence[tuple[float, float]]) -> Arrivals:
         """The same requests at a changing rate: multiplied by ``factor`` at each share of the time, linear in between.
 
