@@ -59,7 +59,8 @@ class Drawn:
 
 def service(seed: int, number: int, *, is_small: bool = False) -> Drawn:
     """Service ``number`` of a seed; a small one has a few offers, little traffic and rates by closed form."""
-    rng, files = Random(f"{seed}/{number}"), {}
+    rng = Random(f"{seed}/{number}")
+    files: dict[str, str] = {}
     model = _model(rng)
     sections: Section = {"model": model.name, "engine": _engine(rng, model)}
     if rng.random() < 0.2:

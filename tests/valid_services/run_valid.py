@@ -276,7 +276,7 @@ def _validate(runner: Runner, best: str, certified: Plan | None) -> None:
     report = json.loads(text)
     runner.tried.add("validate", rules_of_report(report))
     # A plan that holds holds on other requests, too; a short run says it less exactly.
-    if certified is not None and certified.holds and report["attainment"]["high"] < certified.target - 0.005:
+    if certified is not None and certified.holds and report["attainment"]["high"] < (certified.target or 0.0) - 0.005:
         runner.tried.findings.append(f"validate: {report['attainment']} of a plan certified for {certified.target}")
 
 

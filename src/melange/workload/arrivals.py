@@ -131,7 +131,7 @@ class Arrivals:
             return kept
         cell = workload.buckets.cells(kept.input_tokens, kept.output_tokens, kept.class_of)
         inputs, outputs = (
-            table.ravel()[cell].astype(np.int64) for table in (workload.input_tokens, workload.output_tokens)
+            table.ravel()[cell].astype(np.int32) for table in (workload.input_tokens, workload.output_tokens)
         )
         return replace(kept, input_tokens=inputs, output_tokens=outputs, max_tokens=None)
 
