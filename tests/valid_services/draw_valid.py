@@ -6,17 +6,14 @@ example) is drawn too: the error must say so.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
 
 import yaml
+from draw_parts import Random, Section, between, picked, rounded, rows_of, shares_of
 
 from melange.catalog.bundled import models
 from melange.catalog.catalog import load_catalog
@@ -24,9 +21,6 @@ from melange.catalog.model import Model
 from melange.catalog.variants import VARIANTS
 from melange.replica.era import kind_of
 from melange.workload.datasets import datasets
-
-Random = random.Random
-Section = dict[str, Any]
 
 ENGINES = (
     *("vllm", "vllm", "vllm", "sglang", "sglang", "trtllm", "vllm-0.2", "vllm-0.5", "vllm-0.7", "vllm-1"),
@@ -379,31 +373,3 @@ def _classes(rng: Random, sections: Section) -> Section:
         if rng.random() < 0.4:
             found[name]["priority"] = rng.choice([-1, 1])
     return found
-
-
-def picked(rng: Random, some: Section, share: float) -> Section:
-    """Each of these with a chance."""
-    return {key: value for key, value in some.items() if rng.random() < share}
-
-
-def shares_of(rng: Random, count: int) -> list[float]:
-    """Shares in percent steps that add up to 1."""
-    cuts = sorted(rng.sample(range(1, 100), count - 1))
-    return [round((high - low) / 100, 2) for low, high in zip([0, *cuts], [*cuts, 100], strict=True)]
-
-
-def rows_of(rows: Sequence[Sequence[object]]) -> str:
-    """Rows as CSV."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
-
-
-def between(rng: Random, low: float, high: float) -> float:
-    """A log-uniform number between two values."""
-    return math.exp(rng.uniform(math.log(low), math.log(high)))
-
-
-def rounded(value: float) -> float:
-    """The value rounded to two significant digits, as in a file written by hand."""
-    return float(f"{value:.2g}")

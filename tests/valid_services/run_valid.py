@@ -117,6 +117,8 @@ class Runner:
             self.tried.findings.append(f"{command}: {kind}: {error}")
         if isinstance(error, InfeasibleError) and not error.reasons and not error.hint:
             self.tried.findings.append(f"{command}: infeasible without a reason: {error}")
+        if "that the balancer cannot use" in str(error):
+            self.tried.findings.append(f"{command}: names of the catalog are refused: {error}")
         self.tried.said.append(f"{kind}: {str(error).splitlines()[0]}")
 
     def path(self, name: str) -> str:
