@@ -23,7 +23,8 @@ _ROUNDING = 1e-5
 
 
 def _half_rate(sections: Json, plan: Plan) -> list[str] | None:
-    if "over" in sections["workload"]:
+    own = any("workload" in one for one in sections.get("classes", {}).values())
+    if "over" in sections["workload"] or own:  # classes with their own traffic keep it
         return None
     return [f"workload.rate={plan.workload.total_rate / 2!r}"]
 
