@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 export MELANGE_DATA := $(CURDIR)/.no-fetched-prices
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-times test-aiconfigurator test-engine test-engine-times test-models test-ray test-gateways test-warehouses test-ui test-targets test-docs docs docs-site ui-picture kernel plotly mutations programs bench services reproduce clean test-heavy
+.PHONY: help setup demo check test test-times test-aiconfigurator test-engine test-engine-times test-models test-ray test-gateways test-warehouses test-ui test-targets test-docs docs docs-site ui-picture kernel plotly mutations valid-services programs bench services reproduce clean test-heavy
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "make %-20s %s\n", $$1, $$2}'
@@ -115,6 +115,9 @@ SEED ?= 1
 COUNT ?= 100
 mutations: $(VENV)/.installed-dev ## test 100,000 damaged files of every format (hours; SEED=1)
 	$(BIN)/python bench/mutations.py --count 100000 --seed $(SEED)
+
+valid-services: $(VENV)/.installed-dev ## run commands on 500 random valid services and check every answer (an hour; SEED=1)
+	$(BIN)/python bench/valid_services.py --count 500 --seed $(SEED)
 
 programs: $(VENV)/.installed-dev ## plan 20,000 random programs and check each independently (half an hour; SEED=1)
 	$(BIN)/python bench/programs.py --count 20000 --seed $(SEED)

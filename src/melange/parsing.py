@@ -26,6 +26,7 @@ MOST_WHOLE = 2**63
 # Other numbers must be smaller: the limit of a 32-bit float. None of our quantities comes close, and powers and
 # products of several such numbers are still finite.
 _MOST_NUMBER = 2.0**128
+_SINGLE_EQUALS = re.compile(r"(?<!=)=(?!=)")
 # A line of a service or a fleet in YAML.
 _SERVICE = re.compile(r"^(model|slo|workload|services)\s*:", re.MULTILINE)
 # Longest YAML text [characters], and most values in it after references are expanded: reading takes about a second.
@@ -309,3 +310,13 @@ def csv_rows(
             return
         if row:
             yield start, row
+
+
+def named_value(text: str) -> tuple[str, str, str]:
+    """``NAME=VALUE`` split as by ``str.partition``, at the first single ``=``: names hold releases, ``vllm==0.11.0``.
+
+    >>> named_value("aws/g6e vllm==0.11.0=http://10.0.0.7:8000")
+    ('aws/g6e vllm==0.11.0', '=', 'http://10.0.0.7:8000')
+    """
+    found = _SINGLE_EQUALS.search(text)
+    return (text[: found.start()], "=", text[found.end() :]) if found else (text, "", "")

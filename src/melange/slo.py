@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from melange.errors import InputError
 from melange.records import record
-from melange.units import S_PER_DAY, ms
+from melange.units import S_PER_DAY, limit_in_ms, ms
 
 METRICS = ("ttft", "tpot", "ntpot", "latency")
 # What the limits apply to: by default each request by itself; a mean must be requested explicitly.
@@ -264,7 +264,7 @@ class Slo:
     def __str__(self) -> str:
         if self.classes:
             return "; ".join(f"{one.name}: {one.slo}" for one in self.classes)
-        limits = [f"{metric.upper()} <= {ms(limit):,g} ms" for metric, limit in self.limits.items()]
+        limits = [f"{metric.upper()} <= {limit_in_ms(limit)}" for metric, limit in self.limits.items()]
         share = "" if self.attainment is None else f"for {_percent(self.attainment)}% of requests"
         if self.is_on_requests:
             return f"{' and '.join(limits)} {share}"

@@ -70,6 +70,15 @@ def significant(value: float, digits: int = 3) -> str:
     return f"{value:,.0f}" if abs(value) >= 1 else f"{Decimal(text):f}"
 
 
+def limit_in_ms(limit: float) -> str:
+    """A limit in milliseconds, given in seconds, with all its digits and without an exponent.
+
+    >>> limit_in_ms(0.0803), limit_in_ms(1600.0)
+    ('80.3 ms', '1,600,000 ms')
+    """
+    return f"{ms(limit):,.6f}".rstrip("0").rstrip(".") + " ms"
+
+
 def duration(time_s: float) -> str:
     """A time in words, with three significant digits.
 

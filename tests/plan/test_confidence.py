@@ -157,6 +157,16 @@ def test_a_doubtful_type_outside_of_the_plan_is_named_if_it_could_enter() -> Non
     assert [one.accelerator for one in found] == ["D"]
 
 
+def test_the_variant_that_serves_the_sizes_is_named() -> None:
+    """The model as published serves none of them on this hardware: its variant in int4 is measured."""
+    rates = profile([offer("A", 1.0), offer("B", 1.0)], [[[0.0]], [[4.0]]])
+    published, other = rates.replica_types
+    types = (published, replace(other, offer=published.offer, variant="int4"))
+    rates = uncertain(replace(rates, replica_types=types), [[[1.0]], [[0.5]]], [[[1.0]], [[1.5]]])
+    (found,) = suggest_measurements(asked(workload([[40.0]]), rates, EXACT), count=2)
+    assert (found.replica_type, found.request_rate) == (other.name, 4.0)
+
+
 def test_a_kind_that_is_set_aside_could_not_enter(monkeypatch: pytest.MonkeyPatch) -> None:
     """With and without the bound that sets kinds aside before they are solved for: the same suggestions."""
     solved = []

@@ -15,6 +15,7 @@ from melange.catalog.bundled import find_model
 from melange.errors import InputError
 from melange.plan.load_points import LoadPoint, load_points
 from melange.plan.plan import Plan
+from melange.present.terminal.layout import as_text
 from melange.present.terminal.suggestions import load_points_part
 from melange.profile.formats.measurement_files import read_measurements
 from melange.replica.capacity import Sizes, mean_step_s, prompt_times_s
@@ -157,6 +158,16 @@ def test_a_terminal_shows_commands_that_can_be_copied(service: Path) -> None:
     assert max(map(len, shown.splitlines())) <= 80
     joined = shown.replace(" \\\n  ", " ")
     assert all(one.command("service.yaml").replace(" \\\n  ", " ") in joined for one in load_points(plan))
+
+
+def test_a_long_name_in_a_command_is_not_broken(service: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line end within a quoted folder would be part of its name, and what is cut off could not be copied."""
+    monkeypatch.setenv("COLUMNS", "60")
+    plan = Session(service, settings=["engine=vllm==0.11.0", "offers.gpus=[L40S]"]).plan()
+    part, (point,) = load_points_part(plan, "service.yaml"), load_points(plan)
+    assert part is not None
+    assert " " in point.folder
+    assert f"  --result-dir {shlex.quote(point.folder)}\n" in as_text([part])
 
 
 @pytest.mark.parametrize("hit_rate", [0.3, 0.8])

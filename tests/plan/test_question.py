@@ -199,3 +199,10 @@ def test_arguments_of_another_kind_are_named() -> None:
     ):
         with pytest.raises(TypeError, match=said):
             call()
+
+
+def test_an_accelerator_that_is_not_offered_is_not_unknown() -> None:
+    """The catalog has it: the error says what the service offers instead of guessing at a typing error."""
+    with pytest.raises(InputError, match=r"^plan\.require: no offer has H200$") as caught:
+        asked(workload([[1.0]]), profile([offer("L4", 1.0)], [[[4.0]]]), Options(require=("H200",)))
+    assert caught.value.hint == "offered: L4"

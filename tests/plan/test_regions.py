@@ -86,6 +86,15 @@ def test_requests_go_to_the_nearest_region_where_the_cost_is_the_same() -> None:
     assert found.share[:, :, 0, 0].tolist() == [pytest.approx([1.0, 0.0]), pytest.approx([0.0, 1.0])]
 
 
+@pytest.mark.parametrize("seed", [5, 7])
+def test_little_traffic_stays_where_instances_are(seed: int) -> None:
+    """A load of a hundred-millionth is within the solver's tolerance: it went to nearer regions without instances."""
+    types, rates, speed, egress, way_s = drawn(seed)
+    found = cheapest_in_regions(types, Options(), rates * 1e-8, speed, np.zeros_like(egress), way_s)
+    assert found.instances.sum() == 1
+    assert not found.share[found.instances == 0].any()
+
+
 def test_shared_limits_hold_over_regions_and_the_check_sees_what_is_wrong() -> None:
     """One instance of each region at most; shares that overload, or go where they may not, are faults."""
     types, rates, speed, egress, way_s = drawn(3)

@@ -16,7 +16,6 @@ from melange.profile.comparison import compare
 from melange.profile.correction import INTERVAL, SHARES, Sample, correction, prior_variance
 from melange.profile.estimate import estimate
 from melange.profile.estimate_inputs import EstimateInputs
-from melange.profile.in_flight import in_flight
 from melange.profile.measurement import Measurement
 from melange.profile.profile import ANCHORED, ESTIMATED, MEASURED
 from melange.replica.capacity import Sizes, max_request_rate, mean_step_s, prompt_times_s
@@ -242,15 +241,6 @@ def test_paced_requests_run_as_littles_law_says(llama: Model) -> None:
         tpot_s={"mean": 0.02},
     )
     assert compare(replicas, llama, point)[0] == pytest.approx(5.0)
-
-
-def test_requests_in_flight(llama: Model) -> None:
-    """Under a TPOT limit that binds, a replica at its maximum rate holds rate x (prompt + o x limit) requests."""
-    profile = estimate(llama, OFFERS[:1], Slo(tpot_s=0.02), BUCKETS)
-    found = in_flight(llama, profile, BUCKETS)
-    bound = profile.max_request_rate * np.array([100, 500]) * 0.02
-    assert (found > 0.99 * bound).all()
-    assert found.shape == profile.max_request_rate.shape
 
 
 def test_corrected_rates_hold_corrected_steps(llama: Model, monkeypatch: pytest.MonkeyPatch) -> None:

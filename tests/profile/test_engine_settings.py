@@ -195,6 +195,24 @@ def test_drafts_cost_throughput_where_arithmetic_limits() -> None:
     assert shown[1] / shown[0] == pytest.approx(rate[1] / rate[0], rel=0.2)
 
 
+def test_drafts_of_a_model_that_needs_several_machines() -> None:
+    """No plain layout holds it, and no other drafts: its rates are those without drafts."""
+    rates = [
+        estimate_from(
+            EstimateInputs(
+                model=find_model("deepseek-ai/DeepSeek-V3.1"),
+                offers=[offer("H100-80GB", accelerators=4)],
+                slo=LOOSE,
+                sizes=Workload.at_upper_edges(BUCKETS, [[1.0]]),
+                settings={"speculation": speculation},
+            )
+        ).max_request_rate
+        for speculation in (None, DRAFTS)
+    ]
+    assert rates[0].max() > 0
+    assert rates[0].tolist() == rates[1].tolist()
+
+
 def test_a_type_drafts_only_where_that_carries_more() -> None:
     """With a poor acceptance rate and a costly draft model the plan's engine does without, and loses nothing."""
     poor = Speculation(draft_tokens=8, accepted_share=0.05, method="draft_model", model="Qwen/Qwen3-8B")

@@ -105,6 +105,18 @@ def test_what_no_rate_holds_says_why() -> None:
     assert "for 95% of requests that come one at a time; the limit is 50 ms" in why
 
 
+def test_a_short_completion_beside_a_long_prompt_is_served_rarely() -> None:
+    """Each prompt read meanwhile breaks the limit, so 999 of 1,000 requests must be alone: at a low rate they are."""
+    slo = Slo(tpot_s=0.03, statistic="p99.9")
+    alone = replace(MODEL, is_chunked=False)
+    rate, why = simulated_rate(alone, 2000 - 70, 10, slo, 0.5)
+    assert why == ""
+    assert 0 < rate < 0.01 * 0.5
+    rate, why = simulated_rate(alone, 2000 - 70, 10, slo, 10.0)
+    assert rate == 0
+    assert why == "p99.9 TPOT of requests at 0.0195 requests/s is 52.7 ms; the limit is 30 ms"
+
+
 def test_far_percentiles_and_full_replicas_take_more_requests() -> None:
     """20 requests beyond the percentile, and eight times those in flight."""
     assert requests_for(Slo(ttft_s=1.0, statistic="p50"), 10) == 1000

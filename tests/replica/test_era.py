@@ -47,6 +47,14 @@ def test_vllm_has_larger_defaults_on_larger_cards() -> None:
     assert told.limits_on(accelerators()["H100-80GB"]) == (64, 8192)
 
 
+def test_no_more_requests_run_than_a_step_has_tokens() -> None:
+    """With only one of the two limits set, an engine with chunked prompts would not start or not fill its seats."""
+    card = accelerators()["H100-80GB"]
+    assert find_era("vllm").with_settings(max_batched_tokens=300).settings.limits_on(card) == (300, 300)
+    assert find_era("vllm").with_settings(max_sequences=9000).settings.limits_on(card) == (8192, 8192)
+    assert find_era("vllm-0.2").with_settings(max_batched_tokens=200).settings.limits_on(card) == (256, 200)
+
+
 def test_who_reads_prompts_by_themselves() -> None:
     """Prompts share steps with running requests since vLLM 1; SGLang reads them first unless told otherwise."""
     is_apart = [name for name in eras() if not find_era(name).settings.is_chunked]

@@ -204,3 +204,19 @@ def test_a_service_file_may_not_contradict_a_profile_s_engine(tmp_path: Path) ->
     profile = Session(tmp_path / "a.yaml").profile().save(tmp_path / "profile.json")
     with pytest.raises(InputError, match=r"engine: the service asks for sglang, but .* holds vllm"):
         Session(tmp_path / "b.yaml", profiles=[profile]).plan()
+
+
+def test_upper_sizes_are_also_those_of_the_log(tmp_path: Path) -> None:
+    """A plan at upper edges is simulated on requests of these sizes, at the log's times."""
+    (tmp_path / "log.csv").write_text("arrival_s,input_tokens,output_tokens\n0,90,7\n1,300,12\n2.5,120,3\n")
+    service = tmp_path / "service.yaml"
+    service.write_text(
+        "model: meta-llama/Llama-3.1-8B-Instruct\nslo: {tpot_ms: 80}\n"
+        "workload: {trace: log.csv, buckets: {input: [100, 400], output: [10, 50]}, size: upper}\n"
+    )
+    upper, own = Session(service).observed(), Session(service, settings=["workload.size=mean"]).observed()
+    assert upper is not None
+    assert own is not None
+    assert own.input_tokens.tolist() == [90, 300, 120]
+    assert (upper.input_tokens.tolist(), upper.output_tokens.tolist()) == ([100, 400, 400], [10, 50, 10])
+    assert upper.arrival_s.tolist() == own.arrival_s.tolist()

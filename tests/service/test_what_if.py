@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from melange.catalog.price_rules import price_rule
 from melange.cli.app import app
 from melange.errors import InputError
 from melange.service.relax import relaxations
@@ -171,3 +172,11 @@ def test_a_command_without_a_question_is_refused(tmp_path: Path) -> None:
         app(["what-if", str(path)], standalone_mode=False)
     with pytest.raises(InputError, match="--save 120%: must be a share"):
         app(["what-if", str(path), "--save", "120%"], standalone_mode=False)
+
+
+def test_a_change_of_a_price_comes_on_top_of_the_services_own(service: Path) -> None:
+    """A discount of 90 % and a further 10 % leave 9 % of the price."""
+    session = Session(service, settings=["offers.prices={on-demand: -90%}"])
+    (setting,) = price_variant(session, "on-demand=-10%").settings
+    prices = json.loads(setting.partition("=")[2])
+    assert price_rule("on-demand", prices["on-demand"]).factor == pytest.approx(0.09)

@@ -13,6 +13,7 @@ import melange.validate.certify.requests
 from melange.errors import InputError
 from melange.plan.options import Options
 from melange.plan.plan import Plan
+from melange.service.caution_words import with_word_on_arrivals
 from melange.slo import Slo
 from melange.validate.attainment import attainment, counted, met, warm_up
 from melange.validate.certify.certify import certify
@@ -114,6 +115,19 @@ def test_a_log_too_short_to_show_the_target_is_drawn_from() -> None:
     assert plan.certificate is not None
     assert plan.certificate.arrivals == "sizes drawn from 100 requests of log.csv, Poisson arrivals"
     assert "log's 100 requests are too few to show 99.00%" in told[0]
+
+
+def test_a_log_in_which_no_fleet_fills_is_drawn_from() -> None:
+    """At 400 requests/s the log lasts 15 seconds, less than four times as long as a request may stay."""
+    told: list[str] = []
+    fast = log().at_rate(400.0)
+    plan = certify(*inputs(400.0, slo=SLO), observed=fast, progress=told.append)
+    assert plan.certificate is not None
+    assert plan.certificate.arrivals == "sizes drawn from 6,000 requests of log.csv, Poisson arrivals"
+    assert any("the log lasts 15 s, and no fleet fills in that time" in one for one in told)
+    assert [one.kind for one in with_word_on_arrivals(plan, fast).cautions].count("short-log") == 1
+    assert plan.max_request_rate.any()
+    assert plan.load.max() < 1.3
 
 
 def test_of_a_long_log_stretches_decide_that_are_spread_over_all_of_it() -> None:

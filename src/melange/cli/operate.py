@@ -185,11 +185,12 @@ class _DriverFlags:
     def _process(self, operation: Operation, traffic: Traffic) -> Driver:
         from melange.deploy.operate.drivers.process_driver import ProcessDriver
         from melange.deploy.operate.operation import type_named
+        from melange.parsing import named_value
 
         types = operation.types()
         commands: dict[str, str] = {}
         for text in self.start or ():
-            name, is_pair, command = text.partition("=")
+            name, is_pair, command = named_value(text)
             if not is_pair:
                 raise InputError(f"--start: must be NAME=COMMAND, got {text!r}")
             commands[type_named(name.strip(), types, "--start")] = command

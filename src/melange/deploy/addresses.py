@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from melange.errors import InputError, first_of, unknown
 from melange.files import read_text
+from melange.parsing import named_value
 
 if TYPE_CHECKING:
     from melange.plan.plan import Plan
@@ -93,7 +94,7 @@ def counts_of(addresses: Sequence[Address], plan: Plan) -> dict[str, int]:
 
 
 def _address(text: str, plan: Plan) -> Address:
-    name, is_pair, url = text.partition("=")
+    name, is_pair, url = named_value(text)
     if not is_pair or not name.strip():
         raise InputError(f"must be NAME=http://host:port, got {text!r}")
     return Address(place=place_of(name.strip(), plan), url=_url(url.strip()))

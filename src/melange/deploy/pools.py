@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from melange.deploy.addresses import place_of
 from melange.deploy.heading import one_line
 from melange.errors import Caution, InputError
+from melange.parsing import named_value
 from melange.plan.plan import Plan
 
 # Port of URLs without one; and vLLM's default port, for placeholder names.
@@ -104,7 +105,7 @@ def parse_replicas(given: Iterable[str]) -> dict[str, list[str]]:
     """
     urls: dict[str, list[str]] = {}
     for pair in given:
-        name, equals, url = pair.partition("=")
+        name, equals, url = named_value(pair)
         if not (equals and name and url):
             raise InputError(f"--replica must be NAME=URL, got {pair!r}", hint=_HINT)
         urls.setdefault(name, []).append(url)

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from melange.errors import InputError, unknown
+from melange.catalog.bundled import accelerators as bundled_accelerators
+from melange.errors import InputError, some_of, unknown
 from melange.profile.profile import ReplicaType
 from melange.workload.workload import Mask
 
@@ -98,13 +99,17 @@ def check_names(names: Iterable[str], items: Sequence[ReplicaType], kinds: Seque
     Raises
     ------
     InputError
-        A name is unknown; the message names ``place``, the setting that holds the names.
+        A name is unknown, or an accelerator that is not offered; the message names ``place``, the setting that holds
+        the names.
     """
     if not (given := list(names)):
         return
     known = {name for kind in kinds for name in names_of(items, kind) if name}
     for name in given:
         if name not in known:
+            if ACCELERATOR in kinds and name in bundled_accelerators():
+                offered = some_of(sorted(set(names_of(items, ACCELERATOR))))
+                raise InputError(f"{place}: no offer has {name}", hint=f"offered: {offered}")
             raise unknown(" or ".join(kinds), name, known, place=place)
 
 

@@ -63,7 +63,7 @@ class Suggestion:
     Parameters
     ----------
     replica_type
-        The cheapest replica type of its kind.
+        The replica type of its kind that serves these requests; the cheapest if several do.
     accelerator, tensor_parallel
         Accelerator and tensor-parallel degree of that type.
     input_tokens, output_tokens
@@ -346,11 +346,15 @@ def _value(case: _Case, kind: _Kind, in_flight: Array | None) -> _Value:
     is_open = (rates > 0) & (case.question.profile.provenance[types] != MEASURED)
     busy = np.divide(served, rates, out=np.zeros_like(served), where=is_open).sum(axis=0).ravel()
     cells = [int(cell) for cell in np.argsort(-busy, kind="stable")[:_MOST_SIZES] if busy[cell] > 0]
-    cheapest = min(types, key=lambda r: case.question.profile.replica_types[r].cost_per_h)
+    # A variant may serve sizes that the model as published cannot: the type to measure is one that serves them.
+    able = rates.reshape(len(types), -1)[:, cells] > 0
+    used, items = plan.instances[types] > 0, case.question.profile.replica_types
+    place = min(range(len(types)), key=lambda r: (-able[r].sum(), not used[r], items[types[r]].cost_per_h))
+    cells = [cell for cell, is_able in zip(cells, able[place], strict=True) if is_able]
     return _Value(
         case=case,
         kind=kind,
-        type_=cheapest,
+        type_=types[place],
         cells=cells,
         weight=busy[cells],
         in_flight=in_flight,

@@ -71,6 +71,8 @@ def drafting_of(inputs: EstimateInputs, distinct: Sequence[Hardware]) -> frozens
     """
     # On other layouts, engines draft badly or not at all.
     distinct = tuple(one for one in distinct if one.layout.is_plain)
+    if not distinct:  # no offer holds the model
+        return frozenset()
     needed = [
         _replicas_needed(inputs, [replace(one, is_drafting=is_on) for one in distinct]) for is_on in (True, False)
     ]
@@ -108,7 +110,7 @@ def kept_on(inputs: EstimateInputs, reuse: PrefixReuse, distinct: Sequence[Hardw
     needs several replicas of a type and is spread over them, requests that share a prefix often reach a replica whose
     cache does not have it.
     """
-    if not reuse.depends_on_cache:
+    if not reuse.depends_on_cache or not distinct:
         return dict.fromkeys(distinct, 1.0)
     replicas, sizes = inputs.replicas_on(distinct), inputs.planned_sizes
     weight = np.asarray(inputs.weight, float)

@@ -7,38 +7,34 @@ import math
 import numpy as np
 
 from melange.catalog.model import Model
-from melange.profile.estimate_inputs import bundled_accelerators, planned_sizes
 from melange.profile.profile import Profile
-from melange.replica.capacity import (
-    BISECTIONS,
-    IDLE_BATCH,
-    Replicas,
-    Sizes,
-    largest_batch,
-    mean_step_s,
-    prompt_times_s,
-)
-from melange.replica.era import DEFAULT_ENGINE, Era, find_era
-from melange.replica.hardware import hardware_of, replicas_of
-from melange.workload.workload import Array, Buckets, Workload
+from melange.replica.capacity import BISECTIONS, IDLE_BATCH, Replicas, Sizes, largest_batch, mean_step_s
+from melange.replica.engine import Engine
+from melange.replica.occupancy import running_at, sizes_of
+from melange.workload.workload import Array, Workload
 
 
-def in_flight(
-    model: Model, profile: Profile, sizes: Workload | Buckets, *, engine: str | Era = DEFAULT_ENGINE
-) -> Array:
+def in_flight(profile: Profile, workload: Workload) -> Array | None:
     """Requests that each replica has in flight at its maximum rate (R, I, O): ``rate (prompt + o step)``, Little's law.
 
-    If a profile has a rate of 0 but a positive ``high``, the latter is used. Steps are those of the uncorrected model.
+    If a profile has a rate of 0 but a positive ``high``, the latter is used. Steps, prefix cache and drafts are those
+    of the types' engines. None if a type with rates has no engine.
     """
-    era = engine if isinstance(engine, Era) else find_era(engine)
-    facts = bundled_accelerators()
-    hardware = [hardware_of(one.offer, one.layout, facts, one.variant) for one in profile.replica_types]
-    requests = planned_sizes(sizes)
-    replicas = replicas_of(model, hardware, facts, era)
     rate = np.where(profile.max_request_rate > 0, profile.max_request_rate, profile.high)
-    batch = batch_at(replicas, model, requests, rate)
-    own_s, _ = prompt_times_s(replicas, requests, batch)
-    return np.asarray(rate * own_s + batch)
+    found = np.zeros(rate.shape)
+    known: dict[tuple[Engine, bytes], Array] = {}
+    sizes: Sizes | None = None
+    for r, engine in enumerate(profile.engines or (None,) * len(rate)):
+        if not rate[r].any():
+            continue
+        if engine is None:
+            return None
+        key = (engine, rate[r].tobytes())  # thousands of types share a few engines
+        if key not in known:
+            sizes = sizes or sizes_of(workload)
+            known[key] = running_at(engine, sizes.kept(engine.prefix_kept), rate[r][None])[0]
+        found[r] = known[key]
+    return found
 
 
 def batch_at(replicas: Replicas, model: Model, sizes: Sizes, rate: Array) -> Array:

@@ -18,6 +18,7 @@ from melange.processes import each_of
 from melange.profile.estimate_inputs import planned_sizes, wanted_buckets
 from melange.profile.profile import MEASURED, Profile
 from melange.profile.rate_cache import Key, Rate, RateCache
+from melange.replica.alone import idle_times_s
 from melange.replica.capacity import Sizes
 from melange.replica.engine import Engine
 from melange.replica.occupancy import running_at, sizes_of
@@ -26,7 +27,7 @@ from melange.replica.policy_state import PolicyState
 from melange.replica.simulated.cluster import play
 from melange.replica.simulated.outcome import excess_of, metrics_s
 from melange.slo import Slo
-from melange.units import duration
+from melange.units import duration, significant
 from melange.workload.workload import Array, Buckets, Mask, Workload
 
 # Simulated requests at each rate: more for a high percentile, so that some lie beyond it, and more if many are in
@@ -42,9 +43,12 @@ _WORTH_PROCESSES = 60
 _COSTLY = 3.0
 # The search ends when the rate is known to this relative precision.
 _PRECISION = 0.03
-# If a replica cannot meet its limits at a hundredth of the rate that meets them in the mean, it cannot meet them at
-# all.
-_LEAST_SHARE, _MOST_SHARE = 0.01, 2.0
+# Rates are sought from this share of the rate that meets the limits on average, up to this multiple of it. With the
+# limits on a high percentile, few requests may meet another one: that takes rates far below the average's. Rates below
+# a thousandth are of no use to any plan.
+_LEAST_SHARE, _MOST_SHARE = 0.001, 2.0
+# How far the time of a request alone must exceed its limit, so that rounding does not count.
+_ALONE_SLACK = 1e-6
 TOO_COSTLY = f"not simulated: another type serves every size at 1/{_COSTLY:g} of the cost"
 
 
@@ -196,6 +200,9 @@ def simulated_rate(
         Random seed of the arrivals.
     """
     engine = replace(engine, prefix_kept=1.0)
+    metric, over = _excess_alone(engine, input_tokens, output_tokens, cached_tokens, slo)
+    if over > 1 + _ALONE_SLACK:
+        return 0.0, _why(metric, over, slo, "that come one at a time")
     count = requests_for(slo, in_flight_at(engine, input_tokens, output_tokens, mean_rate, cached_tokens))
     arrivals = np.cumsum(np.random.default_rng(seed).exponential(size=count))
 
@@ -208,7 +215,7 @@ def simulated_rate(
         while over > 1:
             high, low = low, low / 2
             if low < _LEAST_SHARE * mean_rate:
-                return 0.0, _why(metric, over, slo)
+                return 0.0, _why(metric, over, slo, f"at {significant(high)} requests/s")
             metric, over = excess_at(low)
     else:
         while over <= 1:
@@ -288,10 +295,19 @@ def lone_replica() -> PolicyState:
     )
 
 
-def _why(metric: str, over: float, slo: Slo) -> str:
-    """The limit that requests exceed even if they arrive one at a time."""
+def _excess_alone(engine: Engine, inputs: int, outputs: int, cached: int, slo: Slo) -> tuple[str, float]:
+    """The metric closest to its limit for a request that is alone on the replica, and its excess over the limit."""
+    size = (np.array([float(tokens)]) for tokens in (inputs, outputs, cached))
+    ttft, latency = idle_times_s(engine, *size)
+    return excess_of(metrics_s(ttft, latency, outputs), slo)
+
+
+def _why(metric: str, over: float, slo: Slo, which: str) -> str:
+    """The limit that requests exceed: those that come one at a time, or at the lowest rate that was tried."""
     limit_s = slo.limits[metric]
-    found = slo.told(metric, duration(over * limit_s), "that come one at a time")
+    if not math.isfinite(over):
+        return f"more requests arrive than are served {which}"
+    found = slo.told(metric, duration(over * limit_s), which)
     return f"{found}; the limit is {duration(limit_s)}"
 
 

@@ -18,7 +18,7 @@ from melange.replica.engine import Engine
 from melange.slo import Slo
 
 # Increment when the simulator's results change, so that cached results are computed again.
-_VERSION = 2
+_VERSION = 3
 Key = tuple[Engine, tuple[int, ...], Slo, int]
 Rate = tuple[float, str]
 

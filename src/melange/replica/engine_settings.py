@@ -75,10 +75,15 @@ class EngineSettings:
     speculation: Speculation | None = None
 
     def limits_on(self, accelerator: Accelerator) -> tuple[int, int]:
-        """Most running requests and most tokens of one step on this accelerator."""
+        """Most running requests and most tokens of one step on this accelerator.
+
+        With chunked prompts each running request takes a token of each step: if only one of the two limits is set, the
+        other may not contradict it (vLLM does not start with more requests than tokens).
+        """
         is_large = (
             accelerator.memory_bytes >= _LARGE_MEMORY_BYTES and accelerator.architecture not in _SMALL_ARCHITECTURES
         )
         sequences = self.large_max_sequences if is_large else 0
         tokens = self.large_max_batched_tokens if is_large else 0
-        return sequences or self.max_sequences, tokens or self.max_batched_tokens
+        sequences, tokens = sequences or self.max_sequences, tokens or self.max_batched_tokens
+        return min(sequences, tokens) if self.is_chunked else sequences, tokens

@@ -8,6 +8,9 @@ import numpy as np
 
 from melange.errors import Caution, MelangeError, SolverError
 from melange.plan.plan import Plan
+from melange.units import duration
+from melange.validate.run_lengths import is_long_enough
+from melange.workload.arrivals import Arrivals
 
 # Coefficient of variation of the gaps above which a Poisson simulation gets a caution: production hours of one service
 # have 1.0 to 1.1 (Azure conversation). Chosen by judgment.
@@ -31,6 +34,22 @@ def with_word_on_bursts(plan: Plan) -> Plan:
     )
     caution = Caution("burstiness", f"{what}; use --burstiness {seen:.2g}, or replay a log with workload.trace")
     return replace(plan, cautions=(*plan.cautions, caution))
+
+
+def with_word_on_arrivals(plan: Plan, log: Arrivals | None) -> Plan:
+    """A certified plan, with a caution if its traffic is burstier than the arrivals that were simulated.
+
+    A log is replayed, unless no fleet fills while it lasts.
+    """
+    if log is None:
+        return with_word_on_bursts(plan)
+    if is_long_enough(log, plan.slo):
+        return plan
+    words = (
+        f"the log lasts {duration(log.lasts_s)} at this rate, and no fleet fills in that time: requests of its sizes "
+        "were drawn with Poisson arrivals; a longer log would show its bursts"
+    )
+    return with_word_on_bursts(replace(plan, cautions=(*plan.cautions, Caution("short-log", words))))
 
 
 def with_word_on_redundancy(plan: Plan) -> Plan:

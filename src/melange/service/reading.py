@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from melange.errors import InputError, unknown
 from melange.files import path_of, read_text
-from melange.parsing import parse_yaml
+from melange.parsing import named_value, parse_yaml
 from melange.paths import is_pipe
 from melange.service.faults import faults
 from melange.service.schema import PlanSection, Service
@@ -230,5 +230,5 @@ def with_anchors(service: Service, anchors: Sequence[str], factors: str | Path |
 
 def named_path(text: str, path: Callable[[str], Path]) -> str:
     """``PATH`` or ``NAME=PATH``, with the path resolved."""
-    name, equals, rest = text.partition("=")
+    name, equals, rest = named_value(text)
     return f"{name}={path(rest.strip())}" if equals and not path(text).exists() else f"{path(text)}"

@@ -13,6 +13,7 @@ from melange.files import Json
 from melange.plan.options import CARBON
 from melange.service.session import Session
 from melange.service.what_if import Answer, Variant, answer
+from melange.units import MS_PER_S, limit_in_ms
 
 if TYPE_CHECKING:
     from melange.plan.plan import Plan
@@ -185,8 +186,9 @@ def _as_said(variant: Variant, _: int) -> Variant:
 def _looser(metric: str, limit_ms: float) -> Callable[[int], Variant]:
     def at(step: int) -> Variant:
         value = _rounded_up(limit_ms * _LOOSEST ** (step / _STEPS))
-        label = f"{metric.upper()} <= {value:,g} ms instead of {limit_ms:,g}"
-        return Variant(label=label, settings=(f"slo.{metric}_ms={value:g}",))
+        now = limit_in_ms(limit_ms / MS_PER_S).removesuffix(" ms")
+        label = f"{metric.upper()} <= {limit_in_ms(value / MS_PER_S)} instead of {now}"
+        return Variant(label=label, settings=(f"slo.{metric}_ms={value!r}",))
 
     return at
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from melange.errors import InputError
 from melange.plan.options import Options
 from melange.plan.question import Question
-from melange.service.caution_words import with_word_on_bursts, with_word_on_redundancy
+from melange.service.caution_words import with_word_on_arrivals, with_word_on_redundancy
 from melange.service.changes import Changes, changes_of
 from melange.service.events import Listener, silence, task
 from melange.service.given import check_workload, given_profile
@@ -238,7 +238,7 @@ class Session:
             raise InputError(f"cannot certify: {reason}", hint="--quick plans by closed form")
         with self._task("simulating plans") as tell, compilation_told(tell):
             found = certified_plan(self.service, question, burstiness, observed, incumbent, tell)
-        return self._finished(with_word_on_bursts(found) if observed is None and burstiness is None else found)
+        return self._finished(found if burstiness is not None else with_word_on_arrivals(found, observed))
 
     def explanation(self, plan: Plan) -> Explanation:
         """What would change the plan, and how large the change must be."""
@@ -298,7 +298,7 @@ class Session:
             arrivals = read_arrivals(log, progress=tell, **naming)
         if (classed := observed_of_classes(self.service, arrivals)) is None:
             return None
-        kept = classed.within(workload.buckets, workload.request_rate > 0)
+        kept = classed.planned(workload, is_upper=section.size == "upper")
         is_own_pace = section.rate is None or isinstance(section.rate, str) or not kept.has_pace
         return kept if is_own_pace else kept.at_rate(workload.total_rate)
 
@@ -379,9 +379,9 @@ class Session:
         return ProfileAt.showing(interval_of, service=service, workload=self._workload, catalog=self.catalog)
 
     def _in_flight(self) -> Array | None:
-        from melange.service.stages import in_flight_of
+        from melange.profile.in_flight import in_flight
 
-        return None if self.service is None else in_flight_of(self.service, self._workload, self._profile)
+        return in_flight(self._profile, self._workload)
 
     def _finished(self, plan: Plan) -> Plan:
         """The plan with cautions on old prices and redundancy, and with the cost of uncertainty if asked for."""

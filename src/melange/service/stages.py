@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from melange.profile.measurement import Measurement
     from melange.profile.rate_cache import RateCache
     from melange.slo import Slo
-    from melange.workload.workload import Array
 
 
 def workload_of(
@@ -368,21 +367,6 @@ def subject_of(service: Service, slo: Slo, workload: Workload, catalog: Catalog,
     inputs, _ = estimate_inputs(service, workload, catalog, slo.on_mean())
     options = options_of(service, catalog)
     return service_subject(name, inputs, slo, options, anchors=_anchors_of(service), kept=_kept_rates())
-
-
-def in_flight_of(service: Service, workload: Workload, profile: Profile) -> Array | None:
-    """Requests in flight at each maximum rate (R, I, O); None if the profile holds types without estimates."""
-    from melange.catalog.bundled import accelerators
-    from melange.profile.in_flight import in_flight
-    from melange.replica.era import find_era
-
-    known = accelerators()
-    if any(one.offer.accelerator not in known for one in profile.replica_types):
-        return None
-    era = find_era(service.engine.requirement).with_settings(**service.engine.settings)
-    if service.profile.max_context:
-        era = era.with_settings(max_context=service.profile.max_context)
-    return in_flight(model_of(service), profile, workload, engine=era)
 
 
 def options_of(service: Service, catalog: Catalog) -> Options:

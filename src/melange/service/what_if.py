@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -117,8 +117,15 @@ def price_variant(session: Session, change: str) -> Variant:
     who, is_given, value = change.rpartition("=")
     if not is_given or not who.strip():
         raise InputError(f"--price {change}: must be NAME=CHANGE", hint="for example --price H100=-30%")
-    price_rule(who, value)
-    rules: Mapping[str, Any] = _service(session).offers.prices
+    rule, rules = price_rule(who, value), dict(_service(session).offers.prices)
+    if who in rules and rule.factor is not None:  # a change of the price that the service's own rule leaves
+        own = price_rule(who, rules[who])
+        price = own.price_per_h
+        value = (
+            f"{100 * ((own.factor or 1.0) * rule.factor - 1):+.6f}".rstrip("0").rstrip(".") + "%"
+            if price is None
+            else f"{price * rule.factor!r}"
+        )
     return Variant(label=f"price {change}", settings=(_setting("offers.prices", {**rules, who: value}),))
 
 

@@ -13,7 +13,7 @@ from melange.plan.simulation import Simulation
 from melange.replica.policy import POLICIES
 from melange.validate.attainment import attainment, met
 from melange.validate.replay import whole_log, words_of
-from melange.validate.run_lengths import enough
+from melange.validate.run_lengths import enough, is_long_enough
 from melange.validate.simulate import planned_workload, simulate, within_context
 from melange.workload.arrivals import Arrivals, draw
 from melange.workload.workload import Mask
@@ -74,8 +74,8 @@ def with_simulation(plan: Plan, *, observed: Arrivals | None = None, burstiness:
     plan
         A plan with an SLO, and an engine for each type that it uses.
     observed
-        Requests instead of the workload's buckets: a log is replayed as recorded if no burstiness is given; otherwise
-        sizes are drawn from it.
+        Requests instead of the workload's buckets: a log is replayed as recorded if no burstiness is given and a fleet
+        fills while it lasts; otherwise sizes are drawn from it.
     burstiness
         Burstiness of drawn arrivals, see :func:`~melange.workload.arrivals.draw`; None: a log's own, or else Poisson.
     """
@@ -83,7 +83,8 @@ def with_simulation(plan: Plan, *, observed: Arrivals | None = None, burstiness:
     if slo is None:
         raise ValueError("a plan without an SLO has no attainment")
     context = max(engine.max_context for engine in plan.engines if engine)
-    if observed is not None and burstiness is None and not observed.is_shuffled and observed.has_pace:
+    is_log = observed is not None and burstiness is None and not observed.is_shuffled and observed.has_pace
+    if observed is not None and is_log and is_long_enough(observed, slo):
         log = observed.within(carried.buckets, carried.request_rate > 0)
         sets, arrivals, rate = [whole_log(log)], words_of(log), log.rate
     else:

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from melange.slo import Slo
+from melange.workload.arrivals import Arrivals
 from melange.workload.workload import Workload
 
 # Longest run: at 5,000 requests/s it lasts 200 s. With a fifth of it, a fleet of 855 replicas was certified that had
@@ -43,6 +44,16 @@ def shortest(workload: Workload, slo: Slo) -> int:
 def enough(workload: Workload, slo: Slo | None, least: int) -> int:
     """Requests of a run that shows what a fleet holds: at least this many, and enough for a fleet to settle."""
     return least if slo is None else max(least, min(math.ceil(_STAYS * _staying(workload, slo)), MOST_REQUESTS))
+
+
+def is_long_enough(log: Arrivals, slo: Slo | None) -> bool:
+    """Whether a log lasts so long that a fleet fills, and a queue that grows shows, when it is replayed.
+
+    A fleet that never fills meets the limits of all requests of a short log, whatever the rate.
+    """
+    if slo is None or not log.has_pace:
+        return True
+    return log.lasts_s >= _STAYS * _longest_s(slo, float(log.output_tokens.mean()))
 
 
 def settling(rate: float, outputs: float, slo: Slo | None) -> int:

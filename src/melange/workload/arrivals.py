@@ -84,8 +84,12 @@ class Arrivals:
     @property
     def rate(self) -> float:
         """Requests over the time from the first arrival to the last [1/s]."""
-        duration = float(self.arrival_s[-1] - self.arrival_s[0])
-        return (len(self) - 1) / duration if duration > 0 else float("inf")
+        return (len(self) - 1) / self.lasts_s if self.lasts_s > 0 else float("inf")
+
+    @property
+    def lasts_s(self) -> float:
+        """Time from the first arrival to the last [s]."""
+        return float(self.arrival_s[-1] - self.arrival_s[0])
 
     @property
     def has_pace(self) -> bool:
@@ -119,6 +123,17 @@ class Arrivals:
         if not is_kept.any():
             raise InputError("arrivals: no request has a size that is served")
         return self.chosen(np.flatnonzero(is_kept))
+
+    def planned(self, workload: Workload, *, is_upper: bool) -> Arrivals:
+        """The requests in buckets with traffic; ``is_upper``: each at the sizes that its bucket is planned for."""
+        kept = self.within(workload.buckets, workload.request_rate > 0)
+        if not is_upper:
+            return kept
+        cell = workload.buckets.cells(kept.input_tokens, kept.output_tokens, kept.class_of)
+        inputs, outputs = (
+            table.ravel()[cell].astype(np.int32) for table in (workload.input_tokens, workload.output_tokens)
+        )
+        return replace(kept, input_tokens=inputs, output_tokens=outputs, max_tokens=None)
 
     def shaped(self, factor_by_share: Sequence[tuple[float, float]]) -> Arrivals:
         """The same requests at a changing rate: multiplied by ``factor`` at each share of the time, linear in between.

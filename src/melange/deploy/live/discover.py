@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from melange.errors import InputError
 from melange.files import write_text
+from melange.parsing import named_value
 
 
 def resolved(given: Iterable[str]) -> list[str]:
@@ -30,7 +31,7 @@ def resolved(given: Iterable[str]) -> list[str]:
     """
     lines: set[str] = set()
     for pair in given:
-        name, equals, url = pair.partition("=")
+        name, equals, url = named_value(pair)
         parts = urlsplit(url)
         if not (equals and name and parts.scheme in {"http", "https"} and parts.hostname):
             raise InputError(f"must be NAME=http://host:port, got {pair!r}")

@@ -163,12 +163,14 @@ def _rows(problem: Problem, extra: Sequence[Array], count: Array | None) -> tupl
             column.append(limit.members)
             value.append(limit.weight)
         upper.append(np.array([limit.most for limit in problem.limits]))
+    # With little traffic, a type without instances could take whole shares within the solver's tolerance on loads.
+    most = np.ones(len(type_of)) if count is None else (count[type_of] > 0).astype(float)
     places, order = np.concatenate(column), np.argsort(np.concatenate(column), kind="stable")
     ends = np.concatenate(upper)
     program = LinearRows(
         cost=np.concatenate([extra[0][own], extra[1][type_of, cell_of]]),
         lower=np.zeros(first + len(type_of)),
-        upper=np.concatenate([problem.most[own].astype(float), np.ones(len(type_of))]),
+        upper=np.concatenate([problem.most[own].astype(float), most]),
         row_lower=np.concatenate([np.ones(cells), np.full(len(ends), -np.inf)]),
         row_upper=np.concatenate([np.ones(cells), ends]),
         start=np.append(0, np.cumsum(np.bincount(places, minlength=first + len(type_of)))).astype(np.int32),

@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from melange.plan.class_result import ClassResult
 from melange.present.terminal.layout import share_text, table_of, titled
 from melange.slo import Slo
-from melange.units import ms, percent, significant
+from melange.units import limit_in_ms, ms, percent, significant
 
 CLASS_COLUMNS = ("Class", "Priority", "Requests/s", "Each within", "Target", "Met", "At least")
 # Times that are shown for each class, if known.
@@ -61,7 +61,7 @@ def limits_in_words(slo: Slo) -> str:
     """
     if slo.classes:
         return "; ".join(f"{one.name}: {limits_in_words(one.slo)}" for one in slo.classes)
-    return " and ".join(f"{metric.upper()} <= {ms(limit):,g} ms" for metric, limit in slo.limits.items())
+    return " and ".join(f"{metric.upper()} <= {limit_in_ms(limit)}" for metric, limit in slo.limits.items())
 
 
 def met_by_class(results: Sequence[ClassResult]) -> str:

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable
-from typing import IO, TextIO, cast
+from typing import IO, Any, TextIO, cast
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -35,10 +35,10 @@ def console(*, stderr: bool = False) -> Console:
 
     Text is printed literally: names come from files, and ``[red]`` or ``:warning:`` in a name is not markup.
     """
-    made = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    made = _Page(stderr=stderr, highlight=False, markup=False, emoji=False)
     if made.is_terminal:
         return made
-    return Console(
+    return _Page(
         file=cast(IO[str], _Trimmed(sys.stderr if stderr else sys.stdout)),
         highlight=False,
         markup=False,
@@ -51,13 +51,26 @@ def as_text(parts: Iterable[RenderableType]) -> str:
     """What a terminal of ``COLUMNS`` shows, or whole lines if it is not set; plain text is unchanged."""
     held = io.StringIO()
     width = None if os.environ.get("COLUMNS") else _PIPE_WIDTH
-    writer = Console(file=held, highlight=False, markup=False, emoji=False, width=width)
+    writer = _Page(file=held, highlight=False, markup=False, emoji=False, width=width)
     for part in parts:
         if isinstance(part, str):
             held.write(part)
         else:
             writer.print(part)
     return _FILL.sub("", held.getvalue())
+
+
+class _Page(Console):
+    """A console that leaves long lines of commands to the terminal, instead of cutting them at its width."""
+
+    def print(self, *objects: Any, **settings: Any) -> None:
+        """Print without cutting; all other text is wrapped to the width before."""
+        super().print(*objects, **{"crop": False, **settings})
+
+
+def command_text(command: str) -> Text:
+    """A command whose lines never wrap: a line end within a quoted name would become part of the name when copied."""
+    return Text(command, no_wrap=True, overflow="ignore")
 
 
 class _Trimmed(io.TextIOBase):

@@ -19,7 +19,7 @@ from melange.present.terminal.schedule_words import (
     schedule_sentence,
     shortage_sentence,
 )
-from melange.units import H_PER_MONTH, H_PER_WEEK, S_PER_H, percent
+from melange.units import H_PER_MONTH, H_PER_WEEK, S_PER_H, percent, significant
 from melange.workload.cycle import WEEK
 
 
@@ -104,10 +104,10 @@ def deferred_rows(deferred: Deferred) -> list[tuple[str, ...]]:
     return [
         (
             one.name,
-            f"{one.deadline_s / S_PER_H:.3g} h",
-            f"{one.arrival_rate.mean():.4g}",
-            f"{one.sending_rate.min():.4g}-{one.sending_rate.max():.4g}",
-            f"{one.mean_wait_s / S_PER_H:.3g} h",
+            f"{significant(one.deadline_s / S_PER_H)} h",
+            significant(float(one.arrival_rate.mean()), 4),
+            "-".join(significant(float(rate), 4) for rate in (one.sending_rate.min(), one.sending_rate.max())),
+            f"{significant(round(one.mean_wait_s) / S_PER_H)} h",
             percent(one.late_fraction, 2),
         )
         for one in deferred.classes

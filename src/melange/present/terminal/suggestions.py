@@ -11,7 +11,7 @@ from rich.text import Text
 from melange.plan.load_points import RESULTS, load_points
 from melange.plan.plan import Plan
 from melange.plan.suggest import LEAST_REQUESTS, START_MINUTES, TURNS, Suggestion
-from melange.present.terminal.layout import add_column, table_of, titled, usd
+from melange.present.terminal.layout import add_column, command_text, table_of, titled, usd
 from melange.units import significant
 
 # Continuation of a command on the next line, and the assumed least width of a terminal.
@@ -48,8 +48,8 @@ def load_points_part(plan: Plan, service: str) -> RenderableType | None:
         f"{len(points)} {kinds} estimated step times. Start one replica with the plan's settings (melange deploy), run "
         "its load point, and plan again:"
     )
-    commands = [Text(f"# on {one.replica_type}\n{_within_terminal(one.command(service))}") for one in points]
-    again = Text(f"melange plan {shlex.quote(service)} --anchor {RESULTS}/")
+    commands = [command_text(f"# on {one.replica_type}\n{_within_terminal(one.command(service))}") for one in points]
+    again = command_text(f"melange plan {shlex.quote(service)} --anchor {RESULTS}/")
     others = Text("Commands for aiperf, guidellm and melange measure: see load_points in --json.", style="dim")
     return titled("Measure before renting", Group(Text(what), *commands, again, others))
 

@@ -108,7 +108,8 @@ def next_step(report: Report, plan: Plan) -> str:
         most = f"at most {percent(plan.certificate.reach, 2)} of the requests can meet the SLO on the offered types"
         return f"Next: {most}; loosen a limit, lower the target, or offer faster types."
     if plan.certificate is not None:
-        return "Next: these requests are burstier than those the plan was certified for; certify it with --burstiness."
+        others = f"the plan was certified on other requests ({plan.certificate.arrivals})"
+        return f"Next: {others}; if arrivals are burstier, certify it with --burstiness."
     command = "melange plan" if plan.slo and plan.slo.is_on_requests else "melange plan --certify"
     return f"Next: {command} finds a plan that holds."
 

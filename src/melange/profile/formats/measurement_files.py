@@ -8,7 +8,7 @@ from pathlib import Path
 
 from melange.errors import InputError
 from melange.files import Json, dump_document, path_of, read_text, write_document
-from melange.parsing import table_rows
+from melange.parsing import named_value, table_rows
 from melange.paths import files_below
 from melange.profile.formats.load_tests import points_of
 from melange.profile.formats.tables import read_objects
@@ -70,7 +70,7 @@ def _document(measurements: tuple[Measurement, ...]) -> Json:
 
 def _named(text: str) -> tuple[str, str]:
     """The name and the path in ``NAME=PATH``; a file that exists under the whole text is a path."""
-    name, equals, path = text.partition("=")
+    name, equals, path = named_value(text)
     return (name.strip(), path.strip()) if equals and not path_of(text).exists() else ("", text)
 
 

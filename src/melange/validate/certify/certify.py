@@ -181,7 +181,7 @@ def certified(
     given = asked.with_options(drop_unservable=True)
     context = max(engine.max_context for engine in given.profile.engines if engine)
     is_dropped = asked.options.drop_unservable
-    log = observed if is_replayed(observed, burstiness, wanted, say) else None
+    log = observed if is_replayed(observed, burstiness, slo, wanted, say) else None
     times = 1.0 if burstiness is None else burstiness
 
     def drawn(workload: Workload, count: int, seed: int) -> Arrivals:

@@ -12,8 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from melange.slo import Slo
+from melange.units import duration
 from melange.validate.attainment import wilson
 from melange.validate.replay import counting, stretch
+from melange.validate.run_lengths import is_long_enough
 from melange.validate.simulate import within_context
 from melange.workload.arrivals import Arrivals
 from melange.workload.workload import Workload
@@ -21,6 +24,7 @@ from melange.workload.workload import Workload
 # Logs of up to this many requests are replayed whole: by each plan that is tried (a tenth of a second), and by the plan
 # to be certified (half a second, 0.3 GiB). Chosen by judgment: more takes longer, less sees less of the log.
 _CHOOSING_MOST, _PROVING_MOST = 100_000, 1_000_000
+_DRAWN = "more are drawn, with Poisson arrivals"
 # Number of evenly spread parts of longer logs; all parts together have the requests above.
 _STRETCHES = 10
 
@@ -56,15 +60,20 @@ def _stretches(requests: int, most: int) -> tuple[tuple[int, int], ...]:
     return tuple(counting(start, most // _STRETCHES) for start in starts)
 
 
-def is_replayed(observed: Arrivals | None, burstiness: float | None, target: float, say: Callable[[str], None]) -> bool:
+def is_replayed(
+    observed: Arrivals | None, burstiness: float | None, slo: Slo, target: float, say: Callable[[str], None]
+) -> bool:
     """Whether the log is replayed: no burstiness is given, and the log is long enough to show the target."""
     if observed is None or burstiness is not None or observed.is_shuffled or not observed.has_pace:
         return False
     rarest = len(observed) if observed.class_of is None else int(np.bincount(observed.class_of).min())
-    if wilson(1.0, rarest)[0] >= target:
-        return True
-    say(f"the log's {len(observed):,} requests are too few to show {target:.2%}: more are drawn, with Poisson arrivals")
-    return False
+    if wilson(1.0, rarest)[0] < target:
+        say(f"the log's {len(observed):,} requests are too few to show {target:.2%}: {_DRAWN}")
+        return False
+    if not is_long_enough(observed, slo):
+        say(f"the log lasts {duration(observed.lasts_s)}, and no fleet fills in that time: {_DRAWN}")
+        return False
+    return True
 
 
 def of_sizes(observed: Arrivals | None, workload: Workload, whole: Workload) -> Arrivals | None:
