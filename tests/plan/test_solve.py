@@ -302,8 +302,10 @@ def test_what_stands_in_the_way_is_said(options, reason):
 
 
 def test_unknown_names_are_errors():
-    """A name that the profile does not have gets the nearest that it has."""
+    """A name that nothing has gets the nearest that the profile has; an accelerator that is not offered is none."""
     with pytest.raises(InputError, match="did you mean 'A10G'"):
+        solve(*authors(), exact(exclude=("A10g5",)))
+    with pytest.raises(InputError, match=r"plan\.exclude: no offer has A10"):
         solve(*authors(), exact(exclude=("A10",)))
     with pytest.raises(InputError, match="both required and excluded"):
         solve(*authors(), exact(exclude=("A10G",), require=("A10G",)))
