@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -17,7 +18,11 @@ from melange.present.study import Study
 from melange.present.terminal.plan_tables import letters
 from melange.present.terminal.plan_words import used_types
 from melange.profile.profile import LONG_POOL, pool_of
+from melange.validate.certify import second_pools
 from melange.validate.certify.certify import certify
+from melange.validate.certify.headroom import as_asked
+from melange.validate.certify.judge import Judge
+from melange.validate.certify.plan_trial import Trial
 from melange.validate.certify.second_pools import _splits, with_pools
 
 pytestmark = pytest.mark.heavy
@@ -105,3 +110,26 @@ def test_instances_without_requests_are_not_split() -> None:
     full = plan.question.profile.max_request_rate
     assert _splits(plan, place, 0, full)
     assert _splits(replace(plan, share=np.zeros_like(plan.share)), place, 0, full) == []
+
+
+def test_needless_instances_are_taken_from_a_plan_in_pools(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a plan with two instances more than needed, each of them is taken away again, with a proof."""
+    small = small_service(11)
+    of_one_type = with_options(small, exclude=("A10G", "A100-80GB"))
+    asked = replace(of_one_type, workload=small.workload.at_rate(3 * small.workload.total_rate))
+    fewer, seen = second_pools._with_fewer, []
+
+    def from_more(judge: Judge, best: Trial, pairs: Sequence[tuple[int, int]]) -> Trial:
+        instances = best.plan.instances.copy()
+        instances[pairs[0][1]] += 2
+        cost = float(instances @ np.array([one.cost_per_h for one in best.plan.replica_types]))
+        plan = as_asked(replace(best.plan, instances=instances, cost_per_h=cost), best.plan.question)
+        found = fewer(judge, judge.proof(judge.trial(plan, best.factor)), pairs)
+        seen.append((best.plan.instances.sum(), found.plan.instances.sum(), judge.is_proven(found)))
+        return best
+
+    monkeypatch.setattr(second_pools, "_with_fewer", from_more)
+    certify(asked)
+    ((needed, left, is_proven),) = seen
+    assert left <= needed
+    assert is_proven
