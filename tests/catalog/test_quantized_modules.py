@@ -8,7 +8,7 @@ import pytest
 
 from melange.catalog.huggingface import read_model
 from melange.catalog.model import Model
-from melange.catalog.module_rules import matches
+from melange.catalog.module_rules import ModuleRules, matches
 from melange.errors import InputError
 
 LAYERS, HIDDEN, WIDTH, VOCABULARY = 4, 1024, 4096, 32000
@@ -263,3 +263,10 @@ def test_experts_and_shared_experts_are_recognized_by_name(tmp_path: Path) -> No
     assert model.routed_parameters() == routed
     assert model.routed_bytes() == routed * 4.5 / 8
     assert model.body_bytes() == 2 * model.body_parameters()
+
+
+@pytest.mark.parametrize("pattern", ["[" * 200_000 + "model.layers.0*", "re:" + "a" * 5_000])
+def test_a_pattern_longer_than_any_name_is_refused(pattern: str) -> None:
+    """Matching it took a minute."""
+    with pytest.raises(InputError, match=r"is not the name of a module: it has \d+,\d+ characters"):
+        ModuleRules(["lm_head", pattern])

@@ -10,6 +10,8 @@ from fnmatch import fnmatchcase
 from melange.catalog.module_names import PREFIXES, names_of
 from melange.errors import InputError
 
+# Longest pattern [characters]: names of modules are far shorter, and the time to match grows with the square of this.
+_LONGEST = 1_000
 _OF_ONE_LAYER = re.compile(r"layers\.(\d+)(?=[.*]|$)")
 
 
@@ -38,6 +40,11 @@ class ModuleRules:
     ----------
     patterns
         The first pattern that matches a matrix is its rule.
+
+    Raises
+    ------
+    InputError
+        A regular expression is invalid, or a pattern is longer than any name of a module.
     """
 
     def __init__(self, patterns: Sequence[str]) -> None:
@@ -46,6 +53,10 @@ class ModuleRules:
         self._anywhere: list[tuple[int, str]] = []
         self._expressions: list[tuple[int, str]] = []
         for number, pattern in enumerate(patterns):
+            if len(pattern) > _LONGEST:
+                raise InputError(
+                    f"quantization: {pattern[:40]!r}... is not the name of a module: it has {len(pattern):,} characters"
+                )
             plain = _without_prefix(pattern)
             if pattern.startswith("re:"):
                 _check_expression(pattern)
