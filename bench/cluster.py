@@ -87,29 +87,20 @@ def row(name: str) -> str:
     return f"| {name} | {alone:.1f} | {' | '.join(f'{alone / each:.1f}' for each in times)} |"
 
 
-def _line_at(given: tuple[str, tuple[Any, ...]]) -> Any:
-    """The result of a job on a worker; sent with the job, as workers do not know this file."""
-    import sys
-
-    folder, job = given
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    import run
-
-    return run.line_of(run.Job(*job))
-
-
 def _wall_s(jobs: Sequence[Any], workers: int) -> float:
     """Wall-clock time of jobs on a local Ray with that number of workers [s]."""
     import ray
+    import run
 
+    # Workers do not find the module: its function is sent to them, and adds the folder to their path.
+    ray.cloudpickle.register_pickle_by_value(run)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray.init("local", num_cpus=workers, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
     try:
         with on_cluster("local"):
-            list(each_of(_line_at, [(str(SERVICES), astuple(job)) for job in jobs[:workers]], 1))
+            list(each_of(run.line_at, [(str(SERVICES), astuple(job)) for job in jobs[:workers]], 1))
             began = time.monotonic()
-            list(each_of(_line_at, [(str(SERVICES), astuple(job)) for job in jobs], 1))
+            list(each_of(run.line_at, [(str(SERVICES), astuple(job)) for job in jobs], 1))
             return time.monotonic() - began
     finally:
         ray.shutdown()

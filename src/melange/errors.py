@@ -145,13 +145,14 @@ def unknown(what: str, name: str, known: Iterable[str], *, place: str = "") -> I
 def first_of(faults: Sequence[str], most: int = 5, what: str = "") -> str:
     """Faults with a line each: the first few, and the number of the rest.
 
-    >>> print(first_of(["a.csv:1: no price", "a.csv:2: no price", "a.csv:9: no name"], most=2, what="rows"))
+    >>> print(first_of(["a.csv:1: no price", "a.csv:2: no price", "a.csv:9: no name"], most=2, what="row"))
     a.csv:1: no price
     a.csv:2: no price
-    ... and 1 more rows
+    ... and 1 more row
     """
     more = len(faults) - most
-    return "\n".join([*faults[:most], *([f"... and {more} more {what}".rstrip()] if more > 0 else [])])
+    noun = f" {what}{'s' if more > 1 else ''}" if what else ""
+    return "\n".join([*faults[:most], *([f"... and {more} more{noun}"] if more > 0 else [])])
 
 
 # Names listed in a sentence before the rest is counted. Chosen by judgment: fewer hide the meaning, more are not read.

@@ -58,7 +58,7 @@ class Faults:
     def check(self) -> None:
         """Raise if there are faults: the first few in full, and the number of the others."""
         if self.messages:
-            raise InputError(first_of(self.messages, what="rows"), hint="fix or remove these rows")
+            raise InputError(first_of(self.messages, what="row"), hint="fix or remove these rows")
 
 
 def rows_of(path: Path) -> Iterator[tuple[int, dict[str, str]]]:

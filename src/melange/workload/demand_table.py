@@ -133,7 +133,7 @@ def _table(path: Path, columns: Mapping[str, Sequence[str]]) -> list[_Row]:
         else:
             read.append(_Row(line, values))
     if faults:
-        raise InputError(first_of(faults, what="rows"), hint="correct or remove these rows")
+        raise InputError(first_of(faults, what="row"), hint="correct or remove these rows")
     if not read:
         raise InputError(f"{path}: has columns and no rows")
     return read
