@@ -270,3 +270,19 @@ def test_a_pattern_longer_than_any_name_is_refused(pattern: str) -> None:
     """Matching it took a minute."""
     with pytest.raises(InputError, match=r"is not the name of a module: it has \d+,\d+ characters"):
         ModuleRules(["lm_head", pattern])
+
+
+@pytest.mark.parametrize(
+    "pattern", ["(?:(?:.|[a-z])+)+", "(.*.*)*", ".*.*.*.*.*.*.*", "(?:(.+)+)+", ".?" * 60, "(.|..|...)" * 15]
+)
+def test_an_expression_of_repeats_of_repeats_is_matched_in_linear_time(pattern: str) -> None:
+    """Python tries all combinations of the repeats before it fails, which takes years."""
+    assert ModuleRules([f"re:{pattern}!"]).rule_of(0, "q_proj") is None
+    assert ModuleRules([f"re:{pattern}", "lm_head"]).rule_of(0, "q_proj") == 0
+
+
+def test_an_expression_that_cannot_be_matched_in_linear_time_is_refused() -> None:
+    """A look-ahead in a repeated group needs all combinations; a look-ahead alone does not."""
+    with pytest.raises(InputError, match=r"may take years to match"):
+        ModuleRules(["re:(?:(?!lm_head).+)+!"])
+    assert ModuleRules(["re:(?!.*lm_head).*q_proj"]).rule_of(0, "q_proj") == 0

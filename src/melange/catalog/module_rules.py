@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
+from melange.catalog.module_expressions import expression
 from melange.catalog.module_names import PREFIXES, names_of
 from melange.errors import InputError
 
@@ -24,7 +25,7 @@ def matches(pattern: str, name: str) -> bool:
     (True, False)
     """
     if pattern.startswith("re:"):
-        return re.match(pattern[3:], name) is not None
+        return expression(pattern[3:])(name)
     parts = name.split(".")
     if "*" in pattern or "?" in pattern:
         heads = (".".join(parts[:end]) for end in range(1, len(parts) + 1))
@@ -44,7 +45,7 @@ class ModuleRules:
     Raises
     ------
     InputError
-        A regular expression is invalid, or a pattern is longer than any name of a module.
+        A regular expression is invalid or may take years, or a pattern is longer than any name of a module.
     """
 
     def __init__(self, patterns: Sequence[str]) -> None:
@@ -59,7 +60,7 @@ class ModuleRules:
                 )
             plain = _without_prefix(pattern)
             if pattern.startswith("re:"):
-                _check_expression(pattern)
+                expression(pattern[3:])
                 self._expressions.append((number, pattern))
             elif "*" not in plain and "?" not in plain:
                 path = tuple(plain.removesuffix(".weight").split("."))
@@ -93,13 +94,6 @@ class ModuleRules:
                 number = self._by_path.get(tuple(parts[start:end]))
                 if number is not None:
                     yield number
-
-
-def _check_expression(pattern: str) -> None:
-    try:
-        re.compile(pattern[3:])
-    except re.error as error:
-        raise InputError(f"quantization: {pattern!r} is not a valid regular expression: {error}") from error
 
 
 def _without_prefix(pattern: str) -> str:
