@@ -306,6 +306,8 @@ class Judge:
         while self.replays is None and proof.keeps_up and proof.attainment.high >= self.target:
             seen, above = proof.requests, proof.attainment.value - self.target
             times = max(_LEAST_MORE, _ROOM * (self._doubt(proof) / above) ** 2) if above > 0.0 else _MORE
+            if times * proof.work_s > self.further_s + extra_s:
+                times = min(times, _MORE)  # the share seen may be low by chance
             if self.is_proven(proof) or times * proof.work_s > self.further_s + extra_s:
                 break
             self.looks.add(proof.plan)
