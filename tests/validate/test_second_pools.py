@@ -18,12 +18,14 @@ from melange.present.study import Study
 from melange.present.terminal.plan_tables import letters
 from melange.present.terminal.plan_words import used_types
 from melange.profile.profile import LONG_POOL, pool_of
+from melange.validate.certify import certify as certification
 from melange.validate.certify import second_pools
 from melange.validate.certify.certify import certify
 from melange.validate.certify.headroom import as_asked
 from melange.validate.certify.judge import Judge
 from melange.validate.certify.plan_trial import Trial
-from melange.validate.certify.second_pools import _splits, with_pools
+from melange.validate.certify.second_pools import _splits, in_pools, with_pools
+from melange.validate.certify.thinning import of_rows
 
 pytestmark = pytest.mark.heavy
 
@@ -133,3 +135,31 @@ def test_needless_instances_are_taken_from_a_plan_in_pools(monkeypatch: pytest.M
     ((needed, left, is_proven),) = seen
     assert left <= needed
     assert is_proven
+
+
+def test_a_second_type_of_nearly_the_same_cost_has_time_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the first type has spent the time of this step, its twin, 1 % more expensive, is still split."""
+    monkeypatch.setattr(second_pools, "_MOST_S", -1.0)
+    monkeypatch.setattr(certification, "in_pools", lambda judge, best, others: found.append((judge, best)))
+    found: list[tuple[Judge, Trial]] = []
+    certify(with_options(question(), max_types=1))
+    judge, best = found[0]
+    r = int(best.plan.instances.argmax())
+    first = best.plan.replica_types[r]
+    twin = replace(first, name="twin", offer=replace(first.offer, cost_per_h=1.01 * first.offer.cost_per_h))
+    profile = of_rows(judge.question.profile, [r, r], (first, twin))
+    asked = replace(with_options(judge.question, max_types=None), profile=profile)
+    both = replace(judge, question=asked, known={})
+
+    def fleet(place: int) -> Trial:
+        instances, share = np.zeros(2, int), np.zeros((2, *best.plan.share.shape[1:]))
+        instances[place], share[place] = best.plan.instances[r], best.plan.share[r]
+        cost = float(instances @ np.array([first.cost_per_h, twin.cost_per_h]))
+        load = best.plan.load[[r, r]] * (instances > 0)
+        plan = replace(best.plan, question=asked, instances=instances, share=share, load=load, cost_per_h=cost)
+        return both.trial(plan, np.ones(share.shape))
+
+    assert in_pools(both, fleet(0), []) is None
+    pools = in_pools(both, fleet(0), [fleet(0), fleet(1)])
+    assert pools is not None
+    assert [pools.plan.replica_types[r].name for r in np.flatnonzero(pools.plan.instances)] == ["twin", "twin long"]

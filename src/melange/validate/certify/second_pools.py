@@ -45,8 +45,9 @@ _SPLIT, _MOST_COST = 8, 1.6
 # Requests that decide whether a split is worth a trial, in at most this many short runs; and how far it may be below
 # the target in the first run. With fewer, chance decides; more take longer. Chosen by judgment.
 _REQUESTS, _MOST_SETS, _NEAR = 10_000, 5, 0.005
-# Largest CPU time of this step [s]. Chosen by judgment.
-_MOST_S = 5.0
+# Largest CPU time of this step [s]; and of a second type that costs at most this many times as much as the first, if
+# the first has spent it: chance decides which of two such types is first. Chosen by judgment.
+_MOST_S, _SECOND_S, _NEARLY = 5.0, 3.0, 1.05
 # Instances that are added, one by one, to a split whose proof fails; then these parts of them, for the short runs that
 # chose the split are off by as much in large fleets (102 instances were needed where 97 seemed to hold). Judgments.
 _MOST_ADDED, _ADDED_PARTS = 3, (0.05, 0.08, 0.12, 0.2, 0.3)
@@ -158,7 +159,9 @@ def in_pools(judge: Judge, best: Trial, others: Sequence[Trial]) -> Trial | None
     )
     effort = Effort(judge=pooled, first=pooled.work_s, most_s=_MOST_S)
     found = best
-    for base in bases:
+    for number, base in enumerate(bases):
+        if number == 1 and effort.is_spent() and _cost(base) <= _NEARLY * _cost(bases[0]):
+            effort = replace(effort, first=pooled.work_s, most_s=_SECOND_S)
         found, effort = _split_all(pooled, _lifted(base.plan, pooled.question), places, found, effort)
     if found is best:
         return None
