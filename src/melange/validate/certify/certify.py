@@ -329,14 +329,20 @@ def _found(judge: Judge, lone: Mask, incumbent: Plan | None) -> tuple[Trial, Tri
 
 
 def _try_closed_form(search: Search) -> None:
-    """Simulate the closed-form plan, and cheaper plans like it if it holds: some passes miss them."""
-    try:
-        tried = search.trial(np.ones(search.question.profile.max_request_rate.shape))
-    except InfeasibleError:  # the stock is enough only with the slack that simulation finds
-        return
-    best = search.best
-    if search.judge.holds(tried) and (best is None or tried.plan.cost_per_h < best.plan.cost_per_h):
-        search.down(tried)
+    """Simulate closed-form plans, without headroom and with it, and cheaper plans like them if they hold.
+
+    Some passes miss them. With the default headroom it is nearly the plan of ``melange plan --quick``.
+    """
+    shape = search.question.profile.max_request_rate.shape
+    for headroom in (0.0, Options().headroom):
+        try:
+            tried = search.trial(np.full(shape, 1.0 - headroom))
+        except InfeasibleError:  # the stock is enough only with the slack that simulation finds
+            return
+        best = search.best
+        if search.judge.holds(tried) and (best is None or tried.plan.cost_per_h <= best.plan.cost_per_h):
+            search.down(tried)
+            return
 
 
 def _promising(question: Question, factor: Array, each_size: int) -> Mask:
