@@ -256,7 +256,7 @@ def _proof(judge: Judge, plan: Plan, split: _Split, count: int, best: Trial) -> 
         return None
     easiest = min(tried, key=lambda one: judge.strain(one, 2))
     trial = judge.trial(easiest, np.ones(easiest.share.shape))
-    if not judge.holds(trial):
+    if not judge.may_hold(trial) and not judge.holds(trial):
         return None
     proof = judge.proof(trial)
     return proof if judge.is_proven(proof) else None
