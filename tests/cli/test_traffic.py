@@ -129,3 +129,21 @@ def test_a_condition_is_a_field_and_a_value(tmp_path: Path, condition: str) -> N
     path.write_text(LOG)
     with pytest.raises(InputError, match="--where must be FIELD=VALUE"):
         run(str(path), "--where", condition)
+
+
+def test_a_condition_without_values_is_refused(tmp_path: Path) -> None:
+    """An empty list of values selects nothing, which nobody can mean."""
+    path = tmp_path / "spend.csv"
+    path.write_text(LOG)
+    with pytest.raises(InputError, match="where: model has an empty list of values"):
+        run(str(path), "--where", "model=[]")
+
+
+@pytest.mark.parametrize("condition", ["session=", "session=null", "session=[null]"])
+def test_a_condition_may_ask_for_rows_without_a_value(tmp_path: Path, condition: str) -> None:
+    """It is not left out like a missing flag; the hit of a response cache is no request in any case."""
+    path = tmp_path / "spend.csv"
+    head, *rows = LOG.strip().splitlines()
+    path.write_text("\n".join([f"{head},session", f"{rows[0]},a", *(f"{row}," for row in rows[1:])]) + "\n")
+    assert run(str(path))["requests"] == 3
+    assert run(str(path), "--where", condition)["requests"] == 2

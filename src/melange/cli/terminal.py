@@ -236,4 +236,4 @@ def parse_where(conditions: Sequence[str] | None) -> dict[str, Any] | None:
         if not (equals and field.strip()) or isinstance(parsed, dict):
             raise InputError(f"--where must be FIELD=VALUE, got {condition!r}", hint="--where model=llama")
         where.setdefault(field.strip(), []).extend(parsed if isinstance(parsed, list) else [parsed])
-    return {field: values if len(values) > 1 else values[0] for field, values in where.items()} or None
+    return {field: values[0] if len(values) == 1 else values for field, values in where.items()} or None

@@ -108,7 +108,10 @@ def read_section(content: Mapping[str, Any], settings: Sequence[str] = ()) -> Wo
     InputError
         As in :func:`read_service`; also a setting that contradicts a flag.
     """
-    given = {key: _without_none(value) for key, value in content.items() if value is not None}
+    # A null in a row filter is a condition: rows without a value.
+    given = {
+        key: value if key == "where" else _without_none(value) for key, value in content.items() if value is not None
+    }
     for setting in settings:
         _check_once(given, setting)
     return _section(WorkloadSection, "workload", given, settings)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from melange.errors import InputError
 from melange.workload.dialects import DUCKDB, as_number, only_in_duckdb
 
 # Deepest level of nested objects that is searched: OpenAI's batches have three. Chosen by judgment.
@@ -91,6 +92,11 @@ def with_fields(
         The database, as Ibis calls it.
     sizes
         Fields whose value is text that is no number, rather than missing, if it would lie in a cell that is not JSON.
+
+    Raises
+    ------
+    InputError
+        An empty list of allowed values.
     """
     import ibis
 
@@ -98,7 +104,7 @@ def with_fields(
     new = {name: _field(table, name, dialect, name in sizes) for name in wanted if name not in table.columns}
     if new:
         table = table.mutate(**new)
-    conditions = [_holds(table[name], choice, dialect) for name, choice in (where or {}).items()]
+    conditions = [_holds(name, table[name], choice, dialect) for name, choice in (where or {}).items()]
     return table.filter(ibis.and_(*conditions)) if conditions else table
 
 
@@ -199,11 +205,13 @@ def _json_extract_string(column: Any, path: str) -> Any:
     return json_extract_string(column, path)
 
 
-def _holds(column: Any, choice: Choice, dialect: str) -> Any:
+def _holds(name: str, column: Any, choice: Choice, dialect: str) -> Any:
     """Whether a cell holds one of the selected values."""
     import ibis
 
     choices = list(choice) if isinstance(choice, list | tuple | set) else [choice]
+    if not choices:
+        raise InputError(f"where: {name} has an empty list of values", hint=f"where: {{{name}: VALUE}}")
     return ibis.or_(*(_equals(column, one, dialect) for one in choices))
 
 
