@@ -6,9 +6,10 @@ headroom; above 1, the simulation has shown that a replica carries more than the
 
 1. A target that no fleet can reach is lowered, and sizes that the target allows to miss may be served late.
 2. Single types: the smallest fleet of each type that may be the cheapest; it shows what the type's replicas carry.
-3. Mixes, starting from these factors. Up: while too many requests miss, factors of types where they miss are lowered,
-   and prompts that miss even alone on a type are taken from it. Down: all factors are raised together until a plan
-   fails, by bisection; then those of each type alone. Several passes among other types find other mixes.
+3. Mixes: the closed-form plans, then plans that start from these factors. Up: while too many requests miss, factors of
+   types where they miss are lowered, and prompts that miss even alone on a type are taken from it. Down: all factors
+   are raised together until a plan fails, by bisection; then those of each type alone. Several passes among other types
+   find other mixes.
 4. If the fleet is small, the steps from one instance to the next are large: cheaper fleets are tried one by one, and
    prompts are moved between their types if more requests then meet the SLO.
 5. Two pools of one type, which keep long prompts away from short ones, if that needs fewer instances.
@@ -31,10 +32,9 @@ import numpy as np
 from melange.errors import InfeasibleError
 from melange.plan.baseline import single_types
 from melange.plan.by_carbon import in_kg, least_carbon, rent_of
-from melange.plan.certificate import MOST_CARRIED, Certificate
+from melange.plan.certificate import Certificate
 from melange.plan.options import CARBON, Options
 from melange.plan.plan import Plan
-from melange.plan.problem import loads
 from melange.plan.question import Question, question_of
 from melange.plan.servable import scope_of
 from melange.plan.solve import solve
@@ -57,6 +57,7 @@ from melange.validate.certify.requests import by_class_of, carried_of, is_replay
 from melange.validate.certify.second_pools import in_pools, of_all_types
 from melange.validate.certify.separate_fleets import by_class, only_class, separate_fleets
 from melange.validate.certify.single_types import cheapest_single_type
+from melange.validate.certify.starts import promising, start, try_closed_form
 from melange.validate.certify.thinning import with_types, worth_types
 from melange.validate.certify.tolerance import with_tolerance
 from melange.validate.class_results import class_results
@@ -64,15 +65,11 @@ from melange.validate.replay import words_of
 from melange.validate.run_lengths import rarity, settling_of, shortest
 from melange.validate.simulate import within_context
 from melange.workload.arrivals import Arrivals, draw
-from melange.workload.workload import Array, Mask, Workload
+from melange.workload.workload import Mask, Workload
 
 # The figures below are from the twelve cases of bench/certify.py at 4 requests a second, unless stated otherwise. CPU
 # times are known to a tenth.
 
-# Assumed capacity of types that were not tried, over the median of those that were. With more, mixes begin with types
-# that carry less than assumed; with less, such types stay out of the first mixes. 1: one of twelve plans costs 7 %
-# less; 1.5: one 2 % less, one 10 % more.
-_BETTER = 1.2
 # Passes of the search for a mix: the number of types that a size may go to, and the speed of adding headroom. Each pass
 # finds other mixes, and stops if it finds none cheaper. The result is partly luck: other passes than these changed
 # single services of bench/services by up to 38 %, either way. In the twelve cases the first alone finds the same plans.
@@ -80,9 +77,6 @@ _PASSES = ((2, 1.0), (3, 0.7), (3, 0.5), (6, 0.7))
 # No further pass begins after about this much CPU time [s]: programs for small fleets of many types take long, and
 # fleets are tried one by one afterwards anyway. Chosen by judgment.
 _MOST_S = 8.0
-# Factors start at no less than this part of the largest: a type that does this badly alone may do better with fewer
-# sizes. Half and twice: no difference.
-_LEAST_START = 0.1
 
 
 def certify(
@@ -305,15 +299,15 @@ def _found(judge: Judge, lone: Mask, incumbent: Plan | None) -> tuple[Trial, Tri
         No plan was found that holds.
     """
     search = Search(question=judge.question, judge=judge, among=~lone)
-    factor = _start(judge.question, cheapest_single_type(search))
+    factor = start(judge.question, cheapest_single_type(search))
     search = replace(search, begins=min(1.0, float(factor.max())))
     try:
-        _try_closed_form(search)
+        try_closed_form(search)
         effort = Effort(judge=search.judge, first=search.judge.work_s, most_s=_MOST_S)
         for each_size, pace in _PASSES:
             if effort.is_spent():
                 break
-            search = replace(search, among=_promising(judge.question, factor, each_size)[:, None, None] & ~lone)
+            search = replace(search, among=promising(judge.question, factor, each_size)[:, None, None] & ~lone)
             best = search.up(search.trial(factor), pace)
             if np.count_nonzero(best.plan.instances) > 1:
                 best = with_fewer_instances(search, search.down(best))
@@ -326,37 +320,6 @@ def _found(judge: Judge, lone: Mask, incumbent: Plan | None) -> tuple[Trial, Tri
     held = [one for one in alone if one is best or judge.holds(one)]
     single = min(held, key=lambda one: one.plan.cost_per_h, default=None)
     return in_pools(judge, best, alone) or best, single
-
-
-def _try_closed_form(search: Search) -> None:
-    """Simulate closed-form plans, without headroom and with it, and cheaper plans like them if they hold.
-
-    Some passes miss them. With the default headroom it is nearly the plan of ``melange plan --quick``.
-    """
-    shape = search.question.profile.max_request_rate.shape
-    for headroom in (0.0, Options().headroom):
-        try:
-            tried = search.trial(np.full(shape, 1.0 - headroom))
-        except InfeasibleError:  # the stock is enough only with the slack that simulation finds
-            return
-        best = search.best
-        if search.judge.holds(tried) and (best is None or tried.plan.cost_per_h <= best.plan.cost_per_h):
-            search.down(tried)
-            return
-
-
-def _promising(question: Question, factor: Array, each_size: int) -> Mask:
-    """The types for mixes (R,): the few that serve some size at least cost, if they carry what is expected."""
-    types = question.profile.replica_types
-    if question.options.require:
-        return np.ones(len(types), bool)
-    price = np.array([one.cost_per_h / one.replicas_per_instance for one in types])
-    load = loads(question.workload, question.profile)[:, question.workload.request_rate.ravel() > 0]
-    with np.errstate(invalid="ignore"):
-        spent = price[:, None] * load / factor[:, 0, :1]
-    mask = np.zeros(len(types), bool)
-    mask[np.argsort(spent, axis=0, kind="stable")[:each_size]] = True
-    return mask
 
 
 def _closed_form(question: Question, best: Plan) -> Plan:
@@ -374,15 +337,6 @@ def _carried(question: Question) -> Workload:
     workload = question.workload
     served = scope_of(question).served.reshape(workload.request_rate.shape)
     return replace(workload, request_rate=workload.request_rate * served)
-
-
-def _start(question: Question, carried: Array) -> Array:
-    """Factors to start the search for mixes with (R, I, O): what single types carry, and a guess for the others."""
-    known = carried[np.isfinite(carried)]
-    guess = min(_BETTER * float(np.median(known)), MOST_CARRIED) if len(known) else 1.0
-    start = np.where(np.isfinite(carried), carried, guess)
-    start = np.clip(start, _LEAST_START * min(1.0, float(start.max())), MOST_CARRIED)
-    return np.broadcast_to(start[:, None, None], question.profile.max_request_rate.shape).copy()
 
 
 def _certificate(

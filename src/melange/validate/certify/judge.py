@@ -70,7 +70,7 @@ _SHARE_DECIMALS = 4
 # Numbers of the runs that are used for no choice, and of the runs of longer proofs.
 _FRESH, _LONG = 1_000, 2_000
 # Requests of a longer proof, as multiples of the proof's: the least; then of those that would just prove the share
-# seen; then if the share seen is below the target. Chosen by judgment.
+# seen; then if the share seen is below the target or too close to it. Chosen by judgment.
 _LEAST_MORE, _ROOM, _MORE = 1.5, 1.3, 3.0
 
 
@@ -304,14 +304,14 @@ class Judge:
         """
         number, extra_s = _LONG, _SAVING_S * saves
         while self.replays is None and proof.keeps_up and proof.attainment.high >= self.target:
-            seen, above = proof.requests, proof.attainment.value - self.target
+            above = proof.attainment.value - self.target
             times = max(_LEAST_MORE, _ROOM * (self._doubt(proof) / above) ** 2) if above > 0.0 else _MORE
-            if times * proof.work_s > self.further_s + extra_s:
-                times = min(times, _MORE)  # the share seen may be low by chance
+            if times * proof.work_s > self.further_s + extra_s:  # the share seen may be low by chance
+                times = min(times, _MORE)
             if self.is_proven(proof) or times * proof.work_s > self.further_s + extra_s:
                 break
             self.looks.add(proof.plan)
-            longer, length = None, int(min(times * seen / _PROOF_RUNS, MOST_REQUESTS))
+            longer, length = None, int(min(times * proof.requests / _PROOF_RUNS, MOST_REQUESTS))
             self._ahead.prepare(proof.plan, [(length, number + place) for place in range(_PROOF_RUNS)])
             for place in range(_PROOF_RUNS):
                 longer = self._with_run(longer, proof.plan, proof.factor, length, number + place)
@@ -335,14 +335,13 @@ class Judge:
         is_met, mask = met(run.outcome, self.slo), np.zeros(len(run.arrivals), bool)
         mask[run.counted] = True
         found = causes(run.outcome, self.slo, run.engines, type_of_requests(run), run.arrivals.cached_tokens)
-        is_hopeless = found == CAUSE_NAMES.index("too large")
+        hopeless = mask & (found == CAUSE_NAMES.index("too large"))
         cells = cells_of(run, shape)
         tables = np.zeros((3, *shape)) if before is None else np.stack([before.sent, before.missed, before.hopeless])
-        for table, chosen in zip(tables, (mask, mask & ~is_met, mask & is_hopeless), strict=True):
+        for table, chosen in zip(tables, (mask, mask & ~is_met, hopeless), strict=True):
             np.add.at(table.reshape(-1), cells[chosen & (cells >= 0)], 1.0)
         by_class = samples_with(before, run, is_met, self.slo)
         worst, off, held = worst_of(by_class, self.slo)
-        shares = (*(before.causes if before else ()), share_by_cause(found[mask]))
         return Trial(
             plan=plan,
             factor=factor,
@@ -353,7 +352,7 @@ class Judge:
             by_class=by_class,
             worst=worst,
             off=off,
-            causes=shares,
+            causes=(*(before.causes if before else ()), share_by_cause(found[mask])),
             used=np.zeros(shape[0]),
             shortest=self.requests,
             work_s=self.work_s - began + (before.work_s if before else 0.0),
@@ -388,12 +387,11 @@ class Judge:
 
     def arrivals(self, requests: int, number: int) -> Arrivals:
         """The requests of a simulation; a number always has the same requests."""
-        key = (requests, number)
         if number >= _FRESH + _MOST_PROOF_RUNS:  # keeping them would fill the memory
             return self.draw(requests, number)
-        if key not in self._arrivals:
-            self._arrivals[key] = self.draw(requests, number)
-        return self._arrivals[key]
+        if (requests, number) not in self._arrivals:
+            self._arrivals[requests, number] = self.draw(requests, number)
+        return self._arrivals[requests, number]
 
     def _run(self, plan: Plan, requests: int, seed: int) -> Run:
         """A simulation of a plan; with spare replicas, of what is left without them, in the worst case."""
