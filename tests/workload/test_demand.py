@@ -183,6 +183,7 @@ def test_tables_of_rates_and_sizes(tmp_path: Path) -> None:
         ("start,rate\n0,2\n600,3\n", SIZES.replace("0.75", "0.5"), "add up to 1.*got 0.75"),
         ("start,rate\n0,2\n600,3\n", SIZES.replace("0.75", "1.75"), "share must be a number from 0 to 1"),
         ("start,rate\n0,0\n600,0\n", SIZES, "no requests at all"),
+        ("start,rate\n0,5e-324\n600,1\n", SIZES, "demand.rate must be 0, or 1e-09 to 1e.07, got 4.94066e-324"),
     ],
 )
 def test_tables_that_cannot_be_read_say_why(tmp_path: Path, rates: str, sizes: str, said: str) -> None:

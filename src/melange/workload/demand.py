@@ -19,14 +19,12 @@ from melange.files import Json, dump_document, read_as, write_document
 from melange.records import items, number, records, text, value_of
 from melange.units import S_PER_DAY, S_PER_H, S_PER_MIN
 from melange.workload.frozen_array import frozen_array
-from melange.workload.workload import MOST_TOKENS, Array, Buckets, Mask, Workload
+from melange.workload.workload import LEAST_RATE, MOST_RATE, MOST_TOKENS, Array, Buckets, Mask, Workload
 
 Indices = npt.NDArray[np.int64]
 
 # Most windows of a demand: two years of five minutes. A larger table takes more memory than a plan justifies.
 _MOST_WINDOWS = 250_000
-# Most requests per second in one window, as for a workload.
-_MOST_RATE = 1e7
 # How far the sum of a period's shares may be from 1: the rounding error of some hundred rounded shares.
 _ROUNDING = 1e-6
 
@@ -107,11 +105,12 @@ class Demand:
         self._check_values()
 
     def _check_values(self) -> None:
-        bad = np.flatnonzero(~np.isnan(self.rate) & ~((self.rate >= 0) & (self.rate <= _MOST_RATE)))
+        is_usual = (self.rate == 0) | ((self.rate >= LEAST_RATE) & (self.rate <= MOST_RATE))
+        bad = np.flatnonzero(~np.isnan(self.rate) & ~is_usual)
         if len(bad):
             first = int(bad[0])
             raise InputError(
-                f"demand.rate must be 0 to {_MOST_RATE:g}, got {self.rate[first]:g} in the window at "
+                f"demand.rate must be 0, or {LEAST_RATE:g} to {MOST_RATE:g}, got {self.rate[first]:g} in the window at "
                 f"{self.label(first)}{f' and in {len(bad) - 1} more' if len(bad) > 1 else ''}"
             )
         if not np.nansum(self.rate) > 0:

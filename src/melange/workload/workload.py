@@ -36,7 +36,7 @@ _MOST_BUCKETS = 20_000
 _MOST_ROW_TOKENS = 2**31 - 1
 # Requests per second of a workload: from one in thirty years to a hundred times the rate of the largest service. Beyond
 # these, programs are scaled so badly that the solver does not return.
-_LEAST_RATE, _MOST_RATE = 1e-9, 1e7
+LEAST_RATE, MOST_RATE = 1e-9, 1e7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -385,9 +385,9 @@ def _check_rates(request_rate: Array, buckets: Buckets) -> None:
         cells = "; ".join(f"{buckets.label(i, o)}: {request_rate[i, o]:g}" for i, o in bad[:3])
         more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
         raise InputError(f"workload.request_rate must be >= 0 and finite, got {cells}{more}")
-    if request_rate.sum() > _MOST_RATE:
-        raise InputError(f"workload: at most {_MOST_RATE:g} requests/s are planned for, got {request_rate.sum():g}")
-    if 0 < request_rate.sum() < _LEAST_RATE:
-        raise InputError(f"workload: at least {_LEAST_RATE:g} requests/s are planned for, got {request_rate.sum():g}")
+    if request_rate.sum() > MOST_RATE:
+        raise InputError(f"workload: at most {MOST_RATE:g} requests/s are planned for, got {request_rate.sum():g}")
+    if 0 < request_rate.sum() < LEAST_RATE:
+        raise InputError(f"workload: at least {LEAST_RATE:g} requests/s are planned for, got {request_rate.sum():g}")
     if not request_rate.sum() > 0:
         raise InputError("workload: no requests: every rate is 0")

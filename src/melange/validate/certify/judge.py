@@ -57,8 +57,8 @@ _STRICTNESS = 0.5
 _BY_FAR = 2.0
 # Factor by which runs become longer if a fleet has not filled. Chosen by judgment.
 _LONGER = 3.0
-# A plan that is below the target by at most this part of its interval's upper half may still be proven: with more,
-# proofs are spent on plans that miss. Chosen by judgment.
+# A plan that is below the target by at most this part of its interval's upper half may still be proven, also after a
+# longer proof: with more, proofs are spent on plans that miss. Chosen by judgment.
 _NEAR = 0.5
 # Runs that show what the closed-form plan holds, for comparison only. Chosen by judgment.
 _SHOWN_RUNS = 3
@@ -155,9 +155,11 @@ class Judge:
 
     def may_hold(self, trial: Trial) -> bool:
         """Whether enough requests met the SLO, or so nearly enough that more requests may show it."""
-        held = trial.attainment
-        is_near = held.value + _NEAR * (held.high - held.value) >= self.target
-        return is_near and trial.keeps_up and self.replays is None
+        return self._may_reach(trial, _NEAR) and trial.keeps_up and self.replays is None
+
+    def _may_reach(self, trial: Trial, part: float) -> bool:
+        """Whether a plan is below the target by no more than a part of its interval's upper half."""
+        return trial.attainment.value + part * (trial.attainment.high - trial.attainment.value) >= self.target
 
     def surely_misses(self, trial: Trial) -> bool:
         """Whether a plan is given up: its run is below the target by more than chance and clusters of misses explain.
@@ -168,9 +170,7 @@ class Judge:
             return not self.holds(trial)
         if trial.is_refuted:
             return trial.attainment.high < self.target or not trial.keeps_up
-        held = trial.attainment
-        is_below = held.value + _SURELY * (held.high - held.value) < self.target
-        return is_below and least_missed(trial.samples) > 1.0 - self.target - trial.off
+        return not self._may_reach(trial, _SURELY) and least_missed(trial.samples) > 1.0 - self.target - trial.off
 
     def is_proven(self, proof: Trial) -> bool:
         """Whether a proof has shown that a plan holds, all looks so far considered."""
@@ -302,8 +302,8 @@ class Judge:
         saves
             Part of the answer's cost that the plan would save, 0-1: a plan that saves more may take longer.
         """
-        number, extra_s = _LONG, _SAVING_S * saves
-        while self.replays is None and proof.keeps_up and proof.attainment.high >= self.target:
+        number, extra_s, part = _LONG, _SAVING_S * saves, 1.0
+        while self.replays is None and proof.keeps_up and self._may_reach(proof, part):
             above = proof.attainment.value - self.target
             times = max(_LEAST_MORE, _ROOM * (self._doubt(proof) / above) ** 2) if above > 0.0 else _MORE
             if times * proof.work_s > self.further_s + extra_s:  # the share seen may be low by chance
@@ -318,7 +318,7 @@ class Judge:
             assert longer is not None
             self.further_s -= max(0.0, longer.work_s - extra_s)
             extra_s = max(0.0, extra_s - longer.work_s)
-            proof, number = replace(longer, used=proof.used), number + _PROOF_RUNS
+            proof, number, part = replace(longer, used=proof.used), number + _PROOF_RUNS, _NEAR
         return self._kept(proof)
 
     def _kept(self, proof: Trial) -> Trial:
