@@ -48,7 +48,7 @@ from melange.validate.certify.diagnosis import REACH_REQUESTS, lowered, reach_of
 from melange.validate.certify.effort import Effort
 from melange.validate.certify.fewer_instances import with_fewer_instances
 from melange.validate.certify.headroom import Search
-from melange.validate.certify.in_force import counts_in_force, nearest_proven
+from melange.validate.certify.in_force import counts_in_force, kept_pools, nearest_proven
 from melange.validate.certify.judge import Judge
 from melange.validate.certify.margin import with_margin
 from melange.validate.certify.plan_trial import Trial
@@ -319,7 +319,8 @@ def _found(judge: Judge, lone: Mask, incumbent: Plan | None) -> tuple[Trial, Tri
     alone = [one for one in (best, *judge.known.values()) if np.count_nonzero(one.plan.instances) == 1]
     held = [one for one in alone if one is best or judge.holds(one)]
     single = min(held, key=lambda one: one.plan.cost_per_h, default=None)
-    return in_pools(judge, best, alone) or best, single
+    best = in_pools(judge, best, alone) or best
+    return kept_pools(search, best, incumbent) or best, single
 
 
 def _closed_form(question: Question, best: Plan) -> Plan:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
 from melange.errors import InfeasibleError, SolverError
+from melange.plan.certificate import MOST_CARRIED
 from melange.plan.plan import Plan
 from melange.plan.problem import ROUNDING
 from melange.plan.question import Question
 from melange.plan.solve import solve
-from melange.validate.certify.headroom import Search
+from melange.validate.certify.headroom import Search, as_asked
 from melange.validate.certify.plan_trial import Trial
+from melange.validate.certify.second_pools import only_used, with_pools
+from melange.workload.workload import Array
 
 # Most fleets that are simulated for it: each takes as long as one plan of the search, and the proof if it holds. Chosen
 # by judgment.
@@ -21,11 +27,14 @@ Counts = npt.NDArray[np.int64]
 
 
 def counts_in_force(question: Question, incumbent: Plan | None) -> Counts | None:
-    """Current instances of each type of a question (R,); None if there is no current plan."""
+    """Current instances of each type of a question (R,), in all pools that the question lacks; None without a plan."""
     if incumbent is None:
         return None
-    counts = incumbent.instances_by_name
-    return np.array([counts.get(one.name, 0) for one in question.profile.replica_types], np.int64)
+    names = {one.name for one in question.profile.replica_types}
+    counts = Counter[str]()
+    for one, count in zip(incumbent.replica_types, incumbent.instances, strict=True):
+        counts[one.name if one.name in names else one.type_name] += int(count)
+    return np.array([counts[one.name] for one in question.profile.replica_types], np.int64)
 
 
 def nearest_proven(search: Search, best: Trial, incumbent: Plan | None) -> Trial:
@@ -64,6 +73,39 @@ def nearest_proven(search: Search, best: Trial, incumbent: Plan | None) -> Trial
             if search.judge.is_proven(proof):
                 return proof
     return best
+
+
+def kept_pools(search: Search, best: Trial, incumbent: Plan | None) -> Trial | None:
+    """The current plan if it has second pools, costs no more than the best plan, and is proven to hold; else None."""
+    asked = search.question
+    if incumbent is None or incumbent.workload.buckets != asked.workload.buckets:
+        return None
+    names = {one.name: r for r, one in enumerate(asked.profile.replica_types)}
+    rented = [(one, k) for k, one in enumerate(incumbent.replica_types) if incumbent.instances[k]]
+    if any(one.type_name not in names for one, _ in rented) or all(one.name in names for one, _ in rented):
+        return None
+    whole = counts_in_force(asked, incumbent)
+    most = np.full(asked.profile.max_request_rate.shape, MOST_CARRIED)
+    if whole is None or search.of(whole, most) is None:  # limits forbid it now
+        return None
+    question = with_pools(asked, [(names[one.type_name], one.pool) for one, _ in rented if one.name not in names])
+    types = question.profile.replica_types
+    places = {one.name: r for r, one in enumerate(types)}
+    instances, share = np.zeros(len(types), np.int64), np.zeros((len(types), *incumbent.share.shape[1:]))
+    for one, k in rented:
+        instances[places[one.name]], share[places[one.name]] = incumbent.instances[k], incumbent.share[k]
+    cost = float(instances @ np.array([one.cost_per_h for one in types]))
+    is_served = np.isclose(share.sum(axis=0), 1.0) | (asked.workload.request_rate == 0)
+    if cost > best.plan.cost_per_h + ROUNDING or not is_served.all():
+        return None
+    unknown: Array = np.zeros(len(types))
+    base = replace(best.plan, question=question, instances=instances, share=share, cost_per_h=cost, load=unknown)
+    pooled = replace(search.judge, question=question, known={})
+    trial = pooled.trial(as_asked(base, question), np.ones(share.shape))
+    if not pooled.holds(trial) and not pooled.may_hold(trial):
+        return None
+    proof = pooled.proof(trial)
+    return only_used(proof, len(names)) if pooled.is_proven(proof) else None
 
 
 def _changes(instances: Counts, in_force: Counts) -> int:

@@ -143,7 +143,9 @@ def in_pools(judge: Judge, best: Trial, others: Sequence[Trial]) -> Trial | None
     for one in sorted(filter(judge.holds, others), key=_cost, reverse=True):
         nearest[int(one.plan.instances.argmax())] = one
     near = [one for one in nearest.values() if _cost(one) <= _MOST_COST * _cost(best) + ROUNDING]
-    near.sort(key=lambda one: (not judge.holds(one), _cost(one)))  # fleets that hold in one pool are the surest
+    # Fleets that hold in one pool are the surest; at equal cost, the best plan's type is nearest to the current fleet.
+    is_other = {r: not best.plan.instances[r] for r in nearest}
+    near.sort(key=lambda one: (not judge.holds(one), _cost(one), is_other[int(one.plan.instances.argmax())]))
     held = sum(map(judge.holds, near))
     ordered = (*near[:held], best, *near[held:])
     bases = list({one.plan.instances.tobytes(): one for one in ordered}.values())[:_SPLIT]
@@ -166,7 +168,7 @@ def in_pools(judge: Judge, best: Trial, others: Sequence[Trial]) -> Trial | None
     if found is best:
         return None
     types = len(judge.question.profile.replica_types)
-    return _only_used(_with_fewer(pooled, found, [(r, types + n) for n, r in enumerate(places)]), types)
+    return only_used(_with_fewer(pooled, found, [(r, types + n) for n, r in enumerate(places)]), types)
 
 
 def _with_fewer(judge: Judge, best: Trial, pairs: Sequence[tuple[int, int]]) -> Trial:
@@ -350,7 +352,7 @@ def _lifted(plan: Plan, question: Question) -> Plan:
     )
 
 
-def _only_used(trial: Trial, types: int) -> Trial:
+def only_used(trial: Trial, types: int) -> Trial:
     """The trial without the second pools that its plan does not use."""
     kept = (np.arange(len(trial.plan.instances)) < types) | (trial.plan.instances > 0)
     return _rows_of(trial, np.flatnonzero(kept))
