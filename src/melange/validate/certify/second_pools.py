@@ -48,9 +48,13 @@ _REQUESTS, _MOST_SETS, _NEAR = 10_000, 5, 0.005
 # Largest CPU time of this step [s]; and of a second type that costs at most this many times as much as the first, if
 # the first has spent it: chance decides which of two such types is first. Chosen by judgment.
 _MOST_S, _SECOND_S, _NEARLY = 5.0, 3.0, 1.05
-# Instances that are added, one by one, to a split whose proof fails; then these parts of them, for the short runs that
-# chose the split are off by as much in large fleets (102 instances were needed where 97 seemed to hold). Judgments.
-_MOST_ADDED, _ADDED_PARTS = 3, (0.05, 0.08, 0.12, 0.2, 0.3)
+# Instances that are added to a split whose proof fails: steps of one instance, or of this part of large fleets; then
+# these parts of all, for the short runs that chose the split are off by as much in large fleets (102 instances were
+# needed where 97 seemed to hold). Chosen by judgment.
+_MOST_ADDED, _ADDED_STEP, _ADDED_PARTS = 3, 0.02, (0.05, 0.08, 0.12, 0.2, 0.3)
+# CPU time of failed proofs before a split is given up [s], and more of it for each part of the cost that it would save.
+# Chosen by judgment.
+_FAILED_S, _FAILED_SAVING_S = 4.0, 30.0
 # Part of the instances, at least one, that is taken away from the best plan in pools as long as a proof succeeds; CPU
 # time of this [s]; and splits that are proven for each number of instances. Chosen by judgment.
 _FEWER, _FEWER_S, _FEWER_PROOFS = 0.03, 2.0, 2
@@ -233,9 +237,14 @@ def _proven(judge: Judge, plan: Plan, split: _Split, best: Trial) -> Trial:
 
     Ever more instances are added while the plan costs less than the best one; then as few as hold, by bisection.
     """
+    step = max(1, round(_ADDED_STEP * split.count))
     parts = {round(part * split.count) for part in _ADDED_PARTS}
+    saves = 1.0 - split.applied(plan).cost_per_h / best.plan.cost_per_h
+    effort = Effort(judge=judge, first=judge.work_s, most_s=_FAILED_S + _FAILED_SAVING_S * max(0.0, saves))
     failed, held = split.count - 1, 0
-    for added in sorted({*range(1 + _MOST_ADDED), *parts}):
+    for added in sorted({*range(0, 1 + _MOST_ADDED * step, step), *parts}):
+        if effort.is_spent():
+            break
         proof = _proof(judge, plan, split, split.count + added, best)
         if proof is not None:
             best, held = proof, split.count + added
