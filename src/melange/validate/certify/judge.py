@@ -14,7 +14,7 @@ from melange.units import percent
 from melange.validate.attainment import met, share_met
 from melange.validate.causes import CAUSE_NAMES, causes, share_by_cause
 from melange.validate.certify.ease import ease_of
-from melange.validate.certify.effort import work_of
+from melange.validate.certify.effort import MOST_WORK_S, work_of
 from melange.validate.certify.looks import Looks
 from melange.validate.certify.miss_clusters import least_missed
 from melange.validate.certify.plan_trial import MOST_USED, Trial, cells_of, samples_with, worst_of
@@ -60,8 +60,7 @@ _LONGER = 3.0
 # A plan that is below the target by at most this part of its interval's upper half may still be proven, also after a
 # longer proof: with more, proofs are spent on plans that miss. Chosen by judgment.
 _NEAR = 0.5
-# Runs that show what the closed-form plan holds, for comparison only. Chosen by judgment.
-_SHOWN_RUNS = 3
+_SHOWN_RUNS = 3  # that show what the closed-form plan holds, for comparison only
 # No further runs are made to try or to prove a plan once its runs have this many requests, if there are two of them.
 _MOST_TRIED, _MOST_PROVEN = 200_000, 600_000
 # Decimals of the shares that identify a plan: four are one request in ten thousand. With more, plans are simulated
@@ -306,9 +305,10 @@ class Judge:
         while self.replays is None and proof.keeps_up and self._may_reach(proof, part):
             above = proof.attainment.value - self.target
             times = max(_LEAST_MORE, _ROOM * (self._doubt(proof) / above) ** 2) if above > 0.0 else _MORE
-            if times * proof.work_s > self.further_s + extra_s:  # the share seen may be low by chance
+            left_s = min(self.further_s + extra_s, MOST_WORK_S - self.work_s)
+            if times * proof.work_s > left_s:  # the share seen may be low by chance
                 times = min(times, _MORE)
-            if self.is_proven(proof) or times * proof.work_s > self.further_s + extra_s:
+            if self.is_proven(proof) or times * proof.work_s > left_s:
                 break
             self.looks.add(proof.plan)
             longer, length = None, int(min(times * proof.requests / _PROOF_RUNS, MOST_REQUESTS))

@@ -20,7 +20,7 @@ from melange.plan.plan import Plan
 from melange.plan.problem import ROUNDING
 from melange.plan.question import Question
 from melange.profile.profile import LONG_POOL, pool_of
-from melange.validate.certify.effort import Effort
+from melange.validate.certify.effort import Effort, is_late
 from melange.validate.certify.headroom import as_asked
 from melange.validate.certify.judge import Judge
 from melange.validate.certify.plan_trial import Trial
@@ -182,7 +182,7 @@ def _with_fewer(judge: Judge, best: Trial, pairs: Sequence[tuple[int, int]]) -> 
     """
     effort = Effort(judge=judge, first=judge.work_s, most_s=_FEWER_S)
     for place, second in pairs:
-        while best.plan.instances[second] and not effort.is_spent():
+        while best.plan.instances[second] and not effort.is_spent() and not is_late(judge):
             plan, instances, share = best.plan, best.plan.instances.copy(), best.plan.share.copy()
             count = int(instances[place] + instances[second])
             instances[place], instances[second] = count - max(1, round(_FEWER * count)), 0
@@ -210,7 +210,8 @@ def _split_all(judge: Judge, plan: Plan, places: Sequence[int], best: Trial, eff
     order = sorted(places, key=lambda r: -float(plan.instances[r]) * plan.replica_types[r].cost_per_h)
     most = judge.question.options.max_types or math.inf
     for r in order:
-        if plan.instances[r] < 2 or np.count_nonzero(plan.instances) >= most or effort.is_spent():
+        is_over = effort.is_spent() or is_late(judge)
+        if plan.instances[r] < 2 or np.count_nonzero(plan.instances) >= most or is_over:
             continue
         failed: list[_Split] = []
         while len(failed) < _MOST_FAILED:
@@ -243,14 +244,14 @@ def _proven(judge: Judge, plan: Plan, split: _Split, best: Trial) -> Trial:
     effort = Effort(judge=judge, first=judge.work_s, most_s=_FAILED_S + _FAILED_SAVING_S * max(0.0, saves))
     failed, held = split.count - 1, 0
     for added in sorted({*range(0, 1 + _MOST_ADDED * step, step), *parts}):
-        if effort.is_spent():
+        if effort.is_spent() or is_late(judge):
             break
         proof = _proof(judge, plan, split, split.count + added, best)
         if proof is not None:
             best, held = proof, split.count + added
             break
         failed = split.count + added
-    while held - failed > 1:
+    while held - failed > 1 and not is_late(judge):
         middle = (failed + held) // 2
         proof = _proof(judge, plan, split, middle, best)
         if proof is None:

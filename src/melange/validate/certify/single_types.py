@@ -13,6 +13,7 @@ from melange.plan.certificate import MOST_CARRIED
 from melange.plan.problem import ROUNDING, limits_of, loads
 from melange.plan.servable import Scope, scope_of
 from melange.validate.attainment import wilson
+from melange.validate.certify.effort import is_late
 from melange.validate.certify.headroom import Search
 from melange.validate.certify.plan_trial import Trial
 from melange.validate.certify.spare import own_spare
@@ -31,6 +32,9 @@ _RISE, _LEAST_RISE, _MOST_RISE = 0.06, 1.04, 2.0
 # First guess at the replicas that a fleet needs, over the closed form's; later guesses are what the types tried so far
 # needed. 1: no difference.
 _FIRST_GUESS = 1.1
+# Part of the time of a search after which proofs of single types take no more instances away: one of hundreds saves
+# little, and two pools may save more. Chosen by judgment.
+_REFINING = 0.4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,11 +125,12 @@ def _proven_below(search: Search, one: Lone, best: Trial) -> Trial | None:
     found = _proven_alone(search, one, count, thorough) if count > missing else None
     if found is None:
         return None
-    while count - missing > 1:
+    while count - missing > 1 and not is_late(search.judge, _REFINING):
         middle = (missing + count) // 2
         proof = _proven_alone(search, one, middle, search.judge.proof)
         missing, count, found = (middle, count, found) if proof is None else (missing, middle, proof)
-    while count > one.count(1 / MOST_CARRIED):  # longer proofs save a few more instances
+    # Longer proofs save a few more instances.
+    while count > one.count(1 / MOST_CARRIED) and not is_late(search.judge, _REFINING):
         proof = _proven_alone(search, one, count - 1, thorough)
         if proof is None:
             break
