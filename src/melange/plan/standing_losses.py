@@ -29,6 +29,9 @@ from melange.workload.workload import Array, Mask
 # Shares of the time left for the fleet with spare replicas of every type, and for small changes to it. Both take
 # milliseconds nearly always. Chosen by judgment.
 _SAFE_TIME, _CHANGES_TIME = 0.4, 0.3
+# Share of the time left for trying the fleets of a list. It matters with slices, where one trial may take seconds.
+# Chosen by judgment.
+_LISTED_TIME = 0.5
 # Up to this many fleets are listed below the ceiling; more would take seconds. Chosen by judgment.
 _MOST_LISTED = 30_000
 # Buckets of the first program; with more, it is solved over clusters of them, which gives a lower bound (exact/large.py
@@ -122,7 +125,8 @@ def _proven(
         if listed is None:
             continue
         say(f"{len(listed)} fleets may cost less than {cost:.2f} USD/h")
-        found = survival.cheapest_of(listed)
+        now = now_s()
+        found = survival.cheapest_of(listed, now + _LISTED_TIME * (deadline - now))
         best = known if found is None else found
         below = ceiling if found is None else float(problem.cost @ found.instances)
         bound = max(bound, min(below, survival.doubtful))

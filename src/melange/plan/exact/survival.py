@@ -85,10 +85,10 @@ class Survival:
                     ok[part] &= problem.carried(count) @ row >= 1.0 - ROUNDING
         return ok
 
-    def cheapest_of(self, fleets: Positions) -> Fleet | None:
+    def cheapest_of(self, fleets: Positions, until: float = np.inf) -> Fleet | None:
         """The cheapest of some fleets (N, R) that survives; None if none does, or if time ran out.
 
-        Its bound is the cost of the cheapest fleet of the list that may survive, for all that the cuts say.
+        No fleet of the list that costs less survives, except that one of the cost ``doubtful`` may.
         """
         fleets = self.possible(fleets)
         cost = fleets @ self.problem.cost
@@ -101,7 +101,7 @@ class Survival:
                 return found
             if not is_certain:
                 self.doubtful = min(self.doubtful, float(cost[0]))
-            if now_s() > self.deadline:
+            if now_s() > min(self.deadline, until):
                 self.doubtful = min(self.doubtful, float(cost[0]))
                 return None
             kept = self.allow(fleets[1:], self.cuts.weight[known:])
@@ -190,7 +190,7 @@ def improved(survival: Survival, known: Fleet, deadline: float) -> Fleet:
     """The known fleet, or a cheaper one that few changes lead to."""
     while now_s() < deadline:
         fleets = neighbors(known.instances, survival.problem.most, survival.problem.cost)
-        better = survival.cheapest_of(fleets) if len(fleets) else None
+        better = survival.cheapest_of(fleets, deadline) if len(fleets) else None
         if better is None:
             break
         known = better
