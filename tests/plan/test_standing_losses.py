@@ -57,6 +57,14 @@ def test_no_cheaper_fleet_survives(monkeypatch: pytest.MonkeyPatch, seed: int, l
     assert not any(survives(problem, count) for count in itertools.islice(cheaper, 500))
 
 
+def test_a_cost_far_above_rounding_is_proven_by_an_empty_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fleets that cost less only by rounding are not listed, and do not keep the proof open."""
+    monkeypatch.setattr(standing_losses, "_programmed", None)
+    load, rates = alike(3, 5000.0)
+    plan = solve(load, rates, asked(1))
+    assert (plan.status, plan.bound_per_h, plan.instances.tolist()) == ("optimal", 20_000.0, [4, 0, 0])
+
+
 def alike(types: int, cost_per_h: float = 1.0, accelerators: int = 1) -> tuple[object, object]:
     """Types with one rate, each a cent more expensive than the previous one, and traffic for 2.5 replicas."""
     offers = [offer(f"t{r}", cost_per_h + 0.01 * r, accelerators) for r in range(types)]

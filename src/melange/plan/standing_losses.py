@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from melange.errors import MelangeError
+from melange.errors import InfeasibleError, MelangeError
 from melange.plan.exact.clusters import cluster, relaxed
 from melange.plan.exact.dominated import needed_types
 from melange.plan.exact.projection import floor_with_losses, instance_range, probe
@@ -20,7 +20,7 @@ from melange.plan.exact.survival import Survival, fleets_below, improved
 from melange.plan.fleet import TOLERANCE, Fleet, least_peak_shares
 from melange.plan.milp.formulation import formulate, largest_losses
 from melange.plan.milp.highs import minimise
-from melange.plan.milp.program import OutOfTimeError, Say, by_program, start_point, unsafe_losses
+from melange.plan.milp.program import Say, by_program, start_point, unsafe_losses
 from melange.plan.options import Options
 from melange.plan.problem import ROUNDING, Positions, Problem
 from melange.plan.search_clock import now_s
@@ -117,10 +117,11 @@ def _proven(
     """The cheapest fleet, or the best by the deadline, and a lower bound on the cost of all."""
     problem = survival.problem
     cost = float(problem.cost @ known.instances)
-    # All cheaper fleets, or, if they are too many, all that are cheaper by more than the gap.
-    ceilings = [cost - ROUNDING * max(1.0, cost)]
-    ceilings += [cost * (1.0 - options.gap)] if options.gap else []
-    for ceiling in ceilings:
+    # All cheaper fleets, or, if they are too many, all that are cheaper by more than the gap: the ceiling of the list,
+    # and the bound if none of them survives. Fleets that cost less by rounding alone are not cheaper.
+    lists = [(cost - ROUNDING * max(1.0, cost), cost)]
+    lists += [(cost * (1.0 - options.gap),) * 2] if options.gap else []
+    for ceiling, bound_if_none in lists:
         listed = fleets_below(survival, ceiling, _MOST_LISTED)
         if listed is None:
             continue
@@ -128,7 +129,7 @@ def _proven(
         now = now_s()
         found = survival.cheapest_of(listed, now + _LISTED_TIME * (deadline - now))
         best = known if found is None else found
-        below = ceiling if found is None else float(problem.cost @ found.instances)
+        below = bound_if_none if found is None else float(problem.cost @ found.instances)
         bound = max(bound, min(below, survival.doubtful))
         if _is_proven(problem, best, bound, options):
             return best, bound
@@ -140,7 +141,7 @@ def _proven(
         fleet = by_program(problem, options, say=say, deadline=deadline)
     except MelangeError as error:
         # By the solver's tolerance the known fleet may carry a little less than everything.
-        return known, bound if isinstance(error, OutOfTimeError) else float(problem.cost @ known.instances)
+        return known, float(problem.cost @ known.instances) if isinstance(error, InfeasibleError) else bound
     is_better = problem.cost @ fleet.instances < problem.cost @ known.instances
     return fleet if is_better else known, max(bound, fleet.bound)
 
