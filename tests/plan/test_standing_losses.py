@@ -65,6 +65,17 @@ def test_a_cost_far_above_rounding_is_proven_by_an_empty_list(monkeypatch: pytes
     assert (plan.status, plan.bound_per_h, plan.instances.tolist()) == ("optimal", 20_000.0, [4, 0, 0])
 
 
+def test_traffic_of_almost_nothing_does_not_fail_in_the_solver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A size of 1e-15 replicas, which only one type serves: more than three replicas of it are needed."""
+    monkeypatch.setattr(standing_losses, "_MOST_LISTED", 0)
+    offers = [offer("a", 1.0), offer("b", 0.9), offer("c", 1.3)]
+    rates = profile(offers, [[[1.0, 1.0, 1.0]], [[1.1, 0.5, 0.0]], [[1.2, 1.0, 0.0]]])
+    load = workload([[80.0, 0.03, 5e-15]])
+    plan = solve(load, rates, asked(3))
+    assert plan.status == "optimal"
+    assert plan.instances[0] > 3
+
+
 def alike(types: int, cost_per_h: float = 1.0, accelerators: int = 1) -> tuple[object, object]:
     """Types with one rate, each a cent more expensive than the previous one, and traffic for 2.5 replicas."""
     offers = [offer(f"t{r}", cost_per_h + 0.01 * r, accelerators) for r in range(types)]

@@ -41,6 +41,9 @@ _MANY_BUCKETS = 120
 _MOST_ROUNDS = 1000
 # Violation of a cut that the solver may leave.
 _VIOLATED = 1e-5
+# Cuts with a larger coefficient stay out of the program: those of traffic of 1e-15 replicas have up to 1e15, with which
+# HiGHS fails. Its tolerance of 1e-6 makes any above 1e6 pointless.
+_LARGEST_ENTRY = 1e6
 # Relative slack on the cost of the known fleet, as in cheapest.py: rounding must not rule out fleets as cheap as it.
 _ROOM = 1e-7
 
@@ -157,7 +160,7 @@ def _programmed(
             break
         say(f"best {problem.cost @ known.instances:.2f} USD/h, lower bound {bound:.2f}")
         rough = strict if buckets <= size else relaxed(strict, cluster(strict, size))
-        milp = formulate(rough, scenarios=scenarios, losses=survival.cuts.weight)
+        milp = formulate(rough, scenarios=scenarios, losses=_fit_for_program(problem, survival.cuts.weight))
         start = start_point(rough, milp, known.instances, known.share, known.after_loss) if rough is strict else None
         outcome = minimise(
             milp.program,
@@ -179,7 +182,7 @@ def _programmed(
         found = found or survival.cheapest_of(_with_one_more(problem, count, known.instances))
         if found is not None and problem.cost @ found.instances < problem.cost @ known.instances - ROUNDING:
             known = found
-        if survives or _is_cut_off(problem, survival.cuts.weight, count):
+        if survives or _is_cut_off(problem, _fit_for_program(problem, survival.cuts.weight), count):
             continue
         lost = _failing(problem, count, scenarios)
         if lost is not None:
@@ -196,6 +199,11 @@ def _with_one_more(problem: Problem, count: Positions, known: Positions) -> Posi
     """A fleet with one more instance each (N, R) that costs less than the known fleet (R,)."""
     fleets = count + np.eye(len(count), dtype=np.int64)
     return np.asarray(fleets[fleets @ problem.cost < problem.cost @ known - ROUNDING])
+
+
+def _fit_for_program(problem: Problem, weight: Array) -> Array:
+    """The cuts (K, R) whose coefficients a solver can handle."""
+    return np.asarray(weight[(weight * problem.capacity).max(axis=1) <= _LARGEST_ENTRY])
 
 
 def _is_cut_off(problem: Problem, weight: Array, count: Positions) -> bool:
