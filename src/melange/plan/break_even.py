@@ -29,7 +29,7 @@ _GIFT = 1e-6
 
 def break_even(problem: Problem, options: Options, count: Positions, worth: Array) -> tuple[dict[str, float], bool]:
     """Break-even price by unused type name, and whether they are exact."""
-    needed = needed_types(problem) if not problem.spare_total else np.ones(len(problem.cost), bool)
+    needed = needed_types(problem)
     unused = np.flatnonzero((count == 0) & (problem.most > 0))
     exact = int(needed.sum()) <= _EXACT_TYPES and len(unused) <= 2 * _EXACT_TYPES
     cost = float(problem.cost @ count)

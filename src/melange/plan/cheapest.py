@@ -7,17 +7,17 @@ from dataclasses import replace
 import numpy as np
 
 from melange.errors import InfeasibleError, MelangeError
-from melange.plan.exact.dominated import needed_types
 from melange.plan.exact.large import by_clusters
 from melange.plan.exact.lattice import MOST_POINTS, build_lattice, cheapest_of, permitted, points
-from melange.plan.exact.projection import first_cuts, floor_per_h, instance_range, probe
+from melange.plan.exact.projection import first_cuts, instance_range, probe
 from melange.plan.exact.start import first_fleets, trimmed
 from melange.plan.fleet import Fleet
 from melange.plan.milp.highs import PeakLoad
-from melange.plan.milp.program import OutOfTimeError, Say, by_program, fitting_shares, unsafe_losses
+from melange.plan.milp.program import OutOfTimeError, Say, by_program, fitting_shares
 from melange.plan.options import Options
 from melange.plan.problem import ROUNDING, Positions, Problem
 from melange.plan.search_clock import now_s
+from melange.plan.standing_losses import standing_losses
 from melange.workload.workload import Array, Mask
 
 # With up to this many types, the neighborhood of the rounded bound is listed to find a better first fleet: 4 counts of
@@ -48,9 +48,6 @@ _BETTER_TIME = 0.5
 # Time for trying slices on one fleet after another [s], and the share of the time left for it. Then the whole program
 # is solved, starting from the best fleet known by then.
 _LISTING_S, _LISTING_SHARE = 2.0, 0.25
-# Share of the time for the search for the fleet with spare replicas of every type, which survives every loss; the rest
-# is for cheaper fleets. Chosen by judgment.
-_SAFE_TIME = 0.8
 # Slices are first tried on the cheapest fleet for continuous shares, found in this share of the time, and on fleets
 # with up to this many more instances. Chosen by judgment.
 _CONTINUOUS_TIME, _MOST_ADDED = 0.3, 6
@@ -68,7 +65,7 @@ def cheapest(problem: Problem, options: Options, *, say: Say, deadline: float, p
         There is none.
     """
     if problem.spare_total:
-        return _standing_losses(problem, options, say=say, deadline=deadline)
+        return standing_losses(problem, options, cheapest, say=say, deadline=deadline)
     favored = np.zeros(len(problem.cost)) if prefer is None else prefer
     oracle = PeakLoad(problem.load) if len(problem.cost) <= _FEW_TYPES else None
     easy = _first(problem, oracle)
@@ -167,49 +164,6 @@ def _improved(
     if part is None or narrowed.cost @ part.instances >= problem.cost @ easy.instances:
         return easy
     return _widened(problem, part, np.isin(problem.types, narrowed.types))
-
-
-def _standing_losses(problem: Problem, options: Options, *, say: Say, deadline: float) -> Fleet:
-    """The cheapest fleet that survives the loss of any ``spare_total`` replicas of one type, with new shares.
-
-    A fleet with that many spare replicas of every type survives it; fleets that cost more need not be examined.
-    """
-    each = np.maximum(problem.spare, problem.spare_total)
-    safe = problem.with_changes(spare=each, spare_total=0)
-    inside = needed_types(safe)
-    now = now_s()
-    try:
-        until = now + _SAFE_TIME * (deadline - now)
-        start = cheapest(safe.only(inside), options, say=say, deadline=until)
-    except MelangeError:
-        return by_program(problem, options, say=say, deadline=deadline)
-    known = _widened(problem, start, inside)
-    unsafe_losses(problem, known)
-    if now_s() >= deadline:
-        return replace(known, bound=floor_per_h(problem), status="time limit")
-    narrowed, _ = _narrowed(problem, known.instances)
-    kept = np.isin(problem.types, narrowed.types)
-    try:
-        fleet = _relabelled(by_program(narrowed, options, say=say, deadline=deadline), problem, kept)
-    except InfeasibleError:
-        return _alone_at_its_cost(problem, known)
-    except OutOfTimeError:
-        fleet = None
-    if fleet is not None and problem.cost @ fleet.instances <= problem.cost @ known.instances:
-        return fleet
-    bound = probe(problem).floor if fleet is None else fleet.bound
-    return replace(known, bound=bound, status="time limit")
-
-
-def _relabelled(fleet: Fleet, problem: Problem, inside: Mask) -> Fleet:
-    """A fleet with its losses, by the types of the whole problem."""
-    where = np.flatnonzero(inside)
-    after_loss = {}
-    for lost, part in fleet.after_loss.items():
-        share = np.zeros(problem.load.shape)
-        share[inside] = part
-        after_loss[int(where[lost])] = share
-    return replace(_widened(problem, fleet, inside), after_loss=after_loss)
 
 
 def _programmed(problem: Problem, known: Fleet, options: Options, *, say: Say, deadline: float) -> Fleet:

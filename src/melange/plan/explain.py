@@ -161,8 +161,7 @@ def _problem(question: Question) -> Problem:
 
 def _worth(problem: Problem) -> Array:
     """Duals of the cover rows (B,): cost of each bucket if fractions of instances can be rented [USD/h]."""
-    kept = needed_types(problem) if not problem.spare_total else np.ones(len(problem.cost), bool)
-    milp = formulate(problem.only(kept))
+    milp = formulate(problem.only(needed_types(problem)))
     outcome = minimise(replace(milp.program, is_integer=None))
     return np.asarray(outcome.row_dual[: problem.load.shape[1]] * (problem.slices or 1))
 
@@ -186,8 +185,7 @@ def _next_step(question: Question, cost_per_h: float) -> float | None:
     """Extra cost of the plan for one more request per second over this one [USD/h]."""
     options = question.options
     problem = _problem(question.at_rate(question.workload.total_rate + 1.0))
-    if not problem.spare_total:
-        problem = problem.only(needed_types(problem))
+    problem = problem.only(needed_types(problem))
     try:
         fleet = cheapest(problem, options, say=lambda _: None, deadline=now_s() + options.time_limit_s)
     except MelangeError:

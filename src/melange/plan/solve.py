@@ -142,8 +142,6 @@ def _instances_of(incumbent: Plan, names: tuple[str, ...]) -> dict[str, int]:
 
 def _reduced(whole: Problem, in_force: dict[str, int] | None) -> Problem:
     """The problem without its dominated types, except those of the current plan, which may be kept at equal cost."""
-    if whole.spare_total:
-        return whole  # a loss takes replicas of only one type: equal types are useful then
     if in_force is None:
         return whole.only(needed_types(whole))
     prefer = np.array([in_force[name] for name in whole.names])

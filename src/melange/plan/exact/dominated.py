@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from melange.plan.problem import Positions, Problem
+from melange.plan.problem import ROUNDING, Positions, Problem
 from melange.workload.workload import Array, Mask
 
 
-def needed_types(problem: Problem, prefer: Positions | None = None, margin: Array | None = None) -> Mask:
+def needed_types(
+    problem: Problem, prefer: Positions | None = None, margin: Array | None = None, *, ceiling: float = np.inf
+) -> Mask:
     """Which types remain once the dominated ones are set aside (R,).
 
     Type a dominates type b if an instance of a serves every bucket at least as fast, costs no more, holds as many
     replicas, draws no more on any limit and satisfies every requirement that b satisfies: each b of a fleet can be
     replaced by an a. Regions and tiers of one machine differ only in price, so only the cheapest remains.
+
+    With spare replicas in total (K), a fleet of several equal types loses less: a loss takes replicas of one type. If
+    the fleet has K replicas of a or of b, they may still be merged: what is left of a + b after the loss is at least
+    what is left of the fleet after the same loss of that type alone. So b is useful only next to fewer than K replicas
+    of each type that dominates it, and it goes if one instance of each would cost more than the ceiling.
 
     Parameters
     ----------
@@ -24,6 +31,8 @@ def needed_types(problem: Problem, prefer: Positions | None = None, margin: Arra
     margin
         How much faster than a type another one must be to dominate it (R, R); None: it must only be no slower. If the
         true loads differ from those of the problem, the margin keeps types that are nearly as good.
+    ceiling
+        Cost of a known fleet [USD/h]: more expensive ones are not needed. It matters with spare replicas in total.
     """
     types = len(problem.cost)
     speed = problem.replicas[:, None] / problem.load  # buckets carried by an instance, in buckets
@@ -31,10 +40,13 @@ def needed_types(problem: Problem, prefer: Positions | None = None, margin: Arra
     order = np.lexsort((np.arange(types), favored, -np.nan_to_num(speed).sum(axis=1), problem.cost))
     draws = _Draws(problem)
     kept, count = np.zeros(types, np.int64), 0
+    own = problem.cost * problem.least
+    together = problem.replicas * problem.least >= problem.spare_total  # dominate however many there are of them
     for r in order:
         rivals = kept[:count]
         factor = 1.0 if margin is None else margin[rivals, r][:, None]
-        if not count or not _dominates(problem, draws, speed, rivals, int(r), factor).any():
+        better = rivals[_dominates(problem, draws, speed, rivals, int(r), factor)] if count else rivals
+        if not together[better].any() and own[better].sum() + own[r] <= ceiling * (1 + ROUNDING):
             kept[count] = r
             count += 1
     mask = np.zeros(types, bool)

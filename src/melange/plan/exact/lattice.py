@@ -29,7 +29,7 @@ MOST_POINTS = 30_000
 _CHUNK = 500_000
 # Peaks closer to 1 than this are decided by a fresh solve: a solver that continues from fleet to fleet is accurate only
 # to its tolerance of 1e-7, which must not rule out a fleet.
-_TOO_NEAR = 1e-7
+TOO_NEAR = 1e-7
 # Part of a cut that fleets lack without the last type. Above this, they need at least one instance of it, however thin
 # the traffic is; below, the lack may be rounding.
 _LACKING = 0.5
@@ -191,15 +191,15 @@ def _trial(
     """A cut that shows why a fleet fails, or shares (R, B) with which it works; and whether the answer is certain."""
     carried = problem.carried(count)
     peak, price, worth = oracle(carried)
-    if peak > 1 + _TOO_NEAR:
+    if peak > 1 + TOO_NEAR:
         weight = _cut_of(problem, cuts, price, worth, carried)
         if weight is not None:
             return weight, None, True
-    share = tidied(problem, oracle.shares(), carried) if peak <= 1 + _TOO_NEAR else None
+    share = tidied(problem, oracle.shares(), carried) if peak <= 1 + TOO_NEAR else None
     if share is None:
         found = least_peak_shares(problem, carried)
         if found is None or found[1] > 1 + TOLERANCE:
-            return None, None, peak > 1 + _TOO_NEAR or found is None
+            return None, None, peak > 1 + TOO_NEAR or found is None
         share = found[0]
     if problem.slices is not None:
         return None, *sliced(problem, share, carried, deadline)

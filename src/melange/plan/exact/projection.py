@@ -35,6 +35,20 @@ def floor_per_h(problem: Problem) -> float:
     return _demand(problem, problem.cost / problem.capacity)
 
 
+def floor_with_losses(problem: Problem) -> float:
+    """The same, with the largest loss of the types in use: no fleet that survives it costs less [USD/h].
+
+    With the types whose smallest loss is worth at most d, serving everything after the loss costs at least their floor;
+    the lost replicas come on top.
+    """
+    own = problem.cost * np.minimum(problem.least, problem.spare_total / problem.replicas)
+    order = np.argsort(own, kind="stable")
+    with np.errstate(invalid="ignore"):
+        priced = (problem.cost / problem.capacity)[:, None] * problem.load
+    floors = np.minimum.accumulate(priced[order], axis=0).sum(axis=1)
+    return float((floors + own[order]).min())
+
+
 def _demand(problem: Problem, price: Array) -> float:
     """Cost of serving every bucket at prices of load: g(y) = sum_b min_r y_r l_rb, y = ``price`` (R,)."""
     with np.errstate(invalid="ignore"):
@@ -112,12 +126,19 @@ def instance_range(problem: Problem, probes: Probes, cost_per_h: float) -> tuple
     """Least and most instances of each type (R,) in any fleet that costs at most ``cost_per_h``.
 
     With the price of r alone scaled by a, c n >= g(y) + (1 - a) c_r n_r; so c n <= C bounds n_r from above where a < 1
-    and from below where a > 1.
+    and from below where a > 1. With spare replicas in total (K), what is left after the loss of r has to satisfy the
+    cut too, which adds a c_r min(K / p_r, n_r) on the right.
     """
     low, high = _PROBED_FACTORS < 1, _PROBED_FACTORS > 1
     # Rounded outwards: a count that is possible must never be ruled out.
     room = (cost_per_h - probes.demand) / ((1.0 - _PROBED_FACTORS) * problem.cost[:, None])
-    most = np.floor(room[:, low].min(axis=1) * (1 + ROUNDING) + ROUNDING)
+    above = room[:, low]
+    if problem.spare_total:
+        lost, factor = (problem.spare_total / problem.replicas)[:, None], _PROBED_FACTORS[low]
+        # Up to K replicas the loss takes all of them; beyond, it takes K.
+        all_lost = above * (1.0 - factor)
+        above = np.where(all_lost <= lost, all_lost, above - factor / (1.0 - factor) * lost)
+    most = np.floor(above.min(axis=1) * (1 + ROUNDING) + ROUNDING)
     least = np.ceil(room[:, high].max(axis=1) * (1 - ROUNDING) - ROUNDING)
     return (
         np.maximum(least, 0).astype(np.int64),

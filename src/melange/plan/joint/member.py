@@ -147,10 +147,8 @@ class Member:
         self, problem: Problem, options: Options, deadline: float, kept: Mask | None = None
     ) -> tuple[Column, float]:
         inside = np.ones(len(problem.cost), bool) if kept is None else np.asarray(kept, bool)
-        if not problem.spare_total:
-            part = problem.only(inside)
-            inside = inside.copy()
-            inside[inside] = needed_types(part)
+        inside = inside.copy()
+        inside[inside] = needed_types(problem.only(inside))
         reduced = problem.only(inside)
         for item in problem.requirements:
             if not item.member[inside].any():

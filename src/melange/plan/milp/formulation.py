@@ -12,6 +12,8 @@ After Griggs et al., Mélange (arXiv 2404.14527), section 5.4.3.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
@@ -32,7 +34,9 @@ _TINY_LOAD = 1e-5
 _LEAST_ENTRY = 1e-8
 
 
-def formulate(problem: Problem, *, scenarios: tuple[int, ...] = (), cuts: Array | None = None) -> Milp:
+def formulate(
+    problem: Problem, *, scenarios: tuple[int, ...] = (), cuts: Array | None = None, losses: Array | None = None
+) -> Milp:
     """The program of ``problem``.
 
     Parameters
@@ -43,8 +47,10 @@ def formulate(problem: Problem, *, scenarios: tuple[int, ...] = (), cuts: Array 
         Types whose loss the whole fleet must survive.
     cuts
         Weights (K, R) of cuts on the loads that the types take; every fleet satisfies them.
+    losses
+        Weights (K, R) of cuts that every fleet satisfies after any loss, too; None: none.
     """
-    columns = _lay_out(problem, scenarios)
+    columns = _lay_out(problem, scenarios, 0 if losses is None else len(losses))
     blocks = [
         _cover(problem, columns),
         _load(problem, columns),
@@ -59,21 +65,24 @@ def formulate(problem: Problem, *, scenarios: tuple[int, ...] = (), cuts: Array 
     ]
     if cuts is not None:
         blocks.append(_demand_cuts(problem, columns, cuts))
+    if losses is not None:
+        blocks += [_loss_cuts(problem, columns, losses), _largest_loss(problem, columns, losses)]
     for position in range(len(scenarios)):
         blocks += [_scenario_cover(problem, columns, position), _scenario_load(problem, columns, position)]
         blocks += [_scenario_tiny_load(problem, columns, position), _scenario_survivor(problem, columns, position)]
         blocks += [_scenario_left(problem, columns, position)]
-    return _assemble(problem, columns, [rows for rows in blocks if len(rows.lower)])
+    return replace(_assemble(problem, columns, [rows for rows in blocks if len(rows.lower)]), losses=losses)
 
 
-def _lay_out(problem: Problem, scenarios: tuple[int, ...] = ()) -> Columns:
-    """Number the variables: instances, used, shares (by type, then bucket), served, survivors."""
+def _lay_out(problem: Problem, scenarios: tuple[int, ...], losses: int) -> Columns:
+    """Number the variables: instances, used, shares (by type, then bucket), served, survivors, largest losses."""
     type_of, bucket_of = np.nonzero(np.isfinite(problem.load))
     types, pairs = len(problem.cost), len(type_of)
-    used = types if _needs_used(problem) else -1
+    used = types if losses or _needs_used(problem) else -1
     share = types * (2 if used >= 0 else 1)
     served = share + pairs * (1 + len(scenarios))
     survivor = served + (problem.budget_per_h is not None)
+    largest_loss = survivor + len(scenarios)
     return Columns(
         type_of=type_of,
         bucket_of=bucket_of,
@@ -82,7 +91,8 @@ def _lay_out(problem: Problem, scenarios: tuple[int, ...] = ()) -> Columns:
         served=served if problem.budget_per_h is not None else -1,
         scenarios=scenarios,
         survivor=survivor,
-        count=survivor + len(scenarios),
+        largest_loss=largest_loss,
+        count=largest_loss + losses,
     )
 
 
@@ -226,6 +236,46 @@ def _demand_cuts(problem: Problem, columns: Columns, weight: Array) -> Block:
     return _rows("demand", np.ones(count), np.full(count, np.inf), rows, columns_of, value)
 
 
+def least_loss(problem: Problem) -> tuple[Array, Array]:
+    """Lower bound on the replicas that a loss takes from a type, a u_r + b n_r: a (R,) and b (R,).
+
+    A loss takes min(K, p_r n_r). This is concave in n_r, so the line between its values at the least and the most
+    instances of a used type is below it; with K <= p_r, it is K u_r exactly.
+    """
+    least = np.maximum(np.maximum(problem.least, np.ceil(problem.spare / problem.replicas)), 1.0)
+    most = np.maximum(problem.most, least)
+    first = np.minimum(problem.spare_total, problem.replicas * least)
+    last = np.minimum(problem.spare_total, problem.replicas * most)
+    slope = np.divide(last - first, most - least, out=np.zeros_like(first), where=most > least)
+    return first - slope * least, slope
+
+
+def largest_losses(problem: Problem, weight: Array, count: Positions) -> Array:
+    """The least value of the largest loss of a fleet (R,) under each cut (K,), as the program sees it."""
+    fixed, slope = least_loss(problem)
+    lost = np.where(count > 0, fixed + slope * count, 0.0)
+    return np.asarray((1.0 - problem.headroom) * (weight * lost).max(axis=1))
+
+
+def _loss_cuts(problem: Problem, columns: Columns, weight: Array) -> Block:
+    """What is left after the largest loss satisfies each cut: sum_r w_r (1 - h) p_r n_r - d_k >= 1."""
+    count, types = weight.shape
+    row = [np.repeat(np.arange(count), types), np.arange(count)]
+    column = [np.tile(np.arange(types), count), columns.largest_loss + np.arange(count)]
+    value = [(weight * problem.capacity).ravel(), -np.ones(count)]
+    return _rows("loss_cut", np.ones(count), np.full(count, np.inf), row, column, value)
+
+
+def _largest_loss(problem: Problem, columns: Columns, weight: Array) -> Block:
+    """The largest loss is at least that of each used type: d_k >= w_r (1 - h) (a_r u_r + b_r n_r)."""
+    fixed, slope = least_loss(problem)
+    cut, lost = np.nonzero(weight > 0)
+    row, worth = np.arange(len(cut)), (1.0 - problem.headroom) * weight[cut, lost]
+    column = [columns.largest_loss + cut, columns.used + lost, lost]
+    value = [np.ones(len(cut)), -worth * fixed[lost], -worth * slope[lost]]
+    return _rows("largest_loss", np.zeros(len(cut)), np.full(len(cut), np.inf), [row, row, row], column, value)
+
+
 def _scenario_cover(problem: Problem, columns: Columns, position: int) -> Block:
     """After the loss every bucket is still served, by shares of its own, which need not be whole slices."""
     return _cover(problem, columns, block=position + 1, name=f"cover_without_{position}")
@@ -334,6 +384,8 @@ def _variables(problem: Problem, columns: Columns) -> tuple[Array, Array, npt.ND
     upper[:types] = problem.most
     upper[shares] = whole
     is_integer[shares] = False
+    is_integer[columns.largest_loss :] = False
+    upper[columns.largest_loss :] = np.inf
     if problem.slices is not None:
         # Requests are split in whole slices in normal operation; after a loss, any split that carries them will do.
         is_integer[columns.share : columns.share + len(columns.type_of)] = True

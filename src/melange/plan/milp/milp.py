@@ -29,6 +29,8 @@ class Columns:
         Types whose loss the fleet must survive as a whole.
     survivor
         Position of the first of the binaries "this type keeps some replicas after the loss", one per scenario.
+    largest_loss
+        Position of the first of the largest losses, one per cut that takes losses into account.
     count
         Number of variables.
     """
@@ -40,6 +42,7 @@ class Columns:
     served: int
     scenarios: tuple[int, ...]
     survivor: int
+    largest_loss: int
     count: int
 
 
@@ -77,11 +80,14 @@ class Milp:
         Position of each variable.
     row_names
         Constraint function and how many rows it made, in order.
+    losses
+        Weights (K, R) of the cuts that take losses into account; None if there are none.
     """
 
     program: LinearRows
     columns: Columns
     row_names: tuple[tuple[str, int], ...]
+    losses: Array | None = None
 
 
 def extended(milp: Milp, *, cost: Array, upper: Array, added: Block) -> Milp:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from melange.errors import InfeasibleError, SolverError
 from melange.plan.exact.projection import floor_per_h
 from melange.plan.fleet import TOLERANCE, Fleet, busy, least_peak_shares
-from melange.plan.milp.formulation import formulate
+from melange.plan.milp.formulation import formulate, largest_losses
 from melange.plan.milp.highs import Solved, minimise
 from melange.plan.milp.milp import Milp
 from melange.plan.milp.slices import quickly_sliced, whole_buckets
@@ -62,13 +62,19 @@ def by_program(problem: Problem, options: Options, *, say: Say, deadline: float,
     raise SolverError("the solver's plans keep violating their constraints", hint="this is a bug")
 
 
-def start_point(problem: Problem, milp: Milp, count: Positions, share: Array | None = None) -> Array | None:
+def start_point(
+    problem: Problem,
+    milp: Milp,
+    count: Positions,
+    share: Array | None = None,
+    after_loss: Mapping[int, Array] | None = None,
+) -> Array | None:
     """The point of the program that corresponds to a fleet; None if the fleet does not carry the traffic.
 
-    ``share`` (R, B) are shares that fit, if they are known.
+    ``share`` (R, B) are shares that fit, and ``after_loss`` those after losses, if they are known.
     """
-    columns = milp.columns
-    if columns.scenarios or columns.served >= 0:
+    columns, kept = milp.columns, after_loss or {}
+    if columns.served >= 0 or any(lost not in kept and count[lost] for lost in columns.scenarios):
         return None
     share = fitting_shares(problem, count) if share is None else share
     if share is None:
@@ -77,8 +83,14 @@ def start_point(problem: Problem, milp: Milp, count: Positions, share: Array | N
     x[: len(count)] = count
     if columns.used >= 0:
         x[columns.used : columns.used + len(count)] = count > 0
-    whole = problem.slices or 1
-    x[columns.share : columns.share + len(columns.type_of)] = share[columns.type_of, columns.bucket_of] * whole
+    whole, pairs = problem.slices or 1, len(columns.type_of)
+    for block, part in enumerate([share, *(kept.get(lost, share) for lost in columns.scenarios)]):
+        at = columns.share + block * pairs
+        x[at : at + pairs] = part[columns.type_of, columns.bucket_of] * whole
+    for place, lost in enumerate(columns.scenarios):
+        x[columns.survivor + place] = problem.replicas[lost] * count[lost] > problem.spare_total
+    if milp.losses is not None:
+        x[columns.largest_loss :] = largest_losses(problem, milp.losses, count)
     return x
 
 
