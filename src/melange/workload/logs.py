@@ -23,6 +23,7 @@ from melange.workload.file_kinds import kind_by_suffix, kind_of
 from melange.workload.first_lines import FIRST, csv_header, first_objects, first_rows, is_array, numbers_of
 from melange.workload.object_storage import fetch, remote_url
 from melange.workload.packed import check_packed, check_promise, check_width
+from melange.workload.parquet_durations import with_durations
 from melange.workload.plain_copies import plain_files
 from melange.workload.spans import KEY, read_spans
 from melange.workload.warehouse import WarehouseTable, without_secrets
@@ -219,7 +220,7 @@ def open_files(connection: Any, files: Sequence[Path], place: str, *, is_even: b
         if kind == "parquet":
             for file in files:
                 _check_parquet(connection, file)
-            table = _read_parquet(connection, files)
+            table = with_durations(connection, _read_parquet(connection, files), files)
             nested = _nested_in_parquet(table)
         elif kind == "csv":
             table = read_csv(connection, sources)
