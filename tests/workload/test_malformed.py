@@ -123,6 +123,8 @@ def test_table_rows() -> None:
             "a melange trace would also have 'output_tokens' (did you mean",
         ),
         ("twice.csv", "arrival_s,input_tokens,Input_tokens\n", "must name each column once"),
+        ("unnamed.csv", "arrival_s,input_tokens,output_tokens,\n0,1,1,\n", "1: column 4 has no name"),
+        ("blank.csv", "\n0,1,1\n", "1: the first line is empty"),
         ("metrics.txt", "# HELP vllm:request_prompt_tokens\n", "contains metrics, not requests"),
         ("text.jsonl", "hello\n", "must be a JSON object, got 'hello'"),
         ("short.csv", HEADER + "1,2\n", "1 malformed row:"),

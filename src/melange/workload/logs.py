@@ -266,7 +266,7 @@ def _check_parquet(connection: Any, file: Path) -> None:
     """Reject a file whose metadata claims far more content than its size allows for a log."""
     name = str(file)
     rows, packed = (
-        int(connection.con.execute(query, [name]).fetchone()[0] or 0)
+        int(connection.con.execute(query, [name]).fetchall()[0][0] or 0)
         for query in (
             "SELECT sum(num_rows) FROM parquet_file_metadata(?)",
             "SELECT sum(total_uncompressed_size) FROM parquet_metadata(?)",
@@ -275,8 +275,8 @@ def _check_parquet(connection: Any, file: Path) -> None:
     check_promise(file, rows, packed)
     found = connection.con.execute(
         "SELECT count(*) FROM parquet_schema(?) WHERE num_children IS NULL", [name]
-    ).fetchone()
-    check_width(file, int(found[0]))
+    ).fetchall()
+    check_width(file, int(found[0][0]))
 
 
 def _read_parquet(connection: Any, files: Sequence[Path]) -> Any:

@@ -54,7 +54,8 @@ def with_durations(connection: Any, table: Any, files: Sequence[Path]) -> Any:
 def _units_in(connection: Any, file: Path) -> dict[str, str]:
     """The unit of each column, empty if it holds no durations; no columns if Arrow's schema cannot be read."""
     query = f"SELECT count(*) FROM parquet_kv_metadata(?) WHERE key = '{_SCHEMA}'"
-    if not connection.con.execute(query, [str(file)]).fetchone()[0]:
+    ((schemas,),) = connection.con.execute(query, [str(file)]).fetchall()
+    if not schemas:
         described = connection.con.execute("DESCRIBE SELECT * FROM read_parquet(?)", [str(file)]).fetchall()
         return {name: "" for name, *_ in described}
     import pyarrow as pa
