@@ -244,6 +244,10 @@ def open_files(connection: Any, files: Sequence[Path], place: str, *, is_even: b
             check_width(files[0], len(columns))
             if broken := [name for name in columns if UNPRINTABLE.search(name)]:
                 raise InputError(f"{files[0]}: the name {broken[0][:60]!a} of a field contains an invalid character")
+            folded = {name.casefold(): name for name in columns}
+            if alike := [name for name in columns if folded[name.casefold()] != name]:
+                both = f"{alike[0][:60]!r} and {folded[alike[0].casefold()][:60]!r}"
+                raise InputError(f"{files[0]}: the fields {both} differ only in case", hint="rename one of them")
             texts = {key for one in objects for key, value in one.items() if isinstance(value, str)}
             numbers = [name for name in columns if name not in texts]
             kind = "json" if is_array(files[0]) else kind
