@@ -58,6 +58,8 @@ def test_json_that_is_sound() -> None:
         ("a: &x [*x]", "refers to itself"),
         ("a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 30)), "20,000 values"),
         ("a: !!python/object:os.system x", "could not determine a constructor"),
+        ("a: 1\nb: 010", "f:2: YAML reads 010 as a number to base 8: write no leading zero"),
+        ("a: 1:30", "f:1: YAML reads 1:30 as a number to base 60: write a duration such as 1h30m, or quote it"),
         ("a: {b", "f:1: not valid YAML"),
         ("x" * 300_000, "is longer than 262,144 characters"),
     ],
@@ -108,3 +110,11 @@ def test_a_quote_that_is_not_closed_is_no_cell(text: str, said: str) -> None:
 def test_a_number_with_an_exponent_is_a_number(text: str, value: object) -> None:
     """As in JSON, also without a point; in quotes it is text."""
     assert parse_yaml(f"rate: {text}", "f") == {"rate": value}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("0", 0), ("-0", 0), ("0.5", 0.5), ("'010'", "010"), ("'1:30'", "1:30"), ("0x1f", 31)]
+)
+def test_only_unclear_numbers_are_refused(text: str, value: object) -> None:
+    """Zero, fractions and quoted text may begin with a zero."""
+    assert parse_yaml(f"a: {text}", "f") == {"a": value}

@@ -336,4 +336,6 @@ def read_text(path: str | Path) -> str:
     try:
         return content.decode().replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a text file (byte {error.start} is not UTF-8)") from error
+        raise InputError(
+            f"{path}: not a text file (byte {error.start} is not UTF-8)", hint="save it as text in UTF-8"
+        ) from error

@@ -32,6 +32,9 @@ _SERVICE = re.compile(r"^(model|slo|workload|services)\s*:", re.MULTILINE)
 # Longest YAML text [characters], and most values in it after references are expanded: reading takes about a second.
 _MOST_YAML = 1 << 18
 _MOST_YAML_VALUES = 20_000
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+# Numbers that YAML 1.1 reads to base 8 or 60, and later versions do not.
+_OTHER_BASE = re.compile(r"[-+]?(0[0-7_]*[0-7][0-7_]*|[\d_]+(:[0-5]?\d)+(\.[\d_]*)?)")
 # Longest cell of a table [characters]: the default of Python's csv. An unclosed quote makes the whole file one cell.
 _MOST_CELL = 131_072
 
@@ -243,9 +246,17 @@ class _Loader(yaml.SafeLoader):
             raise _Fault(
                 f"{str(node.value)[:60]!r} is not a valid {node.tag.rpartition(':')[2]}", node.start_mark
             ) from error
-        if fault := _fault_of(value):
+        if fault := _fault_of(value) or self._misread(node):
             raise _Fault(fault, node.start_mark)
         return value
+
+    @staticmethod
+    def _misread(node: yaml.Node) -> str:
+        """What is wrong with a number that YAML 1.1 reads to another base: 010 is 8, and 1:30 is 90."""
+        if node.tag not in _NUMBERS or not (found := _OTHER_BASE.fullmatch(node.value)):
+            return ""
+        base, write = ("60", "a duration such as 1h30m, or quote it") if ":" in found[0] else ("8", "no leading zero")
+        return f"YAML reads {found[0][:60]} as a number to base {base}: write {write}"
 
 
 # Dates remain text: if parsed, 2026-13-45 would fail inside the loader, and the original text would be lost.

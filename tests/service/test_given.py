@@ -40,6 +40,7 @@ from melange.slo import Slo
             ("--set offers.prices={A10G: 0.5}", "contradicts", "profile.json"),
         ),
         ("engine={name: vllm, max_num_seqs: 4}", ("--set engine.max_num_seqs=4", "engine.max_num_seqs 256")),
+        ("engine.enable_prefix_caching=true", ("caching=true contradicts", "holds engine.enable_prefix_caching false")),
         ("workload={dataset: arena, rate: 4, prefix_hit_rate: 0.9}", ("--set workload.prefix_hit_rate=0.9", "profile")),
         ("workload={dataset: arena, rate: 4, size: upper}", ("--set workload.size=upper", "profile.json")),
         ("plan={carbon_price_per_kg: 1}", ("--set plan.carbon_price_per_kg=1.0", "0 USD/h for emissions")),

@@ -58,6 +58,24 @@ def test_the_planned_part_comes_at_its_own_speed(tmp_path: Path) -> None:
         planned_part(log.first(100), (1800.0, 2400.0), 4.0)
 
 
+def test_requests_that_the_plan_leaves_out_do_not_move_the_part(tmp_path: Path) -> None:
+    """Time counts from the log's first request, also if the plan does not serve its size."""
+    busy = np.concatenate([np.arange(1800, 2400, 0.25), np.arange(3600, 4200, 0.25)])
+    rows = [(at, 3000, 10) for at in np.arange(0, 1800, 2.0)]
+    rows += [(at, 100 if at < 3000 else 200, 20) for at in busy] + [(2000.1, 3000, 10), (4800.0, 3000, 10)]
+    path = tmp_path / "log.csv"
+    path.write_text("came,prompt,answer\n" + "".join(f"{at:.2f},{i},{o}\n" for at, i, o in rows))
+    log = read_arrivals(path, columns=_NAMES)
+    kept = log.chosen(np.flatnonzero(log.input_tokens < 3000))
+    part, rate = planned_part(kept, (1800.0, 2400.0), 4.0, whole=log)
+    assert (len(part), rate, set(part.input_tokens.tolist())) == (2400, 4.0, {100})
+    assert "2,400 of requests 901 to 3,301, from 30 min after the first on, for 10 min" in part.source
+    part, _ = planned_part(kept, (3600.0, 4200.0), 4.0, whole=log)
+    assert set(part.input_tokens.tolist()) == {200}
+    alone = kept.first(2400)  # their own ten minutes are shorter than the part, and the log is not
+    assert len(planned_part(alone, (1500.0, 2400.0), 2400 / 900, whole=log)[0]) == 2400
+
+
 def _validated(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, object]:
     """The report of a validation."""
     capsys.readouterr()

@@ -143,6 +143,18 @@ def test_metrics_are_a_product_of_marginals(write: Write) -> None:
     assert [caution.kind for caution in workload.cautions] == ["independent-marginals", "failed-rows"]
 
 
+@pytest.mark.parametrize(
+    "more", [' # {trace_id="a}b"} 3.1 1700000000.5', " 1700000000000", ' 1700000000 # {trace_id="x"} 2']
+)
+def test_the_count_is_the_sample_s_and_not_its_exemplar_s(write: Callable[[str, str], Path], more: str) -> None:
+    """OpenMetrics adds a time, and an example request with its own value."""
+    lines = (f"{one}{more}" if "_bucket{" in one else one for one in METRICS.splitlines())
+    found = read_metrics(write("metrics.txt", "\n".join([*lines, "# EOF", ""])), request_rate=4)
+    expected = read_metrics(write("plain.txt", METRICS), request_rate=4)
+    assert found.requests == expected.requests
+    assert found.request_rate.tolist() == expected.request_rate.tolist()
+
+
 def test_two_scrapes_make_a_rate(write: Write) -> None:
     """The counts between two texts over the time between them; engines add up."""
     earlier = write("1.txt", METRICS)

@@ -285,3 +285,35 @@ def test_an_arrival_outside_a_file_s_own_statistics_is_refused(
     path.write_bytes(content.replace(stored, stray.to_bytes(8, "little", signed=True)))
     with pytest.raises(InputError, match="statistics"):
         read(path)
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_durations_in_parquet_have_their_own_unit(tmp_path: Path, unit: str) -> None:
+    """Time differences of pandas and Polars, which are whole numbers to readers that skip Arrow's schema."""
+    per_s = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
+    times = pa.array([5 * per_s, 65 * per_s, 7205 * per_s], pa.duration(unit))
+    path = tmp_path / "log.parquet"
+    pq.write_table(pa.table({"ts": times, "input_tokens": [100] * 3, "output_tokens": [10] * 3}), path)
+    assert gaps(path) == [0.0, 60.0, 7200.0]
+    assert read_trace(path).total_rate == pytest.approx(3 / 7200)
+
+
+def test_durations_of_another_unit_in_a_second_file_are_refused(tmp_path: Path) -> None:
+    """One table cannot hold both; a column that only one file has is no fault."""
+    sizes = {"input_tokens": [100] * 3, "output_tokens": [10] * 3}
+    for number, kind in enumerate((pa.duration("ms"), pa.duration("ms"), pa.int64())):
+        extra = {"waited": pa.array([1, 2, 3], pa.duration("ns"))} if number == 0 else {}
+        pq.write_table(pa.table({"ts": pa.array([0, 5, 9], kind), **sizes, **extra}), tmp_path / f"{number}.parquet")
+        if number == 1:
+            assert read_trace(tmp_path).total_rate == pytest.approx(6 / 0.009)
+    with pytest.raises(InputError, match=r"2\.parquet: the column ts has another unit than in other files"):
+        read_trace(tmp_path)
+
+
+def test_times_of_day_are_refused_in_words(tmp_path: Path) -> None:
+    """Without a date, midnight would come before the evening."""
+    times = pa.array([0, 10**6, 2 * 10**6], pa.time64("us"))
+    path = tmp_path / "log.parquet"
+    pq.write_table(pa.table({"ts": times, "input_tokens": [100] * 3, "output_tokens": [10] * 3}), path)
+    with pytest.raises(InputError, match="the column ts must hold times, and holds times without a date"):
+        read_trace(path)

@@ -123,8 +123,15 @@ def test_table_rows() -> None:
             "a melange trace would also have 'output_tokens' (did you mean",
         ),
         ("twice.csv", "arrival_s,input_tokens,Input_tokens\n", "must name each column once"),
+        ("unnamed.csv", "arrival_s,input_tokens,output_tokens,\n0,1,1,\n", "1: column 4 has no name"),
+        ("blank.csv", "\n0,1,1\n", "1: the first line is empty"),
         ("metrics.txt", "# HELP vllm:request_prompt_tokens\n", "contains metrics, not requests"),
         ("text.jsonl", "hello\n", "must be a JSON object, got 'hello'"),
+        (
+            "case.jsonl",
+            '{"Input_tokens": 1}\n{"input_tokens": 2}\n',
+            "'Input_tokens' and 'input_tokens' differ only in",
+        ),
         ("short.csv", HEADER + "1,2\n", "1 malformed row:"),
         ("array.json", "[1, 2]\n", "must be a JSON object"),
         ("damaged.parquet", "PAR1 and then nothing", "cannot be read"),
@@ -260,3 +267,16 @@ def test_an_arrival_that_is_no_number_is_named_in_parquet(
     for read in (lambda: read_trace(path, **options), lambda: read_demand(path, window_s=1)):
         with pytest.raises(InputError, match=r"log\.parquet:row 3: arrival_s must be a time"):
             read()
+
+
+@pytest.mark.parametrize("value", ["[120]", "[]", '{"a": 1}', "{}"])
+@pytest.mark.parametrize("field", ["input_tokens", "output_tokens"])
+def test_lists_and_objects_are_no_numbers(write: Write, field: str, value: str) -> None:
+    """Such a row is malformed; only a missing value is a request that failed."""
+    rows = [{"arrival_s": n, "input_tokens": 100, "output_tokens": 10} for n in range(9)]
+    text = "".join(json.dumps(row) + "\n" for row in rows).replace(f'"{field}": 1', f'"{field}": {value}, "x": 1', 1)
+    assert f"1: {field} must be a whole number >= 0, got '{value.replace(': ', ':')}'" in _problem(
+        write("l.jsonl", text)
+    )
+    failed = write("f.jsonl", text.replace(value, "null"))
+    assert read_trace(failed).failed_requests == 1

@@ -238,11 +238,12 @@ def _of_log(
     from melange.workload.arrivals import draw
 
     carried, burstiness = planned_workload(plan), flags.burstiness
+    whole = observed
     observed = within_context(observed.within(plan.workload.buckets, carried.request_rate > 0), context)
     if flags.arrivals == "poisson" or not observed.has_pace or (flags.trace is None and burstiness != 1):
         scaled, (count, seeds, cautions) = carried.at_rate(rate), _runs(plan, rate, flags)
         return [draw(scaled, count, seed=seed, burstiness=burstiness, observed=observed) for seed in seeds], cautions
-    return _replayed(plan, observed, flags, rate)
+    return _replayed(plan, observed, whole, flags, rate)
 
 
 def _observed(session: Session | None, flags: _Flags) -> Arrivals | None:
@@ -260,8 +261,13 @@ def _observed(session: Session | None, flags: _Flags) -> Arrivals | None:
         return read_arrivals(flags.trace, requests=None, progress=tell, **naming)
 
 
-def _replayed(plan: Plan, log: Arrivals, flags: _Flags, rate: float) -> tuple[list[Arrivals], tuple[Caution, ...]]:
-    """A log's requests as recorded: the part that the plan is made for, or all of it at a given rate [1/s]."""
+def _replayed(
+    plan: Plan, log: Arrivals, whole: Arrivals, flags: _Flags, rate: float
+) -> tuple[list[Arrivals], tuple[Caution, ...]]:
+    """A log's requests as recorded: the part that the plan is made for, or all of it at a given rate [1/s].
+
+    ``whole`` also has the requests that the plan leaves out.
+    """
     from melange.validate.evidence import REQUESTS, RUNS
     from melange.validate.replay import planned_part, whole_log
     from melange.validate.simulate import planned_workload
@@ -269,7 +275,7 @@ def _replayed(plan: Plan, log: Arrivals, flags: _Flags, rate: float) -> tuple[li
     planned = planned_workload(plan).total_rate
     part_s, is_part = plan.workload.log_part_s, math.isclose(rate, flags.scale * planned, rel_tol=_SAME_RATE)
     if part_s is not None and is_part:
-        log, own_rate = planned_part(log, part_s, planned)
+        log, own_rate = planned_part(log, part_s, planned, whole=whole)
         played, speed = log if flags.scale == 1 else log.at_rate(log.rate * flags.scale), flags.scale
     else:
         own_rate, played, speed = log.rate, log.at_rate(rate), rate / log.rate

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from melange.errors import Caution, MelangeError, SolverError
+from melange.errors import Caution, MelangeError, SolverError, some_of
+from melange.plan.options import Options
 from melange.plan.plan import Plan
 from melange.units import duration
 from melange.validate.run_lengths import is_long_enough
@@ -75,6 +76,36 @@ def with_word_on_redundancy(plan: Plan) -> Plan:
     else:
         return plan
     return replace(plan, cautions=(*plan.cautions, Caution("no-redundancy", message)))
+
+
+def with_word_on_names(plan: Plan, given: Options) -> Plan:
+    """A plan, with a caution if a name in the settings binds only one of the replica types on an instance in use.
+
+    The type that serves the model as published on one accelerator has the name of its offer, so that ``plan.exclude``
+    with this name may be meant for the instance.
+
+    Parameters
+    ----------
+    plan
+        The plan.
+    given
+        The settings as the user wrote them.
+    """
+    from melange.plan.bindings import OFFER, REPLICA_TYPE, members
+
+    words = []
+    for key in ("exclude", "min_replicas", "spare_replicas"):
+        names = getattr(given, key)
+        for name in () if isinstance(names, int) else names:
+            bound = members(name, plan.replica_types, (REPLICA_TYPE,))
+            others = members(name, plan.replica_types, (OFFER,)) & ~bound & (plan.instances > 0)
+            if bound.any() and others.any():
+                unbound = some_of([plan.replica_types[r].name for r in np.flatnonzero(others).tolist()])
+                words.append(f"plan.{key}: {name} is one replica type; it does not include {unbound}")
+    if not words:
+        return plan
+    message = f"{'; '.join(words)}; name each type that you mean"
+    return replace(plan, cautions=(*plan.cautions, Caution("one-type", message)))
 
 
 def _price_of_redundancy(plan: Plan) -> str:

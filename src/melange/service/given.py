@@ -220,7 +220,7 @@ def _held(profile: Profile, key: str) -> str:
     if not found:
         count = len(profile.replica_types)
         return f"capacities and prices of {count} replica types ({profile.source or 'no source'})"
-    return f"{key} {some_of([str(one) for one in found])}"
+    return f"{key} {some_of([one if isinstance(one, str) else in_yaml(one) for one in found])}"
 
 
 def _hint_on(given: Slo, wanted: Slo) -> str:

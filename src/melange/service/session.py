@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from melange.errors import InputError
 from melange.plan.options import Options
 from melange.plan.question import Question
-from melange.service.caution_words import with_word_on_arrivals, with_word_on_redundancy
+from melange.service.caution_words import with_word_on_arrivals, with_word_on_names, with_word_on_redundancy
 from melange.service.changes import Changes, changes_of
 from melange.service.events import Listener, silence, task
 from melange.service.given import check_workload, given_profile
@@ -384,13 +384,13 @@ class Session:
         return in_flight(self._profile, self._workload)
 
     def _finished(self, plan: Plan) -> Plan:
-        """The plan with cautions on old prices and redundancy, and with the cost of uncertainty if asked for."""
+        """The plan with cautions on old prices, redundancy and names, and with the cost of uncertainty if asked for."""
         from melange.catalog.offer import stale_prices
         from melange.plan.uncertainty import with_uncertainty
 
         paid = [one.offer for one, count in zip(plan.replica_types, plan.instances, strict=True) if count]
         plan = replace(plan, cautions=(*plan.cautions, *stale_prices(paid, datetime.now(UTC).date())))
-        plan = with_word_on_redundancy(plan)
+        plan = with_word_on_names(with_word_on_redundancy(plan), self.options)
         if plan.options.confidence is None:
             return plan
         with self._task("computing the cost of uncertainty"):

@@ -55,7 +55,9 @@ def whole_log(log: Arrivals) -> Arrivals:
     )
 
 
-def planned_part(log: Arrivals, part_s: tuple[float, float], rate: float) -> tuple[Arrivals, float]:
+def planned_part(
+    log: Arrivals, part_s: tuple[float, float], rate: float, *, whole: Arrivals | None = None
+) -> tuple[Arrivals, float]:
     """The part of a log that a plan is made for, at the log's own speed, and its rate [1/s].
 
     Parameters
@@ -67,28 +69,34 @@ def planned_part(log: Arrivals, part_s: tuple[float, float], rate: float) -> tup
     rate
         The planned rate [1/s]. If the same part of this log has another rate, the part of equal length with the nearest
         rate is taken: the log of another day has its busy hour elsewhere.
+    whole
+        The log with the requests that the plan leaves out, on the same clock; None: it leaves out none. Times and
+        positions are counted in it.
 
     Raises
     ------
     InputError
         The log is shorter than the part.
     """
+    every_s = (log if whole is None else whole).arrival_s
     start_s, end_s = part_s
-    length_s, whole_s = end_s - start_s, float(log.arrival_s[-1] - log.arrival_s[0])
+    length_s, whole_s = end_s - start_s, float(every_s[-1] - every_s[0])
     if length_s > whole_s * (1 + _SAME_RATE):
         raise InputError(
             f"the plan is made for {lasting(length_s)} of a log, but this log lasts {lasting(whole_s)}",
             hint="give a longer log",
         )
-    starts = np.append(start_s, np.arange(start_s % length_s, whole_s, length_s)) + log.arrival_s[0]
+    starts = np.append(start_s, np.arange(start_s % length_s, whole_s, length_s)) + every_s[0]
     first, last = np.searchsorted(log.arrival_s, starts), np.searchsorted(log.arrival_s, starts + length_s)
     away = np.abs((last - first) / length_s - rate)
     chosen = 0 if away[0] <= _SAME_RATE * rate else int(np.argmin(away))
     if last[chosen] - first[chosen] < 2:
         raise InputError(f"no {lasting(length_s)} of the log hold two requests", hint="give a busier log")
-    begins = float(starts[chosen] - log.arrival_s[0])
-    rows = f"requests {first[chosen] + 1:,} to {last[chosen]:,}, from {lasting(begins)} after the first on"
+    begins = float(starts[chosen] - every_s[0])
     part = log.part(int(first[chosen]), int(last[chosen]))
+    row, end = np.searchsorted(every_s, [starts[chosen], starts[chosen] + length_s]).tolist()
+    some = f"{len(part):,} of " if len(part) < end - row else ""
+    rows = f"{some}requests {row + 1:,} to {end:,}, from {lasting(begins)} after the first on"
     return replace(part, source=f"{log.source}: {rows}, for {lasting(length_s)}"), float(len(part) / length_s)
 
 

@@ -140,8 +140,8 @@ def _has_zone(log: Log, layout: Layout) -> bool:
     if not kind.is_string():
         return True
     query = log.connection.compile(log.table.select(column).limit(1))
-    found = log.connection.raw_sql(query).fetchone()
-    return found is None or found[0] is None or ":" not in found[0] or bool(_HAS_ZONE.search(found[0]))
+    found = [value for (value,) in log.connection.raw_sql(query).fetchall() if value is not None]
+    return not found or ":" not in found[0] or bool(_HAS_ZONE.search(found[0]))
 
 
 def _clock(seconds: float) -> str:

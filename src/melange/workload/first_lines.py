@@ -27,12 +27,15 @@ def csv_header(file: Path) -> tuple[str, list[str]]:
     Raises
     ------
     InputError
-        The line is not text, or names a column twice.
+        The line is not text, or names a column twice or not at all.
     """
     line = header_line(file)
     delimiter = max(",\t;|", key=line.count)
     _, names = next(csv_rows([line], f"{file}", delimiter=delimiter), (1, []))
-    if not names or len({name.casefold() for name in names}) < len(names) or not all(names):
+    if not all(names) or not names:
+        where = f"column {names.index('') + 1} has no name" if any(names) else "the first line is empty"
+        raise InputError(f"{file}:1: {where}", hint="the first line must name every column")
+    if len({name.casefold() for name in names}) < len(names):
         raise InputError(f"{file}:1: must name each column once, got {line[:200]!r}")
     return delimiter, names
 

@@ -23,6 +23,7 @@ from melange.workload.file_kinds import kind_by_suffix, kind_of
 from melange.workload.first_lines import FIRST, csv_header, first_objects, first_rows, is_array, numbers_of
 from melange.workload.object_storage import fetch, remote_url
 from melange.workload.packed import check_packed, check_promise, check_width
+from melange.workload.parquet_durations import with_durations
 from melange.workload.plain_copies import plain_files
 from melange.workload.spans import KEY, read_spans
 from melange.workload.warehouse import WarehouseTable, without_secrets
@@ -219,7 +220,7 @@ def open_files(connection: Any, files: Sequence[Path], place: str, *, is_even: b
         if kind == "parquet":
             for file in files:
                 _check_parquet(connection, file)
-            table = _read_parquet(connection, files)
+            table = with_durations(connection, _read_parquet(connection, files), files)
             nested = _nested_in_parquet(table)
         elif kind == "csv":
             table = read_csv(connection, sources)
@@ -243,6 +244,10 @@ def open_files(connection: Any, files: Sequence[Path], place: str, *, is_even: b
             check_width(files[0], len(columns))
             if broken := [name for name in columns if UNPRINTABLE.search(name)]:
                 raise InputError(f"{files[0]}: the name {broken[0][:60]!a} of a field contains an invalid character")
+            folded = {name.casefold(): name for name in columns}
+            if alike := [name for name in columns if folded[name.casefold()] != name]:
+                both = f"{alike[0][:60]!r} and {folded[alike[0].casefold()][:60]!r}"
+                raise InputError(f"{files[0]}: the fields {both} differ only in case", hint="rename one of them")
             texts = {key for one in objects for key, value in one.items() if isinstance(value, str)}
             numbers = [name for name in columns if name not in texts]
             kind = "json" if is_array(files[0]) else kind
@@ -265,7 +270,7 @@ def _check_parquet(connection: Any, file: Path) -> None:
     """Reject a file whose metadata claims far more content than its size allows for a log."""
     name = str(file)
     rows, packed = (
-        int(connection.con.execute(query, [name]).fetchone()[0] or 0)
+        int(connection.con.execute(query, [name]).fetchall()[0][0] or 0)
         for query in (
             "SELECT sum(num_rows) FROM parquet_file_metadata(?)",
             "SELECT sum(total_uncompressed_size) FROM parquet_metadata(?)",
@@ -274,8 +279,8 @@ def _check_parquet(connection: Any, file: Path) -> None:
     check_promise(file, rows, packed)
     found = connection.con.execute(
         "SELECT count(*) FROM parquet_schema(?) WHERE num_children IS NULL", [name]
-    ).fetchone()
-    check_width(file, int(found[0]))
+    ).fetchall()
+    check_width(file, int(found[0][0]))
 
 
 def _read_parquet(connection: Any, files: Sequence[Path]) -> Any:

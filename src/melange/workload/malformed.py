@@ -86,7 +86,7 @@ def has_rejected(log: Log) -> bool:
     raw = log.connection.con
     found = raw.execute(f"SELECT table_name FROM duckdb_tables() WHERE table_name IN ('{REJECTS}', '{TYPED_REJECTS}')")
     return any(
-        raw.execute(f"SELECT 1 FROM {name} WHERE error_type <> 'CAST' LIMIT 1").fetchone()
+        raw.execute(f"SELECT 1 FROM {name} WHERE error_type <> 'CAST' LIMIT 1").fetchall()
         for (name,) in found.fetchall()
     )
 

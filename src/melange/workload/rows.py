@@ -164,6 +164,8 @@ def _moments(column: Any, dialect: str) -> Any:
 
 def _kind_of(kind: Any) -> str:
     """A column's type in words."""
+    if kind.is_time():
+        return "times without a date"
     return "nothing" if kind.is_unknown() or kind.is_null() else str(kind)
 
 

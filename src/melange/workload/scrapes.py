@@ -11,7 +11,12 @@ from pathlib import Path
 from melange.errors import InputError, some_of, unknown
 from melange.files import read_text
 
-_SAMPLE = re.compile(r"(?P<name>[A-Za-z_:][\w:]*)(?:\{(?P<labels>.*)\})?\s+(?P<value>\S+)(?:\s+\S+)?")
+# A sample may have a time after its value, and in OpenMetrics an exemplar with labels and a value of its own.
+_SAMPLE = re.compile(
+    r"(?P<name>[A-Za-z_:][\w:]*)"
+    r'(?:\{(?P<labels>(?:[^"{}]|"(?:[^"\\]|\\.)*")*)\})?'
+    r"\s+(?P<value>\S+)(?:\s+[^\s#]\S*)?(?:\s+#\s.*)?"
+)
 # A name can match at its first character only: otherwise 200,000 characters without a value take minutes.
 _LABEL = re.compile(r'(?<!\w)(\w+)="((?:[^"\\]|\\.)*)"')
 # Most requests, or tokens, that a server can count: those of a century at a million per second.

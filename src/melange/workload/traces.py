@@ -270,7 +270,7 @@ def _total_rate(
     name = rows.log.place
     if not stretch.duration_s > 0:
         raise InputError(
-            f"{name}: all {served} requests arrive at the same time, so there is no rate",
+            f"{name}: {_at_once(served)}, so there is no rate",
             hint="set a request rate: workload.rate (--rate)",
         )
     if window_s is None:
@@ -293,6 +293,10 @@ def _total_rate(
     if rate == "mean":
         return total, None
     return total, stretch.start_s + window_s * int(np.argmin(np.abs(per_window / window_s - total)))
+
+
+def _at_once(requests: int) -> str:
+    return "there is only one request" if requests == 1 else f"all {requests:,} requests arrive at the same time"
 
 
 def _burstiness(rows: Rows, stretch: Span, served: int) -> float | None:

@@ -9,7 +9,9 @@ JSON, a copy of the file's own characters.
 
 from __future__ import annotations
 
+import json
 import mmap
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +21,7 @@ from melange.workload.fields import parts_of
 from melange.workload.first_lines import check_quotes, header_line
 from melange.workload.layouts import Layout
 from melange.workload.logs import TYPED_REJECTS, Log, connect, open_files, read_csv, read_json
-from melange.workload.rows import role_columns
+from melange.workload.rows import first_row, role_columns
 
 _PARSED = "parsed_rows"
 # Most lines that are read again; with more, the whole file is. Chosen by judgment.
@@ -55,7 +57,13 @@ def _parsed(log: Log, layout: Layout) -> Any:
     if log.kind != "csv":
         typed = _json_kinds(log, layout, numbers)
         kinds = dict.fromkeys(log.columns, "VARCHAR") | typed
-        return _stored(log, role_columns(read_json(log.connection, log.sources, kinds, log.kind), layout))
+        table = _stored(log, role_columns(read_json(log.connection, log.sources, kinds, log.kind), layout))
+        plain = [name for name, kind in typed.items() if kind == "DOUBLE"]
+        if not plain or not _has_empty(log, table) or not any(_holds_parts(file, plain) for file in log.files):
+            return table
+        kinds |= dict.fromkeys(plain, "JSON")
+        again = read_json(log.connection, log.sources, kinds, log.kind)
+        return _stored(log, role_columns(again, layout), "rows_as_json")
     import duckdb
 
     try:
@@ -137,6 +145,19 @@ def _may_hold_flags(file: Path) -> bool:
         return True
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
         return content.find(b"true") >= 0 or content.find(b"false") >= 0
+
+
+def _has_empty(log: Log, table: Any) -> bool:
+    """Whether a request has no tokens: a typed read also turns a list or an object into nothing."""
+    empty = table.filter((table.input == 0) | (table.output == 0)).limit(1)
+    return bool(first_row(log, empty.aggregate(n=empty.count()))[0])
+
+
+def _holds_parts(file: Path, names: Sequence[str]) -> bool:
+    """Whether a field of these names may hold a list or an object."""
+    keys = b"|".join(re.escape(json.dumps(name, ensure_ascii=False).encode()) for name in names)
+    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return re.search(rb"(?:" + keys + rb")\s*:\s*[\[{]", content) is not None
 
 
 def _column_of(log: Log, field: str) -> str:
