@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from melange.errors import InfeasibleError, SolverError
 from melange.plan.exact.projection import floor_per_h
-from melange.plan.fleet import TOLERANCE, Fleet, busy, least_peak_shares
+from melange.plan.fleet import TOLERANCE, Fleet, broken_limits, busy, least_peak_shares
 from melange.plan.milp.formulation import formulate, largest_losses
 from melange.plan.milp.highs import Solved, minimise
 from melange.plan.milp.milp import Milp
@@ -41,12 +42,19 @@ def out_of_time(options: Options) -> OutOfTimeError:
 def by_program(problem: Problem, options: Options, *, say: Say, deadline: float, known: Fleet | None = None) -> Fleet:
     """The cheapest fleet by the mixed-integer program; ``known`` is a good fleet to start from."""
     scenarios: tuple[int, ...] = ()
-    strict, bound = problem, floor_per_h(problem)
+    strict, bound, presolve = problem, floor_per_h(problem), False
     for _ in range(_MOST_ROUNDS):
         milp = formulate(strict, scenarios=scenarios)
         start = None if known is None else start_point(strict, milp, known.instances, known.share)
         # With slices the first fleet may be far from optimal, and the solver's own heuristics find better ones.
-        outcome = run_program(milp, options, deadline, start, heuristics=start is None or problem.slices is not None)
+        heuristics = start is None or problem.slices is not None
+        outcome = run_program(milp, options, deadline, start, heuristics=heuristics, presolve=presolve)
+        smaller = contradiction(problem, outcome)
+        if smaller is not None and presolve:
+            return replace(smaller, bound=bound)
+        if smaller is not None:
+            known, presolve = smaller, True
+            continue
         bound = max(bound, outcome.bound)
         assert outcome.x is not None
         fleet = fleet_of(problem, milp, outcome.x, bound=bound, status=outcome.status)
@@ -60,6 +68,25 @@ def by_program(problem: Problem, options: Options, *, say: Say, deadline: float,
         scenarios = (*scenarios, *missing)
         say(f"the fleet must also survive the loss of {', '.join(problem.names[r] for r in missing)}")
     raise SolverError("the solver's plans keep violating their constraints", hint="this is a bug")
+
+
+def contradiction(problem: Problem, outcome: Solved) -> Fleet | None:
+    """A fleet with one instance less that carries the traffic at less than the solver's bound; None if there is none.
+
+    It shows that the solver is wrong. Fleets that must survive the loss of any type are not examined.
+    """
+    if outcome.x is None or problem.spare_total:
+        return None
+    count = np.round(outcome.x[: len(problem.cost)]).astype(np.int64)
+    for r in np.flatnonzero(count):
+        smaller = count.copy()
+        smaller[r] -= 1
+        if problem.cost @ smaller >= outcome.bound * (1 - TOLERANCE) or broken_limits(problem, smaller):
+            continue
+        share = fitting_shares(problem, smaller)
+        if share is not None:
+            return Fleet(instances=smaller, share=share, after_loss={}, bound=0.0, status="time limit")
+    return None
 
 
 def start_point(
@@ -107,7 +134,13 @@ def fitting_shares(problem: Problem, count: Positions) -> Array | None:
 
 
 def run_program(
-    milp: Milp, options: Options, deadline: float, start: Array | None = None, *, heuristics: bool | None = None
+    milp: Milp,
+    options: Options,
+    deadline: float,
+    start: Array | None = None,
+    *,
+    heuristics: bool | None = None,
+    presolve: bool = False,
 ) -> Solved:
     """Solve a program until the deadline; by default, heuristics are used only if there is no start."""
     left = deadline - now_s()
@@ -118,6 +151,7 @@ def run_program(
         seed=options.seed,
         start=start,
         heuristics=start is None if heuristics is None else heuristics,
+        presolve=presolve,
     )
     if outcome.status == "infeasible":
         raise InfeasibleError("no allowed fleet can serve the workload")
