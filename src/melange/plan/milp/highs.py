@@ -130,13 +130,15 @@ def minimise(
     else:
         count_linear(rows, iterations)
     found = _solved(highspy, solver, program)
-    if is_whole and not presolve and not iterations and found.status == "optimal":
+    if is_whole and not presolve and not iterations and found.status == "optimal" and found.x is not None:
         # Without presolve HiGHS 1.15 may call the first point it finds optimal, before it solves any linear program:
-        # 705.54 where 434.06 is feasible. With presolve it is right there.
-        return minimise(
+        # 705.54 where 434.06 is feasible. With presolve it is right there and wrong elsewhere, so the better point counts.
+        again = minimise(
             program, time_limit_s=time_limit_s, gap=gap, seed=seed, start=start, heuristics=heuristics, target=target,
             presolve=True,
         )  # fmt: skip
+        if again.x is not None and program.cost @ again.x < program.cost @ found.x:
+            return again
     return found
 
 

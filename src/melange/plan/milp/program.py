@@ -48,7 +48,12 @@ def by_program(problem: Problem, options: Options, *, say: Say, deadline: float,
         start = None if known is None else start_point(strict, milp, known.instances, known.share)
         # With slices the first fleet may be far from optimal, and the solver's own heuristics find better ones.
         heuristics = start is None or problem.slices is not None
-        outcome = run_program(milp, options, deadline, start, heuristics=heuristics, presolve=presolve)
+        try:
+            outcome = run_program(milp, options, deadline, start, heuristics=heuristics, presolve=presolve)
+        except InfeasibleError:
+            if known is None or not presolve:
+                raise
+            return replace(known, bound=bound)
         smaller = contradiction(problem, outcome)
         if smaller is not None and presolve:
             return replace(smaller, bound=bound)
