@@ -132,7 +132,7 @@ def minimise(
     found = _solved(highspy, solver, program)
     if is_whole and not presolve and not iterations and found.status == "optimal" and found.x is not None:
         # Without presolve HiGHS 1.15 may call the first point it finds optimal, before it solves any linear program:
-        # 705.54 where 434.06 is feasible. With presolve it is right there and wrong elsewhere, so the better point counts.
+        # 705.54 where 434.06 is feasible. With presolve it is right there, but wrong elsewhere: the better one counts.
         again = minimise(
             program, time_limit_s=time_limit_s, gap=gap, seed=seed, start=start, heuristics=heuristics, target=target,
             presolve=True,
