@@ -11,14 +11,14 @@ from melange.plan.exact.large import by_clusters
 from melange.plan.exact.lattice import MOST_POINTS, build_lattice, cheapest_of, permitted, points
 from melange.plan.exact.projection import first_cuts, instance_range, probe
 from melange.plan.exact.start import first_fleets, trimmed
-from melange.plan.fleet import Fleet
+from melange.plan.fleet import Fleet, widened
 from melange.plan.milp.highs import PeakLoad
 from melange.plan.milp.program import OutOfTimeError, Say, by_program, fitting_shares
 from melange.plan.options import Options
 from melange.plan.problem import ROUNDING, Positions, Problem
 from melange.plan.search_clock import now_s
 from melange.plan.standing_losses import standing_losses
-from melange.workload.workload import Array, Mask
+from melange.workload.workload import Array
 
 # With up to this many types, the neighborhood of the rounded bound is listed to find a better first fleet: 4 counts of
 # each type but one, so 16,000 fleets for 8 types, and four times as many for each further type. CPU time on 100 random
@@ -91,7 +91,7 @@ def cheapest(problem: Problem, options: Options, *, say: Say, deadline: float, p
         known = known if listed is None else _better(problem, listed, known, options)
     inside = np.isin(problem.types, narrowed.types)
     part = replace(known, instances=known.instances[inside], share=known.share[inside])
-    fleet = _widened(problem, _programmed(narrowed, part, options, say=say, deadline=deadline), inside)
+    fleet = widened(problem, _programmed(narrowed, part, options, say=say, deadline=deadline), inside)
     return _better(problem, fleet, known, options)
 
 
@@ -152,7 +152,7 @@ def _of_core(problem: Problem, options: Options, *, say: Say, deadline: float) -
         part = by_program(problem.only(kept), options, say=say, deadline=now + _CORE_TIME * (deadline - now))
     except MelangeError:
         return None
-    return replace(_widened(problem, part, kept), bound=0.0)  # its bound holds for the core types only
+    return replace(widened(problem, part, kept), bound=0.0)  # its bound holds for the core types only
 
 
 def _improved(
@@ -163,7 +163,7 @@ def _improved(
     part = _of_core(narrowed, options, say=say, deadline=now + _BETTER_TIME * (deadline - now))
     if part is None or narrowed.cost @ part.instances >= problem.cost @ easy.instances:
         return easy
-    return _widened(problem, part, np.isin(problem.types, narrowed.types))
+    return widened(problem, part, np.isin(problem.types, narrowed.types))
 
 
 def _programmed(problem: Problem, known: Fleet, options: Options, *, say: Say, deadline: float) -> Fleet:
@@ -211,15 +211,6 @@ def _from_continuous(problem: Problem, known: Fleet, options: Options, *, say: S
     return known
 
 
-def _widened(problem: Problem, fleet: Fleet, inside: Mask) -> Fleet:
-    """The fleet of a problem with some of the types, as a fleet of the whole problem."""
-    instances = np.zeros(len(problem.cost), np.int64)
-    instances[inside] = fleet.instances
-    share = np.zeros(problem.load.shape)
-    share[inside] = fleet.share
-    return replace(fleet, instances=instances, share=share)
-
-
 def _near_bound(problem: Problem, known: Positions, oracle: PeakLoad, favored: Array, deadline: float) -> Positions:
     """The best fleet near the rounded bound, if it is cheaper than the known fleet."""
     probes = probe(problem)
@@ -255,4 +246,4 @@ def _listed(whole: Problem, problem: Problem, least: Positions, favored: Array, 
     fleet, bound = cheapest_of(
         lattice, cuts, PeakLoad(problem.load), prefer=favored[inside], ceiling=np.inf, deadline=deadline
     )
-    return None if fleet is None else _widened(whole, replace(fleet, bound=bound), inside)
+    return None if fleet is None else widened(whole, replace(fleet, bound=bound), inside)

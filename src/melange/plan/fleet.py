@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from melange.errors import SolverError
 from melange.plan.milp.highs import LinearRows, minimise
 from melange.plan.problem import ROUNDING, Positions, Problem
-from melange.workload.workload import Array
+from melange.workload.workload import Array, Mask
 
 # Load over a capacity of 1 that still counts as fitting: HiGHS itself lets a mixed-integer program violate its rows by
 # this much. With less, answers that it calls feasible would be refused; with more, a replica could be planned above its
@@ -102,6 +102,21 @@ def busy(problem: Problem, share: Array) -> Array:
     """Replicas that the shares keep busy on each type (R,)."""
     kept: Array = np.where(share > 0, problem.load * np.where(share > 0, share, 1.0), 0.0).sum(axis=1)
     return kept
+
+
+def widened(problem: Problem, fleet: Fleet, inside: Mask) -> Fleet:
+    """The fleet of a problem with some of the types (R,), as a fleet of the whole problem."""
+    where = np.flatnonzero(inside)
+
+    def whole(share: Array) -> Array:
+        found = np.zeros(problem.load.shape)
+        found[inside] = share
+        return found
+
+    instances = np.zeros(len(problem.cost), np.int64)
+    instances[inside] = fleet.instances
+    after_loss = {int(where[lost]): whole(share) for lost, share in fleet.after_loss.items()}
+    return replace(fleet, instances=instances, share=whole(fleet.share), after_loss=after_loss)
 
 
 def check(problem: Problem, fleet: Fleet, served: float = 1.0) -> None:

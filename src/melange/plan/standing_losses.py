@@ -17,7 +17,7 @@ from melange.plan.exact.clusters import cluster, relaxed
 from melange.plan.exact.dominated import needed_types
 from melange.plan.exact.projection import floor_with_losses, instance_range, probe
 from melange.plan.exact.survival import Survival, fleets_below, improved
-from melange.plan.fleet import TOLERANCE, Fleet, least_peak_shares
+from melange.plan.fleet import TOLERANCE, Fleet, least_peak_shares, widened
 from melange.plan.milp.formulation import formulate, largest_losses
 from melange.plan.milp.highs import minimise
 from melange.plan.milp.program import Say, by_program, start_point, unsafe_losses
@@ -70,8 +70,8 @@ def standing_losses(problem: Problem, options: Options, search: Search, *, say: 
         start = search(safe.only(inside), options, say=say, deadline=now + _SAFE_TIME * (deadline - now))
     except MelangeError:
         inside = needed_types(problem)
-        return _relabeled(by_program(problem.only(inside), options, say=say, deadline=deadline), problem, inside)
-    known = _relabeled(start, problem, inside)
+        return widened(problem, by_program(problem.only(inside), options, say=say, deadline=deadline), inside)
+    known = widened(problem, start, inside)
     unsafe_losses(problem, known)
     ceiling = float(problem.cost @ known.instances)
     say(f"first plan: {ceiling:.2f} USD/h")
@@ -79,7 +79,7 @@ def standing_losses(problem: Problem, options: Options, search: Search, *, say: 
     bound = floor_with_losses(problem)
     if not _is_proven(survival.problem, known, bound, options):
         known, bound = _proven(survival, known, bound, options, say, deadline)
-    known = _relabeled(known, problem, np.isin(problem.types, survival.problem.types))
+    known = widened(problem, known, np.isin(problem.types, survival.problem.types))
     is_proven = _is_proven(problem, known, bound, options)
     bound = min(bound, float(problem.cost @ known.instances))
     return replace(known, bound=bound, status="optimal" if is_proven else "time limit")
@@ -235,18 +235,3 @@ def _kept(fleet: Fleet, inside: Mask) -> Fleet:
         share=fleet.share[inside],
         after_loss={int(place[lost]): share[inside] for lost, share in fleet.after_loss.items() if inside[lost]},
     )
-
-
-def _relabeled(fleet: Fleet, problem: Problem, inside: Mask) -> Fleet:
-    """The fleet of a part of the problem, by the types of the whole problem."""
-    where = np.flatnonzero(inside)
-
-    def whole(share: Array) -> Array:
-        found = np.zeros(problem.load.shape)
-        found[inside] = share
-        return found
-
-    instances = np.zeros(len(problem.cost), np.int64)
-    instances[inside] = fleet.instances
-    after_loss = {int(where[lost]): whole(share) for lost, share in fleet.after_loss.items()}
-    return replace(fleet, instances=instances, share=whole(fleet.share), after_loss=after_loss)

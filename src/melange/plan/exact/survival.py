@@ -148,7 +148,7 @@ class Survival:
             row = self.cuts.add(problem, lifted(problem, weight, worth, carried > 0))
             if row is not None and row @ carried < 1.0 - ROUNDING:
                 return None, True
-        elif peak <= 1 + TOO_NEAR:
+        else:
             whole = np.zeros(problem.load.shape)
             whole[used] = oracle.shares()
             share = tidied(problem, whole, carried)

@@ -16,8 +16,8 @@ from melange.validate.simulate import Run
 # request, on one of two shared cores; it includes drawing the requests and evaluating them.
 _RUN_S, _REQUEST_S, _CHOICE_S, _STEP_S = 2.2e-3, 6e-7, 1.6e-7, 1.5e-9
 
-# Effort after which a search only ends [s]. With more, fleets of hundreds of instances take minutes; at 26, two of nine
-# services that reach it cost 5 and 15 % more.
+# Effort after which nothing more is tried [s]. With more, fleets of hundreds of instances take minutes; at 26, three of
+# nine services that reach it cost 3 to 15 % more.
 MOST_WORK_S = 34.0
 
 

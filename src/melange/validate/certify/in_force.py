@@ -16,7 +16,7 @@ from melange.plan.question import Question
 from melange.plan.solve import solve
 from melange.validate.certify.headroom import Search, as_asked
 from melange.validate.certify.plan_trial import Trial
-from melange.validate.certify.second_pools import only_used, with_pools
+from melange.validate.certify.second_pools import only_used, proof_of, with_pools
 from melange.workload.workload import Array
 
 # Most fleets that are simulated for it: each takes as long as one plan of the search, and the proof if it holds. Chosen
@@ -68,10 +68,9 @@ def nearest_proven(search: Search, best: Trial, incumbent: Plan | None) -> Trial
         if plan is None:
             continue
         trial = search.judge.trial(plan, best.factor)
-        if not trial.is_refuted and (search.judge.holds(trial) or search.judge.may_hold(trial)):
-            proof = search.judge.proof(trial)
-            if search.judge.is_proven(proof):
-                return proof
+        proof = None if trial.is_refuted else proof_of(search.judge, trial)
+        if proof is not None:
+            return proof
     return best
 
 
@@ -101,11 +100,8 @@ def kept_pools(search: Search, best: Trial, incumbent: Plan | None) -> Trial | N
     unknown: Array = np.zeros(len(types))
     base = replace(best.plan, question=question, instances=instances, share=share, cost_per_h=cost, load=unknown)
     pooled = replace(search.judge, question=question, known={})
-    trial = pooled.trial(as_asked(base, question), np.ones(share.shape))
-    if not pooled.holds(trial) and not pooled.may_hold(trial):
-        return None
-    proof = pooled.proof(trial)
-    return only_used(proof, len(names)) if pooled.is_proven(proof) else None
+    proof = proof_of(pooled, pooled.trial(as_asked(base, question), np.ones(share.shape)))
+    return None if proof is None else only_used(proof, len(names))
 
 
 def _changes(instances: Counts, in_force: Counts) -> int:

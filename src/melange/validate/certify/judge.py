@@ -60,7 +60,7 @@ _LONGER = 3.0
 # A plan that is below the target by at most this part of its interval's upper half may still be proven, also after a
 # longer proof: with more, proofs are spent on plans that miss. Chosen by judgment.
 _NEAR = 0.5
-_SHOWN_RUNS = 3  # that show what the closed-form plan holds, for comparison only
+_SHOWN_RUNS = 3  # runs that show what the closed-form plan holds, only for comparison
 # No further runs are made to try or to prove a plan once its runs have this many requests, if there are two of them.
 _MOST_TRIED, _MOST_PROVEN = 200_000, 600_000
 # Decimals of the shares that identify a plan: four are one request in ten thousand. With more, plans are simulated

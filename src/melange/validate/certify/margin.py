@@ -26,8 +26,9 @@ from melange.validate.simulate import simulate
 from melange.workload.arrivals import Arrivals
 from melange.workload.workload import Array
 
-# Number of draws: a share of them is known to 2 points (bench/margin.py). A quarter, which is known to about 4, if a
-# simulation has more than this many requests: in fleets of hundreds of instances they took a third of the search.
+# Number of draws: a share of them is known to 2 points (bench/margin.py). A quarter, which
+# is less exact, if a simulation has more than this many requests: in a fleet of 800 instances the draws took a third of
+# the search.
 DRAWS, _LONG_RUN = 128, 50_000
 # Precision of the margin, and the largest factor on steps that is tried.
 _PRECISION, _MOST = 0.005, 8.0

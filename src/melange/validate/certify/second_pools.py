@@ -268,7 +268,12 @@ def _proof(judge: Judge, plan: Plan, split: _Split, count: int, best: Trial) -> 
         return None
     easiest = min(tried, key=lambda one: judge.strain(one, 2))
     trial = judge.trial(easiest, np.ones(easiest.share.shape))
-    if not judge.may_hold(trial) and not judge.holds(trial):
+    return proof_of(judge, trial)
+
+
+def proof_of(judge: Judge, trial: Trial) -> Trial | None:
+    """A proof that a plan holds, if the trial does not show that it misses; None if there is none."""
+    if not judge.holds(trial) and not judge.may_hold(trial):
         return None
     proof = judge.proof(trial)
     return proof if judge.is_proven(proof) else None
