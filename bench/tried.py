@@ -58,7 +58,7 @@ def _set(module: object, **values: object) -> Iterator[None]:
             setattr(module, name, value)
 
 
-def _in_quadrature(cost: step.StepCost, batch: Array, tokens: Array) -> Array:
+def _in_quadrature(cost: step.StepCost, batch: Array, tokens: Array, stalled: Array | float = 0.0) -> Array:
     """Time of linear layers in which reading and arithmetic overlap only in part [s]."""
     touched = -np.expm1(cost.expert_decay * tokens)
     computed_s = cost.token_s * tokens + cost.output_s * batch + cost.padding_s * touched
