@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from melange.catalog.bundled import accelerators
+from melange.replica import step
 from melange.replica.era import Constants, Era
 from melange.replica.hardware import kv_tokens_of
 from melange.replica.step import StepCost, step_cost
@@ -215,8 +216,7 @@ class Bursts:
         """Predicted time of each run, without the first token if its request ran alone (N,) [s]."""
         cost = self.costs(constants)
         tokens = self.batch + self.prefill
-        read_s = cost.weights_s - cost.experts_s * np.expm1(cost.expert_decay * tokens)
-        step_s = np.maximum(read_s, cost.token_s * tokens + cost.output_s * self.batch)
+        step_s = np.asarray(step._linear_s(cost, self.batch, tokens))
         step_s = step_s + cost.context_s * self.context + cost.window_context_s * self.window_context
         step_s = step_s + cost.position_s * self.pairs + cost.window_position_s * self.window_pairs
         one_shot = cost.one_shot_s + cost.one_shot_token_s * tokens

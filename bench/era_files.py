@@ -11,6 +11,16 @@ from melange.replica.era import Era, Residuals
 
 Array = npt.NDArray[np.float64]
 
+# Sources of the eras that bench/calibrate.py fits; bench/public_eras.py takes those of others from its runs.
+MEASURED_BY = {
+    "vllm-1": ("inferencex",),
+    "sglang": ("inferencex",),
+    "trtllm": ("inferencex",),
+    "trtllm-1.0": ("inferencex",),
+    "trtllm-offline": ("tensorrt-llm",),
+    "vllm-0.2": ("melange-draft",),
+}
+
 
 def residuals_from(log_ratio: Array, points: int) -> Residuals:
     """10 % and 90 % quantile and median error, from logarithms of measured over predicted step times."""
@@ -41,10 +51,13 @@ def era_text(era: Era, writer: str = "bench/calibrate.py and bench/public_eras.p
         lines += _residuals("residuals_elsewhere", era.residuals_elsewhere)
     for name, on in sorted(era.on_class.items()):
         lines += ["", f"# What is otherwise on {name}.", f"[on_class.{name}]", f"slowdown = {on.slowdown:g}"]
+        lines += [f"measured_by = {_toml(on.measured_by)}"] if on.measured_by else []
         lines += ["", f"[on_class.{name}.constants]", *(f"{key} = {value:.4g}" for key, value in on.constants.items())]
         if on.residuals:
             lines += ["", *_residuals(f"on_class.{name}.residuals", on.residuals)]
-    fitted = {name: list(getattr(era, name)) for name in ("accelerators", "architectures", "models", "kinds")}
+    fitted = {
+        name: list(getattr(era, name)) for name in ("accelerators", "architectures", "models", "kinds", "measured_by")
+    }
     lines += ["", "[fitted]", *(f"{name} = {_toml(value)}" for name, value in fitted.items())]
     lines += [f"max_tokens = {era.max_tokens}", f"source = {_toml(era.source)}", f"date = {_toml(era.date)}"]
     lines += [f"notes = {_toml(era.notes)}"] if era.notes else []

@@ -44,6 +44,10 @@ class PlainReplica:
         read_s = self.model.weight_bytes_read(batch + prompt) / (self.bandwidth * constants.mbu)
         weights = self.body + self.routed / constants.mfu_experts
         layers_s = 2 * weights * (batch + prompt) / (self.flops * constants.mfu)
+        if self.model.experts:
+            untouched = (1 - self.model.experts_per_token / self.model.experts) ** (batch + prompt)
+            padded = constants.expert_padding * self.model.routed_parameters() * (1 - untouched) / constants.mfu_experts
+            layers_s += 2 * padded / (self.flops * constants.mfu)
         head_s = 2 * self.head * batch / (self.flops * constants.mfu)
         attention_s = self.context_s * context
         attention_s += self.pair_flops * prompt * position / (self.flops * constants.mfu_attention)

@@ -31,7 +31,8 @@ from public_points import Run, read_runs, why_left_out
 
 Array = npt.NDArray[np.float64]
 
-LARGEST["mfu_int4"] = 1.0
+# Before the V1 engine, runs with held-out accelerators and models are predicted better with a wider limit of attention.
+LIMITS = LARGEST | {"mfu_int4": 1.0, "mfu_attention": 0.9}
 OLD_VLLM = ("vllm-0.5", "vllm-0.7")
 OLD_TENSORRT = "trtllm-0.10"
 MODERN = ("vllm-1", "sglang", "trtllm", "trtllm-1.0", "trtllm-offline")
@@ -51,13 +52,15 @@ OLD_START = replace(
     t_request_s=1e-3,
     t_logit_s=1e-10,
     t_stream_s=0.0,
+    t_quantize_layer_s=0.0,
+    expert_padding=0.0,
     mfu_fp8=0.45,
     mfu_int4=0.5,
 )
 ROCM_START = replace(
     OLD_START, mbu=0.6, mba=0.2, mfu=0.35, t_layer_s=60e-6, t_sequence_s=4e-5, t_logit_s=3e-10, mfu_fp8=0.3
 )
-TENSORRT_START = replace(START, t_stream_s=0.0, t_logit_s=3e-11)
+TENSORRT_START = replace(START, t_stream_s=0.0, t_quantize_layer_s=0.0, expert_padding=0.0, t_logit_s=3e-11)
 # Prior standard deviations of the logarithms.
 OLD_SPREAD = {
     "mbu": 0.2, "mba": 0.4, "mfu": 0.3, "mfu_fp8": 0.3, "mfu_attention": 0.5, "mfu_experts": 0.5, "mfu_int4": 0.7,
@@ -79,7 +82,7 @@ IN_PROPORTION = {CONSUMER: (), PRE_AMPERE: ("mfu", "mba")}
 # Mixture-of-experts models on Ampere under modern engines, whose kernels are not tuned for it.
 AMPERE_SPREAD = {"mfu_experts": 0.5}
 # Constants without measurements on AMD.
-CUDA_ONLY = ("t_stream_s", "mba_latent", "t_latent_layer_s", "mfu_fp4")
+CUDA_ONLY = ("t_stream_s", "mba_latent", "t_latent_layer_s", "t_quantize_layer_s", "expert_padding", "mfu_fp4")
 # AMD without measurements: step times are about 1.5 times those of NVIDIA with the same datasheet figures, 1 to 2.5
 # times.
 ROCM_SLOWDOWN, ROCM_INTERVAL = 1.5, (1.0, 2.5)
@@ -108,7 +111,7 @@ def most_likely(runs: Sequence[Run], era: Era, start: Constants, spread: Mapping
     table = Bursts(runs, era)
     if not len(table.runs) or not spread:
         return start
-    return replace(start, **fit([table], [start], {name: getattr(start, name) for name in spread}, spread))
+    return replace(start, **fit([table], [start], {name: getattr(start, name) for name in spread}, spread, LIMITS))
 
 
 def usable(runs: Sequence[Run]) -> list[Run]:
@@ -152,9 +155,9 @@ def fit_public(runs: Sequence[Run]) -> Fitted:
     for name in OLD_VLLM:
         on_rocm = [run for run in chosen[name] if class_of_run(run) == ROCM]
         rocm = _on_rocm(on_rocm, find_era("vllm-0.5"))
-        fitted = [run for run in old if class_of_run(run) != ROCM] + on_rocm
+        others = [run for run in old if class_of_run(run) != ROCM]
         era = replace(find_era(name), constants=general, on_class=classes | {ROCM: rocm})
-        found[name] = _with_fitted(era, fitted)
+        found[name] = replace(_with_fitted(era, others + on_rocm), measured_by=_sources(others))
     era = replace(find_era(OLD_TENSORRT), constants=fit_old_tensorrt(chosen[OLD_TENSORRT]))
     found[OLD_TENSORRT] = _with_fitted(era, chosen[OLD_TENSORRT])
     for name in MODERN:
@@ -205,7 +208,11 @@ def _on_rocm(runs: Sequence[Run], era: Era) -> OnClass:
         return _unmeasured_rocm()
     names = [name for name in asdict(ROCM_START) if name not in CUDA_ONLY]
     fitted = _on(most_likely(runs, era, ROCM_START, ROCM_SPREAD), names)
-    return replace(fitted, residuals=_left_out(runs, era))
+    return replace(fitted, residuals=_left_out(runs, era), measured_by=_sources(runs))
+
+
+def _sources(runs: Sequence[Run]) -> tuple[str, ...]:
+    return tuple(sorted({run.source for run in runs}))
 
 
 def _left_out(runs: Sequence[Run], era: Era) -> Residuals:
@@ -230,6 +237,7 @@ def _with_fitted(era: Era, runs: Sequence[Run]) -> Era:
         architectures=tuple(sorted({accelerators()[run.accelerator].architecture for run in runs})),
         models=tuple(sorted({run.model.name for run in runs})),
         kinds=tuple(sorted({kind_of(run.model) for run in runs})),
+        measured_by=_sources(runs),
         max_tokens=int(max(((run.inputs + run.outputs).max() for run in runs), default=0)),
     )
 

@@ -35,7 +35,7 @@ Array = npt.NDArray[np.float64]
 
 # Standard deviation of the logarithm of a capacity: of an estimate (from the source, and from the residuals of eras),
 # and of one corrected by a figure of its type (remaining differences by size), as in docs/anchors.md.
-SOURCE, OWN = spread().source, 0.12
+SOURCE, OWN = spread().common, 0.12
 ESTIMATED, CORRECTED = math.hypot(SOURCE, OWN), 0.07
 # Standard deviation of the error of a load test, and of an hour of live traffic.
 TEST_NOISE, LIVE_NOISE = 0.02, 0.03

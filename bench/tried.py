@@ -58,10 +58,11 @@ def _set(module: object, **values: object) -> Iterator[None]:
             setattr(module, name, value)
 
 
-def _in_quadrature(cost: step.StepCost, batch: Array, tokens: Array) -> Array:
+def _in_quadrature(cost: step.StepCost, batch: Array, tokens: Array, stalled: Array | float = 0.0) -> Array:
     """Time of linear layers in which reading and arithmetic overlap only in part [s]."""
-    read_s = cost.weights_s - cost.experts_s * np.expm1(cost.expert_decay * tokens)
-    return np.asarray(np.hypot(read_s, cost.token_s * tokens + cost.output_s * batch))
+    touched = -np.expm1(cost.expert_decay * tokens)
+    computed_s = cost.token_s * tokens + cost.output_s * batch + cost.padding_s * touched
+    return np.asarray(np.hypot(cost.weights_s + cost.experts_s * touched, computed_s))
 
 
 def variants(known: Eras, points: Points, in_force: Mapping[str, HeldOut]) -> Iterator[tuple[str, list[str]]]:

@@ -5,7 +5,7 @@ import melange
 workload = melange.dataset("azure-conversation", request_rate=16)
 offers = melange.load_catalog().select(gpus=["L4", "L40S"], providers=["aws"], regions=["us-east-1"]).offers
 model = melange.find_model("meta-llama/Llama-3.1-8B-Instruct")
-profile = melange.estimate(model, offers, melange.Slo(ttft_s=1.0, tpot_s=0.08), workload, tensor_parallel=1)
+profile = melange.estimate(model, offers, melange.Slo(ttft_s=1.2, tpot_s=0.08), workload, tensor_parallel=1)
 
 
 def show(name: str, plan: melange.Plan) -> None:

@@ -10,7 +10,14 @@ from documents import PACKAGE, PAGES, ROOT, blocks, code, everywhere, page, proj
 Modules = Mapping[str, ast.Module]
 
 # Words of the documents that the code puts together from parts.
-COMPOSED = {"ttft_seconds", "tpot_seconds", "latency_seconds", "t_moe_layer", "t_latent_layer"}
+COMPOSED = {
+    "ttft_seconds",
+    "tpot_seconds",
+    "latency_seconds",
+    "t_moe_layer",
+    "t_latent_layer",
+    "t_quantize_layer",
+}
 # The only places where a library is imported.
 HOMES = {
     "highspy": ("plan/milp/highs.py",),

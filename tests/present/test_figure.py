@@ -46,7 +46,9 @@ def check(pictures: list[Picture]) -> None:
 @pytest.mark.heavy
 def test_plotly_takes_the_figures_of_a_plan_as_they_are() -> None:
     """Those of a service's pages."""
-    chat = Session(EXAMPLES / "chat.yaml", settings=["offers.gpus=[L4, L40S]", "profile.tensor_parallel=[1]"])
+    chat = Session(
+        EXAMPLES / "chat.yaml", settings=["offers.gpus=[L4, L40S]", "profile.tensor_parallel=[1]", "slo.ttft_ms=1500"]
+    )
     plan = chat.plan()
     pictures = explore_pictures(Study(exploration=chat.explore(plan)))
     own, other = (report([simulate(plan, draw_for(plan, 1000, seed=1), policy=name)]) for name in POLICIES)

@@ -32,7 +32,7 @@ from melange.validate.simulate import draw_for, simulate
 def simulated() -> Plan:
     """A small service on two types without headroom, so that some requests miss."""
     offers = melange.load_catalog().select(gpus=["L4", "L40S"], providers=["aws"], regions=["us-east-1"]).offers
-    workload = melange.dataset("azure-conversation", request_rate=16)
+    workload = melange.dataset("azure-conversation", request_rate=20)
     profile = melange.estimate(
         melange.find_model("meta-llama/Llama-3.1-8B-Instruct"), offers, Slo(tpot_s=0.08), workload
     )

@@ -247,7 +247,7 @@ def test_corrected_rates_hold_corrected_steps(llama: Model, monkeypatch: pytest.
     """With an interval of nothing the low end is the middle: the same closed form with the same steps."""
     surely = replace(find_era("vllm").residuals, low=0.999, high=1.001)
     era = replace(find_era("vllm"), residuals=surely, residuals_by_kind={}, residuals_elsewhere=None)
-    nothing = replace(spread(), source=0.0, architecture=0.0, kind=0.0, release=0.0)
+    nothing = replace(spread(), source=0.0, architecture=0.0, kind=0.0, release=0.0, alone=0.0)
     monkeypatch.setattr("melange.replica.era.spread", lambda: nothing)
     point = measured(llama, "A100-80GB", find_era("vllm"), 1000, 500, 16)
     found = anchor(llama, OFFERS[:1], SLO, BUCKETS, [point], engine=era)

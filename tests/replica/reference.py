@@ -51,8 +51,9 @@ def step_s(engine: Engine, contexts: Sequence[int], chunks: Sequence[tuple[int, 
     """Time of a step: the contexts of requests that get a token, and the chunks (first token, tokens) that are read."""
     cost, batch = engine.cost, len(contexts)
     tokens = batch + sum(count for _, count in chunks)
-    read = cost.weights_s - cost.experts_s * math.expm1(cost.expert_decay * tokens)
-    time = max(read, cost.token_s * tokens + cost.output_s * batch)
+    touched = -math.expm1(cost.expert_decay * tokens)
+    computed = cost.token_s * tokens + cost.output_s * batch + cost.padding_s * touched
+    time = max(cost.weights_s + cost.experts_s * touched, computed)
     time += cost.context_s * sum(contexts)
     if engine.sliding_layers:
         time += cost.window_context_s * sum(min(context, engine.window) for context in contexts)

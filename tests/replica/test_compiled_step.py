@@ -22,7 +22,7 @@ def random_cost(seed: int, kind: str) -> StepCost:
     cost = replace(cost, batch_power=float(rng.uniform(-0.2, 0.2)), least_batch=2.0, most_batch=64.0)
     cost = replace(cost, draft_tokens=float(rng.integers(1, 8)), accepted_tokens=float(rng.uniform(0.1, 3.0)))
     absent = {
-        "experts": ("experts_s", "expert_decay"),
+        "experts": ("experts_s", "expert_decay", "padding_s"),
         "windows": ("window_context_s", "window_position_s"),
         "split": ("one_shot_s", "one_shot_token_s", "ring_s", "ring_token_s"),
         "corrected": ("batch_power", "least_batch", "most_batch"),
@@ -72,7 +72,7 @@ def test_every_coefficient_has_its_column() -> None:
     )
     columns += ("WINDOW_POSITION", "ONE_SHOT", "ONE_SHOT_TOKEN", "RING", "RING_TOKEN", "HOST", "SEQUENCE", "REQUEST")
     columns += ("STREAM", "BATCH_POWER", "LEAST_BATCH", "MOST_BATCH", "DRAFT_TOKENS", "ACCEPTED_TOKENS")
-    columns += ("RANKS", "STALL")
+    columns += ("RANKS", "STALL", "PADDING")
     names = [one.name.removesuffix("_s").upper() for one in fields(StepCost)]
     assert [getattr(compiled_step, name) for name in columns] == list(range(len(names)))
     assert list(columns) == names

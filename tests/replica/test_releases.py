@@ -88,11 +88,11 @@ def test_each_level_that_was_not_measured_widens_the_interval() -> None:
     """A release, an architecture, a kind of model, and what no era stands for, each by its own."""
     facts, era = accelerators(), find_era("vllm==0.19")
     seen = era.residuals_of(DENSE, facts["H200"])
-    assert era.unseen(DENSE, facts["H200"]) == ("source",)
-    assert era.unseen(DENSE, facts["L4"]) == ("source", "architecture")
+    assert era.unseen(DENSE, facts["H200"]) == ("source", "alone")
+    assert era.unseen(DENSE, facts["L4"]) == ("source", "architecture", "alone")
     released = find_era("vllm==0.9").residuals_of(DENSE, facts["H200"])
     old = find_era("vllm-0.2")
-    assert old.unseen(MIXTURE, facts["A10G"]) == ("source", "kind")
+    assert old.unseen(MIXTURE, facts["A10G"]) == ("source", "kind", "alone")
     for wider, narrower in (
         (released, seen),
         (era.residuals_of(DENSE, facts["L4"]), seen),
@@ -102,6 +102,20 @@ def test_each_level_that_was_not_measured_widens_the_interval() -> None:
         ),
     ):
         assert wider.low < narrower.low < 1 < narrower.high < wider.high
+
+
+def test_an_era_of_a_single_source_is_less_certain() -> None:
+    """Three sources measured vLLM of 2024 on NVIDIA, each of its two eras one source on AMD; sweeps the newest one."""
+    facts, old = accelerators(), find_era("vllm==0.6.4")
+    assert set(old.measured_by) == {"accelmark", "argonne", "dstack-405B"}
+    assert "alone" not in old.unseen(DENSE, facts["A100-80GB"])
+    assert "alone" in old.unseen(DENSE, facts["MI300X"])
+    assert find_era("vllm").measured_by == ("inferencex",)
+    known = find_era("vllm").known_of(DENSE, facts["H200"])
+    both = spread().deviation(("source", "alone"))
+    assert both > spread().source
+    assert find_era("vllm").residuals_of(DENSE, facts["H200"]) == widened(known, both)
+    assert find_era("vllm").is_known(DENSE, facts["H200"])
 
 
 def test_levels_add_their_variances() -> None:

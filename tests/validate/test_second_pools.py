@@ -116,7 +116,7 @@ def test_instances_without_requests_are_not_split() -> None:
 
 def test_needless_instances_are_taken_from_a_plan_in_pools(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a plan with two instances more than needed, each of them is taken away again, with a proof."""
-    small = small_service(11)
+    small = small_service(5)
     of_one_type = with_options(small, exclude=("A10G", "A100-80GB"))
     asked = replace(of_one_type, workload=small.workload.at_rate(3 * small.workload.total_rate))
     fewer, seen = second_pools._with_fewer, []

@@ -127,14 +127,14 @@ def test_what_an_offer_has_binds() -> None:
 
 
 def test_a_short_run_does_not_rule_out_a_type_that_is_at_the_edge_of_what_it_can_reach() -> None:
-    """77.9 % meet 250 ms alone on an A100: many of them hold 77.4 %, though more may miss of 450 requests."""
-    slo = Slo(ttft_s=0.25, attainment=0.774)
+    """76.2 % meet 250 ms alone on an A100: many of them hold 75.7 %, though more may miss of 450 requests."""
+    slo = Slo(ttft_s=0.25, attainment=0.757)
     workload = dataset("arxiv-summarization", request_rate=4.0)
     model = find_model("meta-llama/Llama-3.1-8B")
     offered = estimate(model, offers("L4", "A10G", "A100-80GB"), slo, workload, engine="vllm-1")
     rates = np.maximum(offered.max_request_rate, 0.1)  # no size is left out
     question = Question(workload=workload, profile=replace(offered, max_request_rate=rates))
-    _, carried, best = searched(question, 0.774)
+    _, carried, best = searched(question, 0.757)
     assert best is not None
     assert question.profile.replica_types[int(best.plan.instances.argmax())].offer.accelerator == "A100-80GB"
     assert np.isfinite(carried).sum() == 1

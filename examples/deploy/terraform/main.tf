@@ -1,4 +1,4 @@
-# Written by melange deploy on 2026-11-26 from the plan with fingerprint 41101131838cb7dd.
+# Written by melange deploy on 2026-11-26 from the plan with fingerprint f4d9a8f50222d9b3.
 #
 # Model meta-llama/Llama-3.1-8B-Instruct; SLO TTFT <= 2,000 ms and TPOT <= 80 ms for 99% of requests; 32 requests/s;
 # 11.97 USD/h (closed form) for 1 x aws/us-east-1/g6.xlarge, 6 x aws/us-east-1/g6e.xlarge.

@@ -169,7 +169,7 @@ def with_observed(profile: Profile, inputs: EstimateInputs, factors: Sequence[St
             profile = with_corrected_types(profile, inputs, hardware, _correction(inputs, *seen[hardware]), where)
         elif seen:
             level, variance = _in_common(inputs, seen)
-            own = _variance(inputs, hardware) - min(spread().source ** 2, _variance(inputs, hardware))
+            own = _variance(inputs, hardware) - min(spread().common ** 2, _variance(inputs, hardware))
             found = _correction(inputs, level, math.sqrt(own + variance))
             profile = with_corrected_types(profile, inputs, hardware, found, where, ESTIMATED)
     source = f"{profile.source}, corrected by live traffic of {len(seen)} kinds of replicas" if seen else profile.source
@@ -206,10 +206,10 @@ def _variance(inputs: EstimateInputs, hardware: Hardware) -> float:
 
 def _in_common(inputs: EstimateInputs, seen: Mapping[Hardware, tuple[float, float]]) -> tuple[float, float]:
     """Mean and variance of the error common to all types, given the observed types: normal distributions."""
-    source = spread().source ** 2
-    precision, total = 1.0 / source, 0.0
+    common = spread().common ** 2
+    precision, total = 1.0 / common, 0.0
     for hardware, (level, deviation) in seen.items():
-        own = max(_variance(inputs, hardware) - source, 0.0) + deviation**2
+        own = max(_variance(inputs, hardware) - common, 0.0) + deviation**2
         precision += 1.0 / own
         total += level / own
     return total / precision, 1.0 / precision

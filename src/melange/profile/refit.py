@@ -18,7 +18,7 @@ from melange.workload.workload import Array
 # Each group has its own factor. Host work per request is not part of any step's time, and is unchanged.
 _GROUPS = (
     ("weights_s", "experts_s"),
-    ("token_s", "output_s"),
+    ("token_s", "output_s", "padding_s"),
     ("context_s", "window_context_s"),
     ("position_s", "window_position_s"),
     ("one_shot_s", "ring_s"),

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 
 from melange.catalog.accelerator import Accelerator
-from melange.catalog.layers import BYTES_BY_DTYPE, Cache
+from melange.catalog.layers import BYTES_BY_DTYPE, Cache, LayerKind
 from melange.catalog.model import Model
 from melange.replica.era import Constants
 
@@ -40,10 +40,26 @@ def token_s(model: Model, accelerator: Accelerator, constants: Constants) -> flo
     """Arithmetic of the layers' linear parts for one token on one accelerator, states included [s]."""
     routed_s = 0.0
     for kind in model.kinds:
-        for weights in kind.routed:
-            visited = kind.count * weights.parameters * kind.experts_per_token / kind.experts
-            routed_s += visited / _linear_rate(weights.dtype, weights.multiplied, accelerator, constants)
-    return body_token_s(model, accelerator, constants) + 2.0 * routed_s / constants.mfu_experts
+        routed_s += _routed_s(kind, accelerator, constants) * kind.experts_per_token
+    return body_token_s(model, accelerator, constants) + routed_s
+
+
+def padding_s(model: Model, accelerator: Accelerator, constants: Constants) -> float:
+    """Arithmetic for the empty parts of tiles, if every routed expert of all layers has tokens, on one accelerator [s].
+
+    A step over T tokens takes the share ``1 - (1 - k/E)^T`` of it, as for reading experts.
+    """
+    routed_s = sum(_routed_s(kind, accelerator, constants) * kind.experts for kind in model.kinds if kind.routed)
+    return routed_s * constants.expert_padding
+
+
+def _routed_s(kind: LayerKind, accelerator: Accelerator, constants: Constants) -> float:
+    """Arithmetic of one token in one routed expert, in all layers of a kind [s]."""
+    one_s = sum(
+        weights.parameters / kind.experts / _linear_rate(weights.dtype, weights.multiplied, accelerator, constants)
+        for weights in kind.routed
+    )
+    return 2.0 * kind.count * one_s / constants.mfu_experts
 
 
 def body_token_s(model: Model, accelerator: Accelerator, constants: Constants) -> float:
@@ -75,10 +91,18 @@ def _linear_rate(stored: str, multiplied: str, accelerator: Accelerator, constan
     return accelerator.flops(dtype) * share
 
 
-def host_s(model: Model, constants: Constants) -> float:
+def host_s(model: Model, accelerator: Accelerator, constants: Constants) -> float:
     """Host time of every step, which reading, arithmetic and communication do not include [s]."""
     layer_s = constants.t_layer_s + (constants.t_latent_layer_s if model.kv_lora_rank else 0.0)
+    if _has_quantized_inputs(model, accelerator):
+        layer_s += constants.t_quantize_layer_s
     return constants.t_step_s + layer_s * model.layers + constants.t_moe_layer_s * model.moe_layers
+
+
+def _has_quantized_inputs(model: Model, accelerator: Accelerator) -> bool:
+    """Whether inputs of routed experts are converted to fp8: the experts are in fp8, and there are units for it."""
+    routed = [weights for kind in model.kinds for weights in kind.routed]
+    return "fp8" in accelerator.flops_by_dtype and any(one.dtype == one.multiplied == "fp8" for one in routed)
 
 
 def expert_decay(model: Model) -> float:

@@ -49,6 +49,10 @@ class Constants:
     t_moe_layer_s, t_latent_layer_s
         Additional time of a layer that routes tokens to experts, or that projects a latent KV cache: more and smaller
         kernels [s].
+    expert_padding
+        Empty part of the tiles of tokens that a routed expert with tokens computes [tokens].
+    t_quantize_layer_s
+        Additional time of a layer if activations are quantized for experts in fp8: separate kernels [s].
     t_logit_s
         Sampling time per entry of the vocabulary and running request; not divided among accelerators [s].
     mfu_int4
@@ -79,6 +83,8 @@ class Constants:
     link_efficiency: float
     pcie_efficiency: float
     t_logit_s: float = 0.0
+    t_quantize_layer_s: float = 0.0
+    expert_padding: float = 0.0
     mfu_int4: float = 1.0
 
 
@@ -94,11 +100,14 @@ class OnClass:
         Factor on step times.
     residuals
         Errors of step times on this class; of 0 points if nothing was measured; None: the general ones.
+    measured_by
+        Sources of these measurements; empty: those of the era.
     """
 
     constants: Mapping[str, float] = field(default_factory=dict)
     slowdown: float = 1.0
     residuals: Residuals | None = None
+    measured_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,8 +140,10 @@ class Era:
         Kinds of models in the fit: ``dense``, ``moe``, ``latent`` (multi-head latent attention).
     max_tokens
         Longest prompt plus completion in the fit [tokens].
+    measured_by
+        Short names of the sources in the fit.
     source, date
-        Source of the measurements, and date of the fit.
+        Source of the measurements in words, and date of the fit.
     notes
         Remarks.
     """
@@ -152,6 +163,7 @@ class Era:
     models: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
     max_tokens: int = 0
+    measured_by: tuple[str, ...] = ()
     source: str = ""
     date: str = ""
     notes: str = ""
@@ -204,6 +216,9 @@ class Era:
             levels.append("kind")
         if self.release and not self.releases.is_measured(self.release):
             levels.append("release")
+        on = self._on(accelerator)
+        if len(on.measured_by if on and on.measured_by else self.measured_by) < 2:
+            levels.append("alone")
         return tuple(levels)
 
     def slowdown(self, model: Model, accelerator: Accelerator) -> float:
@@ -217,7 +232,7 @@ class Era:
 
     def is_known(self, model: Model, accelerator: Accelerator) -> bool:
         """Whether all properties of a deployment, except its owner, were measured."""
-        return accelerator.name in self.accelerators and self.unseen(model, accelerator) == ("source",)
+        return accelerator.name in self.accelerators and set(self.unseen(model, accelerator)) <= {"source", "alone"}
 
     def _on(self, accelerator: Accelerator) -> OnClass | None:
         return self.on_class.get(class_of(accelerator)) or self.on_class.get(accelerator.architecture)
@@ -312,6 +327,7 @@ def _era_named(name: str) -> Era:
                 constants={key: float(value) for key, value in on.get("constants", {}).items()},
                 slowdown=float(on.get("slowdown", 1.0)),
                 residuals=Residuals(**on["residuals"]) if "residuals" in on else None,
+                measured_by=tuple(on.get("measured_by", ())),
             )
             for one, on in content.get("on_class", {}).items()
         },
@@ -320,6 +336,7 @@ def _era_named(name: str) -> Era:
         models=tuple(fitted["models"]),
         kinds=tuple(fitted["kinds"]),
         max_tokens=fitted["max_tokens"],
+        measured_by=tuple(fitted.get("measured_by", ())),
         source=fitted["source"],
         date=fitted["date"],
         notes=fitted.get("notes", ""),

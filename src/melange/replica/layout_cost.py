@@ -118,6 +118,7 @@ def _experts(
     return replace(
         _of_a_rank(cost, ranks),
         experts_s=cost.experts_s / ranks * EXPERT_IMBALANCE,
+        padding_s=cost.padding_s / ranks * EXPERT_IMBALANCE,
         token_s=(body_s + routed_s * EXPERT_IMBALANCE) / ranks,
         stall_s=body_s / ranks if ranks > 1 else 0.0,
         one_shot_s=cost.one_shot_s + waits_s,
@@ -153,6 +154,7 @@ def _stages(
         part,
         weights_s=cost.weights_s * longest,
         experts_s=cost.experts_s * longest,
+        padding_s=cost.padding_s * longest,
         expert_decay=cost.expert_decay / stages,
         token_s=part.token_s * longest,
         output_s=part.output_s,

@@ -1,9 +1,10 @@
 """Errors of predicted step times, and the factors that widen the interval of a deployment.
 
 Errors have levels. Every source has its own host, driver and settings, so all points of a *source* have a common error.
-So do all points of an architecture, a kind of model or a release that no fit included. Variation from one accelerator,
-model or point to the next is in the residuals of an era. ``spread.toml`` holds the standard deviation of each level,
-estimated from whole sources and architectures that were left out of fits (``bench/sources.py``).
+So do all points of an architecture, a kind of model or a release that no fit included. If a single source measured an
+era, the constants include its error, so that of the next source is larger. Variation from one accelerator, model or
+point to the next is in the residuals of an era. ``spread.toml`` holds the standard deviation of each level, estimated
+from whole sources and architectures that were left out of fits (``bench/sources.py``).
 """
 
 from __future__ import annotations
@@ -45,9 +46,9 @@ class Spread:
 
     Parameters
     ----------
-    source, architecture, kind, release
-        Standard deviation of the logarithm of measured over predicted step time for a new source, and for an
-        architecture, a kind of model, a release that was not measured.
+    source, architecture, kind, release, alone
+        Standard deviation of the logarithm of measured over predicted step time for a new source; for an architecture,
+        a kind of model, a release that was not measured; and for an era that a single source measured.
     slowdown
         Common ratio of measured to predicted step time of sources left out of fits.
     ignorance
@@ -58,8 +59,18 @@ class Spread:
     architecture: float
     kind: float
     release: float
+    alone: float
     slowdown: float
     ignorance: Residuals
+
+    @property
+    def common(self) -> float:
+        """Standard deviation of the error that all types of a deployment share: its host, and an era of one source.
+
+        Eras that several sources measured share less. Engines do not record their sources, and the newest era of every
+        engine has one.
+        """
+        return self.deviation(("source", "alone"))
 
     def deviation(self, levels: Sequence[str]) -> float:
         """Combined standard deviation of several levels, whose variances add up."""

@@ -3,7 +3,7 @@
 The estimator solves it in closed form, the simulator plays it out, and measurements calibrate it. With all quantities
 per accelerator after tensor-parallel sharding::
 
-    step = max(W(T) / (bandwidth mbu), (2 N T + 2 H B) / (flops mfu))       linear layers, T = B + P
+    step = max(W(T) / (bandwidth mbu), (2 N T + 2 H B + 2 E(T)) / (flops mfu))    linear layers, T = B + P
          + sum over layers of k min(context, window) / (bandwidth mba)      attention over the KV cache
          + P position a / (flops mfu_attention)                             prompt tokens attending to earlier ones
          + 2 layers all_reduce(T)                                           communication, two per layer
@@ -13,7 +13,8 @@ If measured points correct it, the result is multiplied by ``min(max(B, least_ba
 (:mod:`melange.profile.anchor`).
 
 B running requests, P prompt tokens processed in this step, W(T) the weights that T tokens touch, N the weights that one
-token is multiplied with, H the output head, k the KV bytes of one token, a the operations of one query and one key.
+token is multiplied with, H the output head, E(T) the empty parts of tiles in the routed experts that T tokens touch,
+k the KV bytes of one token, a the operations of one query and one key.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import numpy as np
 
 from melange.catalog.accelerator import Accelerator
 from melange.catalog.model import Model
-from melange.replica.coefficients import all_reduces, attention_s, expert_decay, host_s, token_s
+from melange.replica.coefficients import all_reduces, attention_s, expert_decay, host_s, padding_s, token_s
 from melange.replica.era import Constants
 from melange.workload.workload import Array
 
@@ -91,6 +92,8 @@ class StepCost:
         coefficients refer to the whole batch, spread evenly over the ranks.
     stall_s
         Arithmetic of the linear parts for a token for which the other ranks wait, see :func:`stalled_tokens` [s].
+    padding_s
+        Arithmetic for the empty parts of tiles of tokens, if every routed expert has tokens [s].
     """
 
     weights_s: Values
@@ -118,6 +121,7 @@ class StepCost:
     accepted_tokens: Values = 0.0
     ranks: Values = 0.0
     stall_s: Values = 0.0
+    padding_s: Values = 0.0
 
 
 def step_cost(
@@ -171,10 +175,11 @@ def step_cost(
         one_shot_token_s=reduces[1],
         ring_s=reduces[2],
         ring_token_s=reduces[3],
-        host_s=host_s(model, constants),
+        host_s=host_s(model, accelerator, constants),
         sequence_s=constants.t_sequence_s + constants.t_logit_s * model.vocabulary_size + state_s,
         request_s=constants.t_request_s,
         stream_s=constants.t_stream_s,
+        padding_s=padding_s(model, accelerator, constants) / tensor_parallel,
     )
 
 
@@ -300,9 +305,11 @@ def _look_back_s(cost: StepCost, batch: Values, context_tokens: Values) -> Value
 def _linear_s(cost: StepCost, batch: Values, tokens: Values, stalled: Values = 0.0) -> Values:
     """Linear layers: the longer of reading the weights that tokens touch and their arithmetic [s]."""
     read_s: Values = cost.weights_s
-    if not is_absent(cost.experts_s):
-        read_s = read_s - cost.experts_s * np.expm1(cost.expert_decay * tokens)
     computed_s = cost.token_s * tokens + cost.output_s * batch
+    if not is_absent(cost.experts_s):
+        minus_touched = np.expm1(cost.expert_decay * tokens)  # minus the share of experts that tokens touch
+        read_s = read_s - cost.experts_s * minus_touched
+        computed_s = computed_s - cost.padding_s * minus_touched
     if not is_absent(cost.stall_s):
         computed_s = computed_s + cost.stall_s * stalled
     return np.maximum(read_s, computed_s)

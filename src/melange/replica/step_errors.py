@@ -5,7 +5,7 @@ to all of its replicas; the rest is specific to an accelerator, whatever the ins
 normal::
 
     factor = slow^(z / 1.2816)  where z > 0,   fast^(-z / 1.2816)  where z < 0
-    z = w (common) + sqrt(1 - w^2) (of the accelerator)            w = deviation of a source / deviation of the engine
+    z = w (common) + sqrt(1 - w^2) (of the accelerator)            w = deviation in common / deviation of the engine
 
 If a type's steps were measured, its errors are independent of those of others: w is 0.
 """
@@ -58,7 +58,7 @@ def factor_at(engine: Engine, z: Array | float) -> Array:
 def common_part(engine: Engine) -> float:
     """Correlation of an engine's error with the common error of all types of a deployment, 0-1."""
     deviation = math.log(engine.slow / engine.fast) / (2 * DECILE)
-    return min(spread().source / deviation, 1.0) if engine.source == "estimated" and deviation > 0 else 0.0
+    return min(spread().common / deviation, 1.0) if engine.source == "estimated" and deviation > 0 else 0.0
 
 
 def _normal(count: int, dimensions: int, first: int) -> Array:

@@ -40,6 +40,7 @@ _NAMES = tuple(field.name for field in fields(StepCost))
     ACCEPTED_TOKENS,
     RANKS,
     STALL,
+    PADDING,
 ) = range(len(_NAMES))
 
 
@@ -72,9 +73,12 @@ def fixed_s(cost, batch, prefill, longest, pairs, window_pairs, admitted):  # ty
     tokens, part = computed + prefill, 1.0
     while True:
         read_s = cost[WEIGHTS]
+        computed_s = cost[TOKEN] * tokens + cost[OUTPUT] * computed + cost[STALL] * stalled
         if cost[EXPERTS] != 0.0:
-            read_s -= cost[EXPERTS] * math.expm1(cost[EXPERT_DECAY] * tokens)
-        shared_s = max(read_s, cost[TOKEN] * tokens + cost[OUTPUT] * computed + cost[STALL] * stalled)
+            minus_touched = math.expm1(cost[EXPERT_DECAY] * tokens)
+            read_s -= cost[EXPERTS] * minus_touched
+            computed_s -= cost[PADDING] * minus_touched
+        shared_s = max(read_s, computed_s)
         if cost[ONE_SHOT_TOKEN] != 0.0:
             sent = tokens + stalled
             once = cost[ONE_SHOT] + cost[ONE_SHOT_TOKEN] * sent
