@@ -87,7 +87,7 @@ def predicted(
     if samples:
         variance = prior_variance(kind.residuals)
         found = correction(samples, sizes.inputs[0], sizes.outputs[0], variance, shares)
-        rates = anchored_rates(with_correction(replicas, found), point.model, sizes, slo, found)
+        rates = anchored_rates(with_correction(replicas, found), point.model, sizes, slo.limits, found)
     else:
         rates = tuple(
             max_request_rate(replace(replicas, cost=scaled(replicas.cost, factor)), point.model, sizes, slo.limits)

@@ -6,9 +6,12 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+
+from melange.replica.era import eras, find_era
 
 OUT = Path(__file__).parents[1] / "out"
 BEST_KNOWN = Path(__file__).parent / "best_known.json"
@@ -16,7 +19,7 @@ BEST_KNOWN = Path(__file__).parent / "best_known.json"
 
 @dataclass(frozen=True)
 class Line:
-    """Result of one planner on one service; costs in USD/h, shares 0-1; ``text`` is a hash of the service's file."""
+    """Result of one planner on one service; costs in USD/h, shares 0-1; ``text``: :func:`hash_of`."""
 
     service: str
     text: str
@@ -72,9 +75,29 @@ class Summary:
     stress: Mapping[str, float]
 
 
+@cache
+def _eras() -> bytes:
+    """The constants and engine settings of all eras."""
+    found = [find_era(name) for name in eras()]
+    return repr(
+        [
+            (
+                one.name,
+                one.constants,
+                one.settings,
+                sorted((name, sorted(on.constants.items()), on.slowdown) for name, on in one.on_class.items()),
+            )
+            for one in found
+        ]
+    ).encode()
+
+
 def hash_of(text: str) -> str:
-    """Hash of a service's file, so that results of another draw or another catalog are not compared with it."""
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    """Hash of a service's file, the constants of step times and the engine settings.
+
+    Results of another draw, another catalog or other step times are not compared with it.
+    """
+    return hashlib.sha256(text.encode() + _eras()).hexdigest()[:12]
 
 
 def file_of(seed: int) -> Path:
