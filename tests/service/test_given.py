@@ -55,6 +55,13 @@ def test_settings_that_contradict_a_given_profile_are_refused(
     assert all(part in str(error.value) for part in both)
 
 
+@pytest.mark.parametrize("setting", ["schedule.start_up=10 min", "schedule={min_up: 1 h}"])
+def test_settings_of_the_schedule_are_refused_where_nothing_is_scheduled(service: Path, setting: str) -> None:
+    """A plan for one rate would be the same with and without them."""
+    with pytest.raises(InputError, match=r"--set schedule\.(start_up|min_up)=.*: only melange schedule uses it"):
+        Session(service, settings=[setting]).question()
+
+
 @pytest.mark.parametrize(
     "setting",
     [

@@ -72,6 +72,20 @@ def check_incumbent(incumbent: Plan, model: str) -> None:
         )
 
 
+def refuse_schedule(changes: Changes) -> None:
+    """Reject settings of the schedule outside of ``melange schedule``: they would change nothing.
+
+    Raises
+    ------
+    InputError
+        States the settings.
+    """
+    if said := [f"--set {key}={in_yaml(value)}" for key, value in changes.said.items() if key.startswith("schedule.")]:
+        raise InputError(
+            f"{', '.join(said)}: only melange schedule uses it", hint="leave it out, or run melange schedule"
+        )
+
+
 def check_workload(workload: Workload, place: str, changes: Changes, service: Service | None) -> None:
     """Reject traffic settings that contradict a given workload, and a workload with other classes than the service's.
 

@@ -16,7 +16,7 @@ from melange.plan.question import Question
 from melange.service.caution_words import with_word_on_arrivals, with_word_on_names, with_word_on_redundancy
 from melange.service.changes import Changes, changes_of
 from melange.service.events import Listener, silence, task
-from melange.service.given import check_workload, given_profile
+from melange.service.given import check_workload, given_profile, refuse_schedule
 from melange.service.reading import (
     read_plan_section,
     read_section,
@@ -126,8 +126,7 @@ class Session:
 
         if self.service is not None:
             return options_of(self.service, self.catalog)
-        content = {} if self._release is None else self._release[2]
-        return read_plan_section(content, self.settings).to_options({}, {})
+        return read_plan_section({} if self._release is None else self._release[2], self.settings).to_options({}, {})
 
     @cached_property
     def slo(self) -> Slo:
@@ -353,6 +352,7 @@ class Session:
     @cached_property
     def _profile(self) -> Profile:
         refuse_regions(self.service)
+        refuse_schedule(self._changes())
         from melange.service.stages import profile_of
 
         if self._profile_files:
