@@ -14,7 +14,7 @@ from melange.units import percent
 from melange.validate.attainment import met, share_met
 from melange.validate.causes import CAUSE_NAMES, causes, share_by_cause
 from melange.validate.certify.ease import ease_of
-from melange.validate.certify.effort import MOST_WORK_S, work_of
+from melange.validate.certify.effort import MOST_WORK_S, reserved_s, work_of
 from melange.validate.certify.looks import Looks
 from melange.validate.certify.miss_clusters import least_missed
 from melange.validate.certify.plan_trial import MOST_USED, Trial, cells_of, samples_with, worst_of
@@ -299,13 +299,13 @@ class Judge:
         proof
             The proof of a plan that would cost less than the answer so far.
         saves
-            Part of the answer's cost that the plan would save, 0-1: a plan that saves more may take longer.
+            Part of the answer's cost that the plan would save, 0-1: with more it may take longer. 0: no answer yet.
         """
-        number, extra_s, part = _LONG, _SAVING_S * saves, 1.0
+        number, extra_s, reserve_s, part = _LONG, _SAVING_S * saves, reserved_s(self.further_s, saves), 1.0
         while self.replays is None and proof.keeps_up and self._may_reach(proof, part):
             above = proof.attainment.value - self.target
             times = max(_LEAST_MORE, _ROOM * (self._doubt(proof) / above) ** 2) if above > 0.0 else _MORE
-            left_s = min(self.further_s + extra_s, MOST_WORK_S - self.work_s)
+            left_s = min(self.further_s + extra_s - reserve_s, MOST_WORK_S - self.work_s)
             if times * proof.work_s > left_s:  # the share seen may be low by chance
                 times = min(times, _MORE)
             if self.is_proven(proof) or times * proof.work_s > left_s:

@@ -6,11 +6,16 @@ import math
 
 from melange.errors import InfeasibleError
 from melange.plan.problem import ROUNDING
+from melange.validate.certify.effort import is_late
 from melange.validate.certify.headroom import Search
 from melange.validate.certify.plan_trial import Trial
 from melange.validate.certify.single_types import cheaper_single_type
 from melange.validate.certify.small_fleets import cheaper_fleet
 from melange.workload.workload import Array
+
+# Part of a search's effort after which no further small fleet is looked for: the rest is for proofs, and for two pools
+# of a type, which may save far more than another small step. Chosen by judgment.
+_SMALL_STEPS = 0.6
 
 
 def cheapest_proven(search: Search, factor: Array) -> Trial:
@@ -26,8 +31,11 @@ def cheapest_proven(search: Search, factor: Array) -> Trial:
 
 
 def look_for_cheaper(search: Search, factor: Array) -> None:
-    """Try small fleets until no cheaper one is found: the fleets that are tried are close to the best one."""
-    while (best := search.best) is not None:
+    """Try small fleets until no cheaper one is found, or too much effort is spent.
+
+    The fleets that are tried are close to the best one, so there may be many small steps.
+    """
+    while (best := search.best) is not None and not is_late(search.judge, _SMALL_STEPS):
         if cheaper_fleet(search, best, factor).plan.cost_per_h >= best.plan.cost_per_h - ROUNDING:
             return
 
