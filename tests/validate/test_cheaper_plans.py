@@ -12,11 +12,14 @@ from searching import fresh, judge_of, search_of, small_service
 from melange.plan.problem import loads
 from melange.plan.solve import solve
 from melange.validate.attainment import attainment
+from melange.validate.certify import proofs
+from melange.validate.certify.effort import MOST_WORK_S
 from melange.validate.certify.fewer_instances import with_fewer_instances
 from melange.validate.certify.headroom import Search
 from melange.validate.certify.judge import Judge
 from melange.validate.certify.plan_trial import Trial
 from melange.validate.certify.single_types import cheaper_single_type
+from melange.workload.workload import Array
 
 
 def oversized(search: Search, place: int, count: int) -> Trial:
@@ -94,6 +97,38 @@ def test_a_proof_that_is_open_goes_on_for_as_long_as_it_may() -> None:
     longer = judge.longer_proof(first)
     assert sum(map(len, longer.samples)) >= 1.4 * sum(map(len, first.samples))
     assert judge.further_s < 5.0
+
+
+@pytest.mark.parametrize(("saves", "goes_on"), [(0.001, False), (0.02, True)])
+def test_a_plan_that_saves_little_leaves_effort_to_others(saves: float, *, goes_on: bool) -> None:
+    """A saving of 0.1 % may take a third of what is left, one of 2 % all of it."""
+    question = small_service(24)
+    judge = judge_of(question, 0.9)
+    trial = judge.trial(solve(question), np.ones(question.profile.max_request_rate.shape))
+    first = judge.proof(trial)
+    judge.target = first.attainment.value - 0.7 * (first.attainment.value - first.attainment.low)
+    judge.further_s = 4.0 * first.work_s
+    assert (judge.longer_proof(first, saves) is not first) == goes_on
+
+
+def test_small_steps_end_while_there_is_effort_for_proofs_and_pools(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step saves a little, and there is always another one."""
+    question = small_service(24)
+    search = search_of(question, 0.9)
+    first = search.trial(np.full(question.profile.max_request_rate.shape, 0.5))
+    assert search.judge.holds(first)
+
+    def slightly_cheaper(search: Search, best: Trial, _: Array) -> Trial:
+        search.judge.work_s += 1.0
+        plan = replace(best.plan, cost_per_h=0.999 * best.plan.cost_per_h)
+        search.judge.known[str(search.judge.work_s).encode()] = found = replace(best, plan=plan)
+        return found
+
+    monkeypatch.setattr(proofs, "cheaper_fleet", slightly_cheaper)
+    proofs.look_for_cheaper(search, first.factor)
+    assert 0.5 * MOST_WORK_S < search.judge.work_s < 0.7 * MOST_WORK_S
+    assert search.best is not None
+    assert search.best.plan.cost_per_h < 0.99 * first.plan.cost_per_h
 
 
 @pytest.mark.parametrize(("used", "times"), [(0.0, 1.0), (0.5, 2.0), (0.9, 5.0)])
