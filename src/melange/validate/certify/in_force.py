@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from melange.errors import InfeasibleError, SolverError
-from melange.plan.certificate import MOST_CARRIED
 from melange.plan.plan import Plan
 from melange.plan.problem import ROUNDING
 from melange.plan.question import Question
@@ -22,6 +21,8 @@ from melange.workload.workload import Array
 # Most fleets that are simulated for it: each takes as long as one plan of the search, and the proof if it holds. Chosen
 # by judgment.
 _MOST_TRIED = 6
+# Factor on rates with which no fleet has more instances than its traffic can need, so that only limits forbid it.
+_LITTLE = 1e-3
 
 Counts = npt.NDArray[np.int64]
 
@@ -63,11 +64,12 @@ def nearest_proven(search: Search, best: Trial, incumbent: Plan | None) -> Trial
         for one in found
         if one.any() and cost @ one <= ceiling and _changes(one, in_force) < _changes(best.plan.instances, in_force)
     }
+    factor = _as_equals(search.question, best)
     for instances in sorted(nearer.values(), key=lambda one: _changes(one, in_force))[:_MOST_TRIED]:
-        plan = search.of(instances, best.factor)
+        plan = search.of(instances, factor)
         if plan is None:
             continue
-        trial = search.judge.trial(plan, best.factor)
+        trial = search.judge.trial(plan, factor)
         proof = None if trial.is_refuted else proof_of(search.judge, trial)
         if proof is not None:
             return proof
@@ -84,8 +86,8 @@ def kept_pools(search: Search, best: Trial, incumbent: Plan | None) -> Trial | N
     if any(one.type_name not in names for one, _ in rented) or all(one.name in names for one, _ in rented):
         return None
     whole = counts_in_force(asked, incumbent)
-    most = np.full(asked.profile.max_request_rate.shape, MOST_CARRIED)
-    if whole is None or search.of(whole, most) is None:  # limits forbid it now
+    little = np.full(asked.profile.max_request_rate.shape, _LITTLE)
+    if whole is None or search.of(whole, little) is None:  # limits forbid it now
         return None
     question = with_pools(asked, [(names[one.type_name], one.pool) for one, _ in rented if one.name not in names])
     types = question.profile.replica_types
@@ -102,6 +104,19 @@ def kept_pools(search: Search, best: Trial, incumbent: Plan | None) -> Trial | N
     pooled = replace(search.judge, question=question, known={})
     proof = proof_of(pooled, pooled.trial(as_asked(base, question), np.ones(share.shape)))
     return None if proof is None else only_used(proof, len(names))
+
+
+def _as_equals(question: Question, best: Trial) -> Array:
+    """The best plan's factors (R, I, O), for types that it does not use those of a used type with an equal engine.
+
+    With the factors that an unused type has from the search, its fleet may seem larger than the traffic can need.
+    """
+    factor, engines = best.factor.copy(), question.profile.engines
+    for r in np.flatnonzero(best.plan.instances):
+        for s, engine in enumerate(engines):
+            if engine == engines[r] and not best.plan.instances[s]:
+                factor[s] = best.factor[r]
+    return factor
 
 
 def _changes(instances: Counts, in_force: Counts) -> int:
