@@ -29,10 +29,18 @@ demo: setup ## plan an example service and print the answer
 	@echo; echo '$$ melange plan examples/chat.yaml'; echo
 	@$(BIN)/melange plan examples/chat.yaml
 
+# Scripts of bench are checked with the folders from which they import. Names of modules repeat, so there are two runs:
+# bench/services, with scripts that import from it or from a module of their own name, and all others.
+APART := cluster.py programs.py
+BENCH_PATH := src:bench:tests/deploy:tests/measure:tests/mutations:tests/replica:tests/valid_services
+SERVICES_PATH := src:bench/services:tests/plan
+MYPY_BENCH := $(BIN)/mypy --config-file bench/mypy.ini
 check: $(VENV)/.installed-dev ## formatting, lint, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	MYPYPATH=$(BENCH_PATH) $(MYPY_BENCH) $(addprefix --exclude ^bench/,services/ $(APART)) bench
+	MYPYPATH=$(SERVICES_PATH) $(MYPY_BENCH) bench/services $(addprefix bench/,$(APART))
 	$(BIN)/lint-imports
 	$(BIN)/python docs/make_cli.py --check
 	$(BIN)/python -m melange.replica.simulated.make_kernel --check

@@ -37,7 +37,10 @@ def ratios(points: Sequence[Point], era: Era) -> tuple[Array, list[Point], dict[
         difference between the fitted coefficients and aiconfigurator's steps, by model and hardware (root mean square
         of the logarithm).
     """
-    pairs, covered, reasons, misfits = [], [], {}, {}
+    pairs: list[list[float]] = []
+    covered: list[Point] = []
+    reasons: dict[str, int] = {}
+    misfits: dict[str, float] = {}
     facts = accelerators()
     for model in dict.fromkeys(point.model for point in points):
         ofmodel = [point for point in points if point.model == model]
@@ -62,8 +65,9 @@ def ratios(points: Sequence[Point], era: Era) -> tuple[Array, list[Point], dict[
                     tpot_s={"mean": point.step_s},
                 )
                 compared = [compare(replicas, model, measurement) for replicas in (ours, theirs)]
-                if None not in compared:
-                    pairs.append([measured_s / predicted_s for _, measured_s, predicted_s in compared])
+                both = [one for one in compared if one is not None]
+                if len(both) == len(compared):
+                    pairs.append([measured_s / predicted_s for _, measured_s, predicted_s in both])
                     covered.append(point)
     return np.array(pairs).reshape(-1, 2).T, covered, reasons, misfits
 

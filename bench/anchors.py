@@ -84,6 +84,7 @@ def predicted(
     sizes = Sizes(inputs=np.full((1, 1, 1), point.inputs), outputs=np.full((1, 1, 1), point.outputs))
     most = np.minimum(kind.replicas.max_sequences, point.concurrency)
     replicas, slo = replace(kind.replicas, max_sequences=most), Slo(tpot_s=limit_s, statistic="mean")
+    rates: tuple[np.ndarray, ...]
     if samples:
         variance = prior_variance(kind.residuals)
         found = correction(samples, sizes.inputs[0], sizes.outputs[0], variance, shares)

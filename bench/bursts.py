@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from melange.catalog.bundled import accelerators
+from melange.catalog.model import Model
 from melange.replica import step
 from melange.replica.era import Constants, Era
 from melange.replica.hardware import kv_tokens_of
@@ -84,7 +85,8 @@ class Steps:
         is_chunked = self.settings.is_chunked
         batch = len(self.running) if is_chunked else 0
         budget = self.budget - batch
-        prefill, pairs, window_pairs, admitted, ready = 0, 0.0, 0.0, 0, []
+        prefill, pairs, window_pairs, admitted = 0, 0.0, 0.0, 0
+        ready: list[_Request] = []
         while budget > 0 and (self.partial or self.waiting):
             one = self.partial
             if one is None:
@@ -165,10 +167,20 @@ def _rows_of(run: Run, era: Era, layers: tuple[int, int, int, int], kv_tokens: f
 class Bursts:
     """Runs of one era, with weights and measured over predicted times, like :class:`table.Table`."""
 
+    # The columns of the steps of all runs, by the names of Steps.
+    count: Array
+    batch: Array
+    context: Array
+    window_context: Array
+    prefill: Array
+    pairs: Array
+    window_pairs: Array
+    admitted: Array
+
     def __init__(self, runs: Sequence[Run], era: Era) -> None:
         self.era = era
         facts, kept, found = accelerators(), [], []
-        keys: dict[tuple[object, ...], int] = {}
+        keys: dict[tuple[Model, str, int, bool], int] = {}
         where = []
         for run in runs:
             shape = run.model.kv_shape(run.tensor_parallel)

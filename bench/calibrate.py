@@ -30,7 +30,7 @@ from era_files import MEASURED_BY, era_text, residuals_from
 from measured import Point, read_points
 from melange.catalog.bundled import accelerators
 from melange.replica.era import Constants, Era, find_era
-from table import Table, kind_of
+from table import Misfits, Table, kind_of
 
 Array = npt.NDArray[np.float64]
 
@@ -160,7 +160,7 @@ class HeldOut:
 
 
 def fit(
-    tables: Sequence[Table],
+    tables: Sequence[Misfits],
     bases: Sequence[Constants],
     start: Mapping[str, float],
     spread: Mapping[str, float],

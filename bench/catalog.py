@@ -54,7 +54,7 @@ DTYPES = {
 
 def accelerator_rows(collected: list[dict[str, str]]) -> list[dict[str, object]]:
     """The bundled table of accelerators: checked or marked facts, with dense throughput only."""
-    rows = []
+    rows: list[dict[str, object]] = []
     for row in [*collected, ADDED]:
         name = row["gpu"]
         if name in LEFT_OUT:

@@ -104,8 +104,9 @@ SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
         ("a100-sxm-80", "a100-pcie-80", "b200", "b300", "h100-sxm", "h100-nvl", "h100-pcie", "h200", "l4", "l40",
          "l40s", "mi300x", "rtx-6000-ada", "rtx-a6000", "rtx-pro-6000-server"), BY_ONE)
     | dict.fromkeys(("a40", "rtx-3090", "rtx-4090", "rtx-5090"), (1, 2)),
-    "coreweave": dict.fromkeys(("a100", "b200", "h100", "h200", "l40", "l40s", "rtx-pro-6000-server"), (8,))
-    | {"gh200": (1,)},
+    "coreweave": {
+        **dict.fromkeys(("a100", "b200", "h100", "h200", "l40", "l40s", "rtx-pro-6000-server"), (8,)), "gh200": (1,),
+    },
     "crusoe": {"a100-sxm-80": BY_ONE, "a100-pcie-80": BY_ONE, "l40s": BY_ONE, "h100": (8,), "h200": (8,),
                "mi300x": (8,)},
     "nebius": {"h100": (1, 8), "h200": (1, 8), "b200": (8,), "b300": (8,), "l40s": (1, 2, 4), "rtx-pro-6000": (1,)},

@@ -69,6 +69,13 @@ def session_of(data: Path, model: str, name: str, folder: Path) -> Session:
     return Session(source)
 
 
+def log_of(session: Session) -> Arrivals:
+    """The requests of a service's log."""
+    log = session.observed()
+    assert log is not None
+    return log
+
+
 def line(name: str, model: str, poisson: Certified, own: Certified, target: float) -> str:
     """One row of the table."""
     cells = [
@@ -95,8 +102,7 @@ def main() -> None:
         for model in LIMITS:
             with tempfile.TemporaryDirectory() as folder:
                 session = session_of(data, model, name, Path(folder))
-                log = session.observed()
-                assert log is not None
+                log = log_of(session)
                 poisson, own = certified(session, log, 1.0), certified(session, log, None)
             assert own.plan.certificate is not None
             print(line(name, model, poisson, own, own.plan.certificate.target), flush=True)

@@ -45,6 +45,8 @@ WORTH = (1.0, 2.0, 4.0, 10.0)
 
 def held_share(plan: Plan, seed: int) -> float:
     """Share of random step times with which a plan holds, on fresh requests."""
+    assert plan.slo is not None
+    assert plan.certificate is not None
     random = np.random.default_rng(seed)
     types = types_of(plan)
     engines = replica_engines(plan, types)
@@ -75,6 +77,7 @@ def measure(seed: int, place: int) -> dict[str, object]:
             started = time.process_time()
             plan = Session(path, settings=[*settings, *more]).certified()
             shown = plan.certificate
+            assert shown is not None
             found[key] = {
                 "cost": plan.cost_per_h,
                 "margin": shown.margin,
@@ -86,7 +89,7 @@ def measure(seed: int, place: int) -> dict[str, object]:
             }
         question = Session(path, settings=settings).question()
         search = partial(certified, requests=None)
-        costs = []
+        costs: list[float | None] = []
         for deviation in DEVIATIONS:
             try:
                 costs.append(plan_at(question, deviation, search).cost_per_h)

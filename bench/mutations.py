@@ -27,6 +27,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def _try(places: _Places, folder: Path, seed: int, numbers: Sequence[int], pipe:
         pipe.send((what, peak))
 
 
-def _cpu_s(worker: multiprocessing.Process) -> float:
+def _cpu_s(worker: BaseProcess) -> float:
     """CPU time of a process so far [s]; wall-clock time would depend on other load on the machine."""
     try:
         fields = Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()
@@ -81,7 +82,7 @@ def _cpu_s(worker: multiprocessing.Process) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _answers(pipe: Connection, worker: multiprocessing.Process, begun_s: float) -> bool:
+def _answers(pipe: Connection, worker: BaseProcess, begun_s: float) -> bool:
     """Wait for an answer; False if it takes too much CPU time, or the process is blocked."""
     until = time.monotonic() + _LONGEST_WAIT_S
     while not pipe.poll(1.0):
@@ -125,7 +126,7 @@ class _Run:
             left = self._watch(worker, ours, left, until)
             ours.close()
 
-    def _watch(self, worker: multiprocessing.Process, pipe: Connection, left: list[int], until: float) -> list[int]:
+    def _watch(self, worker: BaseProcess, pipe: Connection, left: list[int], until: float) -> list[int]:
         while left and time.monotonic() < until:
             number, name, words, file = left[0], "?", "?", ""
             try:

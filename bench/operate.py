@@ -34,6 +34,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -164,7 +165,7 @@ def with_setting(settings: OperateSettings, name: str, value: str) -> OperateSet
     return replace(settings, **{outer: _typed(getattr(settings, outer), value)})
 
 
-def _typed(before: object, value: str) -> object:
+def _typed(before: Any, value: str) -> Any:
     return type(before)(value)
 
 

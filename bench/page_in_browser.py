@@ -104,7 +104,9 @@ def drawn(draw: random.Random) -> tuple[str, int]:
 
 def measured(tab: Any, process: subprocess.Popen[bytes], count: int, *, is_drag: bool, seed: int) -> tuple[Any, Any]:
     """Times and CPU times of changes [ms]."""
-    draw, times, cpus = random.Random(seed), [], []
+    draw = random.Random(seed)
+    times: list[float] = []
+    cpus: list[float] = []
     named = set(tab.evaluate("Array.from(document.querySelectorAll('[data-for]'), one => one.dataset.for)"))
     while len(times) < count:
         name, value = drawn(draw)

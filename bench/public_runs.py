@@ -97,7 +97,15 @@ def report(found: Sequence[Judged], key: Callable[[Run], tuple[str, ...]]) -> st
         ratio = np.array([max(one.ratio, 1e-9) for one in some])
         covered = np.mean([one.is_inside for one in some])
         median = f"{np.exp(np.median(np.log(ratio))):.2f}"
-        rows.append([" ".join(name), f"{len(some)}", percent(np.median(np.abs(ratio - 1))), median, percent(covered)])
+        rows.append(
+            [
+                " ".join(name),
+                f"{len(some)}",
+                percent(float(np.median(np.abs(ratio - 1)))),
+                median,
+                percent(float(covered)),
+            ]
+        )
     return table(["", "points", "median error", "predicted / measured", "inside"], rows, numbers=4)
 
 

@@ -96,7 +96,7 @@ def cases(held_by_era: Iterable[HeldOut], held: str, anchors: int = 0) -> list[C
 
 
 def _saturation_cases(era: HeldOut, held: str) -> list[Case]:
-    by_model: dict[object, Rows] = defaultdict(dict)
+    by_model: dict[Model, Rows] = defaultdict(dict)
     for point in era.points:
         if point.is_saturated:
             cells = by_model[point.model].setdefault((point.accelerator, point.tensor_parallel), {})

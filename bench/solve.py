@@ -112,8 +112,9 @@ def ratios(name: str, rows: list[Row], limit_s: float, *, bars: bool = False) ->
     paper = np.array([row[1].seconds if row[1].is_proven else max(limit_s, row[1].seconds) for row in rows])
     print(f"{name}: {len(rows)} instances, paper's program {np.median(paper):.2f} s in the median, "
           f"{sum(not row[1].is_proven for row in rows)} unproven at {limit_s:g} s")  # fmt: skip
-    for label, at, median_bar, mean_bar in (("continuous", 2, 25, 50), ("slices", 3, 14, None)):
-        times = np.array([row[at][1] for row in rows])
+    continuous, sliced = [row[2] for row in rows], [row[3] for row in rows]
+    for label, found, median_bar, mean_bar in (("continuous", continuous, 25, 50), ("slices", sliced, 14, None)):
+        times = np.array([seconds for _, seconds in found])
         ratio = paper / times
         print(
             f"  {label:10} {np.median(times) * 1e3:7.1f} ms median, {times.max() * 1e3:7.1f} ms at most; "
@@ -121,12 +122,12 @@ def ratios(name: str, rows: list[Row], limit_s: float, *, bars: bool = False) ->
             f"{ratio.min():5.1f} x least"
         )
         if bars:
-            unproven = sum(row[at][0].gap > 0 or row[at][1] > 1 for row in rows)
+            unproven = sum(plan.gap > 0 or seconds > 1 for plan, seconds in found)
             bar = f"{median_bar} x median" + (f", {mean_bar} x geometric mean" if mean_bar else "")
             print(f"             targets: {bar}; proven within 1 s: {len(rows) - unproven} of {len(rows)}")
     if bars:
         proven = [row for row in rows if row[1].is_proven]
-        unequal = [row for row in proven if abs(row[1].cost_per_h - row[3][0].cost_per_h) > 1e-6]
+        unequal = [row for row in proven if abs((row[1].cost_per_h or np.inf) - row[3][0].cost_per_h) > 1e-6]
         worse = [row for row in rows if row[3][0].cost_per_h > (row[1].cost_per_h or np.inf) + 1e-6]
         more = [row[3][0].cost_per_h / row[2][0].cost_per_h - 1 for row in rows]
         print(f"  equal cost (slices) on {len(proven) - len(unequal)} of {len(proven)} proven instances, higher cost "

@@ -242,7 +242,9 @@ def section(
 ) -> str:
     """The section of docs/validation.md."""
     everything = [group for groups in (*left_out.values(), *architectures.values()) for group in groups]
-    rows, all_groups, all_levels = [], [], []
+    rows: list[list[str]] = []
+    all_groups: list[Group] = []
+    all_levels: list[Spread] = []
     for source, groups in left_out.items():
         levels = estimated([group for group in everything if group.source != source])
         rows += [row_of(source, group.name, [group], [levels]) for group in groups]

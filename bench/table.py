@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ from melange.replica.step import StepCost, step_cost
 
 Array = npt.NDArray[np.float64]
 
-__all__ = ["Table", "column", "kind_of"]
+__all__ = ["Misfits", "Table", "column", "kind_of"]
 
 # Some of the requests in flight are in prefill: C = B (1 + own / (o step)), solved by iteration.
 ROUNDS = 3
@@ -26,6 +27,15 @@ ROUNDS = 3
 # types (1).
 SHARED = 0.5
 NO_WINDOW = 1e12  # replaces infinity, since infinity times 0 is not 0: models with and without a window are stacked
+
+
+class Misfits(Protocol):
+    """What a fit needs of measurements: their weights, and their misfits for any constants."""
+
+    weight: Array
+
+    def log_ratio(self, constants: Constants) -> Array:
+        """Logarithm of measured over predicted time of every measurement (N,)."""
 
 
 class Table:

@@ -13,6 +13,7 @@ from melange.replica import policy
 from melange.replica.policy import POLICIES
 
 INPUT_TOKENS, OUTPUT_TOKENS = 500, 64
+UNREAD = 0  # tokens that the index counts as unread: none, since the scan does not count them either
 
 
 def choices(plan: Plan, replicas: int, count: int, name: str) -> tuple[float, float]:
@@ -26,9 +27,9 @@ def choices(plan: Plan, replicas: int, count: int, name: str) -> tuple[float, fl
     def over_index() -> None:
         r = choose(wanted, indexed, INPUT_TOKENS, 0, next(keys))
         i, last = indexed.cell(INPUT_TOKENS, 0)
-        part = indexed.book(r, i, last)
+        part = indexed.book(r, i, last, UNREAD)
         indexed.learn(i, OUTPUT_TOKENS)
-        indexed.give_back(r, part)
+        indexed.give_back(r, part, UNREAD)
 
     def over_all() -> None:
         r = policy.choose(wanted, plain, INPUT_TOKENS, 0, next(keys))

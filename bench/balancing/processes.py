@@ -199,8 +199,8 @@ def two_types(folder: Path) -> Path:
         max_request_rate=rates,
         low=rates,
         high=rates,
-        provenance=np.zeros(rates.shape),
-        reason=np.zeros(rates.shape),
+        provenance=np.zeros(rates.shape, np.int8),
+        reason=np.zeros(rates.shape, np.int32),
         slo=Slo(ttft_s=1.0, tpot_s=0.1),
     )
     plan = Plan(

@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import json
 import re
+from typing import cast
 
 import uvloop
 
@@ -61,7 +62,8 @@ class Replica(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport of a new connection."""
-        self.transport, self.data, self.task = transport, b"", None
+        self.transport, self.data = cast(asyncio.Transport, transport), b""
+        self.task: asyncio.Task[None] | None = None
 
     def connection_lost(self, error: Exception | None) -> None:
         """Cancel the response if the client has disconnected."""

@@ -6,11 +6,13 @@ import random
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from melange.deploy.operate.controller_state import ControllerState
 from melange.deploy.operate.decide import Decision, decide
+from melange.deploy.operate.drivers.pretend_fleet import Pretended
 from melange.deploy.operate.fleet_planner import FleetPlanner
 from melange.deploy.operate.observation import Observation
 from melange.deploy.operate.operate_settings import OperateSettings
@@ -153,8 +155,8 @@ class Week:
             total += requests
             for cause, part in parts.items():
                 short[cause] += requests * part
-            wanted.done(now_s, lambda lost, target=target: not lost & target.keys())
-            carried.done(now_s, lambda _, parts=parts: not sum(parts.values()))
+            wanted.done(now_s, partial(_is_replaced, target))
+            carried.done(now_s, partial(_is_carried, parts))
             paid += sum(self.planner.cost_per_h[one.replica_type] for one in self.fleet.instances) * LOOK_S / S_PER_H
             if decision.lines or any(parts.values()) or hit:
                 log.append(_logged(look, hit, decision, ready, target, parts))
@@ -178,7 +180,7 @@ class Week:
             hits.append((self.random.randrange(self.looks), "region", self._lose_region))
         return {look: lose for look, kind, lose in hits if kind not in without}
 
-    def _remember(self, look: int, before: tuple[object, ...]) -> None:
+    def _remember(self, look: int, before: tuple[Pretended, ...]) -> None:
         """Record the serving or starting instances that were lost in the last minutes."""
         latest = look - self.replaced
         gone = Counter(one.replica_type for one in before) - Counter(one.replica_type for one in self.fleet.instances)
@@ -240,6 +242,14 @@ class Week:
         self.fleet.lose(lost, now_s + REGION_OUT_S)
         self.region_until = round((now_s + REGION_OUT_S - 1e9) / LOOK_S) + self.replaced
         return lost & running
+
+
+def _is_replaced(target: Mapping[str, int], lost: set[str]) -> bool:
+    return not lost & target.keys()
+
+
+def _is_carried(parts: Mapping[str, float], _: set[str]) -> bool:
+    return not sum(parts.values())
 
 
 class _Waiting:

@@ -126,8 +126,10 @@ def estimated(limit_ms: float | None, accelerators: tuple[str, ...] = (*CHEAP, *
 
     L4 and A10G serve prompts up to the paper's limit. Without a limit: rates at saturation, with an endless queue.
     """
-    limit = {"tpot_s": NO_LIMIT_S} if limit_ms is None else {"ntpot_s": limit_ms / 1e3}
-    slo = Slo(**limit, statistic="mean")
+    if limit_ms is None:
+        slo = Slo(tpot_s=NO_LIMIT_S, statistic="mean")
+    else:
+        slo = Slo(ntpot_s=limit_ms / 1e3, statistic="mean")
     profile = estimate(find_model(MODEL), offers(accelerators), slo, BUCKETS, engine=era())
     rate = profile.max_request_rate.copy()
     too_long = np.asarray(PAPER_INPUT_EDGES) > LONGEST_ON_CHEAP
