@@ -16,7 +16,6 @@ host times.
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ import numpy.typing as npt
 
 from era_files import MEASURED_BY, era_text, residuals_from
 from measured import Point, read_points
+from measured_folder import is_missing, parser_of
 from melange.catalog.bundled import accelerators
 from melange.replica.era import Constants, Era, find_era
 from table import Misfits, Table, kind_of
@@ -368,12 +368,10 @@ def on_other_accelerators(all_held: Iterable[HeldOut]) -> Array:
 
 def main() -> None:
     """Report the current errors; with ``--write``, fit and write the constants first."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("measured", type=Path)
+    parser = parser_of(__doc__)
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
-    if not arguments.measured.is_dir():
-        print(f"skipped: no folder {arguments.measured}")
+    if is_missing(arguments.measured):
         return
     measured = {name: read_points(arguments.measured, name) for name in FITTED}
     points = {name: found.points for name, found in measured.items()}

@@ -11,7 +11,6 @@ are carried over from the older ones.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
@@ -23,6 +22,7 @@ import numpy.typing as npt
 from bursts import Bursts
 from calibrate import LARGEST, START, fit
 from era_files import era_text, residuals_from
+from measured_folder import is_missing, parser_of
 from melange.catalog.bundled import accelerators
 from melange.replica.era import Constants, Era, OnClass, Residuals, find_era, kind_of
 from melange.replica.hardware_class import CONSUMER, DATACENTER, PRE_AMPERE, ROCM, class_of
@@ -267,12 +267,10 @@ def held_out(runs: Sequence[Run]) -> dict[str, tuple[list[Run], Array]]:
 
 def main() -> None:
     """Fit and print the constants; with ``--write``, also hold out runs and write the files."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("measured", type=Path)
+    parser = parser_of(__doc__)
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
-    if not arguments.measured.is_dir():
-        print(f"skipped: no folder {arguments.measured}")
+    if is_missing(arguments.measured):
         return
     runs = read_runs(arguments.measured)
     fitted = fit_public(runs)

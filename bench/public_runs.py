@@ -9,14 +9,13 @@ were fitted to these same runs; ``bench/sources.py`` holds out sources.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import get_type_hints
 
 import numpy as np
 
+from measured_folder import is_missing, parser_of
 from melange.catalog.bundled import accelerators
 from melange.replica.engine import Engine, engines_of
 from melange.replica.era import Residuals, find_era, kind_of
@@ -111,12 +110,10 @@ def report(found: Sequence[Judged], key: Callable[[Run], tuple[str, ...]]) -> st
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("measured", type=Path)
+    parser = parser_of(__doc__)
     parser.add_argument("--by", choices=sorted(KEYS), default="source")
     arguments = parser.parse_args()
-    if not arguments.measured.is_dir():
-        print(f"skipped: no folder {arguments.measured}")
+    if is_missing(arguments.measured):
         return
     runs = read_runs(arguments.measured)
     found = [judged(run) for run in runs if not why_left_out(run)]

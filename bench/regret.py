@@ -10,7 +10,6 @@ made without any point of the case, or corrected by two points of each type.
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -23,6 +22,7 @@ import numpy.typing as npt
 from calibrate import HeldOut
 from curves import Curve, curves_of, hardware_of
 from measured import Point, measurement_of
+from measured_folder import is_missing, parser_of
 from melange.catalog.bundled import accelerators, offers
 from melange.catalog.model import Model
 from melange.catalog.offer import Offer
@@ -309,13 +309,11 @@ def main() -> None:
     from pages import with_shortage
     from shortage import shortage_table
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("measured", type=Path)
+    parser = parser_of(__doc__)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--write", action="store_true", help="write the table into docs/validation.md")
     arguments = parser.parse_args()
-    if not arguments.measured.is_dir():
-        print(f"skipped: no folder {arguments.measured}")
+    if is_missing(arguments.measured):
         return
     points = {name: read_points(arguments.measured, name).points for name in FITTED}
     all_held = hold_out({name: find_era(name) for name in FITTED}, points)

@@ -11,11 +11,10 @@ of dense models are fitted once for each fold and limit of ``mfu_attention``.
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +25,7 @@ import table as tables
 from calibrate import MODERN, QUANTIZING, START, fit_stage, start_of
 from errors_held_out import rate_error, relative
 from measured import Point, read_points
+from measured_folder import is_missing, parser_of
 from melange.catalog.accelerator import Accelerator
 from melange.catalog.model import Model
 from melange.replica import coefficients, step
@@ -134,21 +134,8 @@ def _with_traffic(model: Model, accelerator: Accelerator, constants: Constants) 
     return plain_s + moved / (accelerator.bandwidth_bytes_per_s * constants.mba)
 
 
-@contextmanager
-def _set(module: object, **values: object) -> Iterator[None]:
-    """Attributes of a module with other values, for a while."""
-    before = {name: getattr(module, name) for name in values}
-    for name, value in values.items():
-        setattr(module, name, value)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(module, name, value)
-
-
-VARIANTS: dict[str, tuple[object, dict[str, object]]] = {
-    "**in force**": (calibrate, {}),
+VARIANTS: dict[str, tuple[object, dict[str, Any]]] = {
+    "**in force**": (calibrate, {"START": START}),
     "no padding of tiles": (calibrate, {"START": replace(START, expert_padding=0.0)}),
     "padding of 8 tokens": (calibrate, {"START": replace(START, expert_padding=8.0)}),
     "padding of 24 tokens": (calibrate, {"START": replace(START, expert_padding=24.0)}),
@@ -164,11 +151,8 @@ LIMITS = {"attention over prompts up to 0.9 of peak": 0.9, "attention over promp
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("measured", type=Path)
-    arguments = parser.parse_args()
-    if not arguments.measured.is_dir():
-        print(f"skipped: no folder {arguments.measured}")
+    arguments = parser_of(__doc__).parse_args()
+    if is_missing(arguments.measured):
         return
     known = {name: find_era(name) for name in MODERN}
     points = {name: read_points(arguments.measured, name).points for name in MODERN}
@@ -176,10 +160,10 @@ def main() -> None:
     dense = dense_fits(known, points)
     rows = []
     for name, (module, values) in VARIANTS.items():
-        with _set(module, **values):
+        with patch.multiple(module, **values):
             rows.append(row_of(name, known, points, dense, runs))
     for name, largest in LIMITS.items():
-        with _set(calibrate, LARGEST=calibrate.LARGEST | {"mfu_attention": largest}):
+        with patch.multiple(calibrate, LARGEST=calibrate.LARGEST | {"mfu_attention": largest}):
             rows.append(row_of(name, known, points, dense_fits(known, points), runs))
     heads = ["", "fitted", "accelerator held out", "model held out", "lab, vLLM (mixtures)", "lab, other engines"]
     print(table(heads, rows, numbers=5))

@@ -11,7 +11,6 @@ docs/validation.md.
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ import numpy.typing as npt
 import calibrate
 from bursts import Bursts
 from measured import read_points
+from measured_folder import is_missing, parser_of
 from melange.catalog.bundled import accelerators
 from melange.replica.era import Era, Residuals, find_era, kind_of
 from melange.replica.hardware_class import ROCM, class_of
@@ -342,12 +342,10 @@ def levels_text(found: Spread) -> str:
 
 def main() -> None:
     """Hold out, estimate and print; with ``--write``, also write the files."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("measured", type=Path)
+    parser = parser_of(__doc__)
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
-    if not arguments.measured.is_dir():
-        print(f"skipped: no folder {arguments.measured}")
+    if is_missing(arguments.measured):
         return
     runs = read_runs(arguments.measured)
     left_out = {source: groups_without(runs, source) for source in dict.fromkeys(run.source for run in runs)}

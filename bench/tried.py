@@ -7,11 +7,10 @@ Every variant is fitted and held out as in bench/validation.py, which includes t
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +21,7 @@ from calibrate import FITTED, HeldOut, hold_out
 from curves import curves_of, rate_errors
 from errors_held_out import HELD, RATES, STEPS, pooled
 from measured import Point, read_points
+from measured_folder import is_missing, parser_of
 from melange.replica import step
 from melange.replica.era import Era, find_era
 from pages import percent, table
@@ -45,19 +45,6 @@ def figures(all_held: Mapping[str, HeldOut]) -> list[str]:
     return [" / ".join(pair) for pair in zip(*columns, strict=True)]
 
 
-@contextmanager
-def _set(module: object, **values: object) -> Iterator[None]:
-    """Set attributes of a module temporarily."""
-    before = {name: getattr(module, name) for name in values}
-    for name, value in values.items():
-        setattr(module, name, value)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(module, name, value)
-
-
 def _in_quadrature(cost: step.StepCost, batch: Array, tokens: Array, stalled: Array | float = 0.0) -> Array:
     """Time of linear layers in which reading and arithmetic overlap only in part [s]."""
     touched = -np.expm1(cost.expert_decay * tokens)
@@ -72,7 +59,7 @@ def variants(known: Eras, points: Points, in_force: Mapping[str, HeldOut]) -> It
     yield "TensorRT-LLM admits requests as vLLM does", figures(hold_out(evicting, points))
     start = replace(calibrate.START, t_step_s=1e-3, t_layer_s=4e-6, t_moe_layer_s=5e-6, t_latent_layer_s=5e-6)
     free = tuple(name for name in calibrate.SHRUNK if name not in calibrate.OTHER_KINDS)
-    settings: dict[str, tuple[object, dict[str, object]]] = {
+    settings: dict[str, tuple[object, dict[str, Any]]] = {
         "no front end": (calibrate, {"UNLIMITED": calibrate.MODERN}),
         "fits that start from 1 ms a step and 4 us a layer": (calibrate, {"START": start}),
         "constants of experts and latent caches free in every engine": (calibrate, {"SHRUNK": free}),
@@ -83,10 +70,10 @@ def variants(known: Eras, points: Points, in_force: Mapping[str, HeldOut]) -> It
         "reading weights and arithmetic in quadrature, not the longer of them": (step, {"_linear_s": _in_quadrature}),
     }
     for name, (module, values) in settings.items():
-        with _set(module, **values):
+        with patch.multiple(module, **values):
             yield name, figures(hold_out(known, points))
     joined = tuple(name for name in calibrate.MODERN if name not in RELEASES)
-    with _set(calibrate, MODERN=joined):
+    with patch.multiple(calibrate, MODERN=joined):
         yield "TensorRT-LLM as one era, served and offline, all releases", figures(hold_out(*_as_one(known, points)))
 
 
@@ -106,11 +93,8 @@ def tried(known: Eras, points: Points, in_force: Mapping[str, HeldOut]) -> str:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("measured", type=Path)
-    arguments = parser.parse_args()
-    if not arguments.measured.is_dir():
-        print(f"skipped: no folder {arguments.measured}")
+    arguments = parser_of(__doc__).parse_args()
+    if is_missing(arguments.measured):
         return
     known = {name: find_era(name) for name in FITTED}
     points = {name: read_points(arguments.measured, name).points for name in known}

@@ -9,7 +9,6 @@ current constants.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +20,7 @@ from calibrate import FITTED, HeldOut, hold_out
 from curves import Curve, curves_of, rate_errors
 from errors_held_out import HELD, RATES, STEPS, TITLES, of_quantity, pooled, rate_error, relative, residuals_of
 from measured import Measured, Point, read_points
+from measured_folder import is_missing, parser_of
 from melange.catalog.bundled import accelerators
 from melange.replica.capacity import mean_step_s, prompt_times_s, ttft_s
 from melange.replica.era import Residuals, find_era, kind_of
@@ -211,11 +211,8 @@ def _regret_row(title: str, group: str, found: Regrets, chosen: npt.NDArray[np.b
 
 def main() -> None:
     """Fit, hold out, and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("measured", type=Path)
-    arguments = parser.parse_args()
-    if not arguments.measured.is_dir():
-        print(f"skipped: no folder {arguments.measured}")
+    arguments = parser_of(__doc__).parse_args()
+    if is_missing(arguments.measured):
         return
     measured = {name: read_points(arguments.measured, name) for name in FITTED}
     known = {name: find_era(name) for name in FITTED}

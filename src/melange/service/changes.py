@@ -62,10 +62,7 @@ def changes_of(service: Service, text: str, settings: Sequence[str]) -> Changes:
     settings
         ``key.key=value`` each.
     """
-    content = parse_yaml(text, "the service")
-    said: dict[str, Any] = {}
-    for setting in settings:
-        apply_setting(said, setting)
+    content, said = parse_yaml(text, "the service"), _applied(settings)
     after, before = _flat(service), _alone(service, content, said)
     changed = [key for key in dict.fromkeys((*before, *after)) if before.get(key) != after.get(key)]
     return Changes(
@@ -73,6 +70,18 @@ def changes_of(service: Service, text: str, settings: Sequence[str]) -> Changes:
         after={key: after.get(key) for key in changed},
         said=_leaves(said),
     )
+
+
+def said_by(settings: Sequence[str]) -> dict[str, Any]:
+    """Every value that settings name, by key; a whole section is divided into its keys."""
+    return _leaves(_applied(settings))
+
+
+def _applied(settings: Sequence[str]) -> dict[str, Any]:
+    said: dict[str, Any] = {}
+    for setting in settings:
+        apply_setting(said, setting)
+    return said
 
 
 def _alone(service: Service, content: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from melange.errors import InputError, some_of
 from melange.plan.plan import Plan
 from melange.profile.profile import Profile, ReplicaType
 from melange.replica.engine import Engine
-from melange.service.changes import Changes, contradiction, in_yaml
+from melange.service.changes import Changes, contradiction, in_yaml, said_by
 from melange.service.schema import Service
 from melange.service.traffic_sections import DEFAULT_CLASS
 from melange.slo import Slo
@@ -72,18 +72,18 @@ def check_incumbent(incumbent: Plan, model: str) -> None:
         )
 
 
-def refuse_schedule(changes: Changes) -> None:
-    """Reject settings of the schedule outside of ``melange schedule``: they would change nothing.
+def refuse_schedule(service: Service | None, settings: Sequence[str]) -> None:
+    """Reject settings of a service's schedule outside of ``melange schedule``: they would change nothing.
 
     Raises
     ------
     InputError
         States the settings.
     """
-    if said := [f"--set {key}={in_yaml(value)}" for key, value in changes.said.items() if key.startswith("schedule.")]:
-        raise InputError(
-            f"{', '.join(said)}: only melange schedule uses it", hint="leave it out, or run melange schedule"
-        )
+    of_schedule = {key: value for key, value in said_by(settings).items() if key.startswith("schedule.")}
+    if service is not None and of_schedule:
+        said = ", ".join(f"--set {key}={in_yaml(value)}" for key, value in of_schedule.items())
+        raise InputError(f"{said}: only melange schedule uses it", hint="leave it out, or run melange schedule")
 
 
 def check_workload(workload: Workload, place: str, changes: Changes, service: Service | None) -> None:

@@ -352,7 +352,7 @@ class Session:
     @cached_property
     def _profile(self) -> Profile:
         refuse_regions(self.service)
-        refuse_schedule(self._changes())
+        refuse_schedule(self.service, self.settings)
         from melange.service.stages import profile_of
 
         if self._profile_files:
