@@ -17,6 +17,11 @@ R = TypeVar("R")
 
 # How many times a job is repeated after its worker died: its machine was reclaimed or ran out of memory.
 _RETRIES = 3
+# How often a connection to Ray is tried. Ray forks beside threads that use gRPC, so that a node or the server for a
+# client sometimes ends while it starts; the next one nearly always comes up.
+_CONNECTIONS = 4
+# What Ray says then. Anything else, an address without a server above all, is an error at once.
+_FAILED_STARTS = ("timed out during startup", "Starting Ray client server failed", "Initialization failure from server")
 
 
 class Workers(Protocol):
@@ -103,19 +108,41 @@ def on_cluster(address: str | None) -> Iterator[None]:
     except ImportError as error:
         raise InputError("--on needs Ray, which is not installed", hint=how_to_add("ray")) from error
     was_there = ray.is_initialized()
-    try:
-        if not was_there:
-            ray.init(log_to_driver=False, **_where(address))
-    except Exception as error:  # Ray raises a plain Exception if a node does not start in time
-        raise InputError(
-            f"--on {address}: no Ray cluster at this address: {error}", hint="start one with ray start --head"
-        ) from error
+    if not was_there:
+        _connect(ray, address)
     try:
         with running_on(RayCluster(ray, address)):
             yield
     finally:
         if not was_there:
             ray.shutdown()
+
+
+def _connect(ray: Any, address: str) -> None:
+    """Connect to a cluster; try again where Ray failed to start its part.
+
+    Raises
+    ------
+    InputError
+        The cluster cannot be reached, or Ray failed every time.
+    """
+    for attempt in range(1, _CONNECTIONS + 1):
+        try:
+            ray.init(log_to_driver=False, **_where(address))
+            return
+        except Exception as error:  # Ray raises a plain Exception if a node does not start in time
+            ray.shutdown()
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
+            if not any(sign in str(error) for sign in _FAILED_STARTS):
+                raise InputError(
+                    f"--on {address}: no Ray cluster at this address: {lines[0]}",
+                    hint="start one with ray start --head",
+                ) from error
+            if attempt == _CONNECTIONS:
+                raise InputError(
+                    f"--on {address}: Ray failed to start {_CONNECTIONS} times: {lines[-1]}",
+                    hint="look at the cluster's logs, or run without --on",
+                ) from error
 
 
 def _where(address: str) -> dict[str, Any]:
