@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 
+import ray
 from melange.errors import InputError
 from melange.processes import each_of, on_cluster
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +14,10 @@ import melange.validate.certify.judge as judge_module
 from melange.plan.plan import Plan
 from melange.plan.solve import solve
 from melange.slo import Slo
-from melange.validate.attainment import Interval, counted, met
+from melange.validate.attainment import Interval, attainment, counted, met
 from melange.validate.certify.certify import certify
 from melange.validate.certify.plan_trial import Trial
-from melange.validate.certify.trend import falls
+from melange.validate.certify.trend import falls, falls_later
 from melange.validate.run_lengths import settling
 from melange.validate.scenario import SCENARIOS
 from melange.validate.simulate import draw_for, planned_workload, simulate
@@ -90,6 +91,8 @@ def test_chance_is_no_fall(seed: int) -> None:
     falling = [random.random(20_000) < np.linspace(0.96, 0.94, 20_000) for _ in range(4)]
     assert not falls(steady, 0.95)
     assert falls(falling, 0.95)
+    assert not falls_later(steady, [random.random(50_000) < 0.95], 0.95)
+    assert falls_later(steady, [random.random(50_000) < 0.94], 0.95)
 
 
 def test_a_proof_whose_fleet_has_not_filled_is_made_again_with_longer_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,6 +106,27 @@ def test_a_proof_whose_fleet_has_not_filled_is_made_again_with_longer_runs(monke
     assert proof.shortest == judge.requests > trial.shortest
     assert judge.proof_length == pytest.approx(3 * length, rel=0.01)
     assert judge.trial(trial.plan, trial.factor).shortest == judge.requests
+
+
+def test_a_proven_fleet_that_holds_less_later_is_proven_again_with_longer_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A queue that grows slowly shows in no run of a proof."""
+    question = small_service(24)
+    judge = judge_of(question, 0.5, requests=2000)
+    trial = judge.trial(solve(question), np.ones(question.profile.max_request_rate.shape))
+    with_run = judge_module.Judge._with_run
+
+    def slower_later(self: judge_module.Judge, before: Trial | None, plan: Plan, *rest: Any) -> Trial:
+        found = with_run(self, before, plan, *rest)
+        if rest[1] < 100_000:
+            return found
+        late = [np.concatenate([run[:50_000], np.zeros(max(0, len(run) - 50_000), bool)]) for run in found.samples]
+        return replace(found, by_class=(tuple(late),), attainment=attainment(late))
+
+    monkeypatch.setattr(judge_module.Judge, "_with_run", slower_later)
+    proof = judge.proof(trial)
+    assert judge.requests > 2000
+    assert judge.proof_length > 50_000
+    assert not judge.is_proven(proof)
 
 
 def test_sizes_that_no_type_serves_come_all_the_same() -> None:

@@ -24,6 +24,9 @@ MOST_WORK_S = 34.0
 # take all of it (part of the cost): a plan that saved 0.1 % took all, and one that saved 2 % was left undecided. Chosen
 # by judgment.
 _LEAST_PART, _ALL_SAVING = 0.25, 0.02
+# Requests of a longer proof, as multiples of the proof's: the least; then of those that would just prove the share
+# seen; then if the share seen is below the target or too close to it. Chosen by judgment.
+_LEAST_MORE, _ROOM, _MORE = 1.5, 1.3, 3.0
 
 
 def work_of(run: Run) -> float:
@@ -78,3 +81,19 @@ def reserved_s(left_s: float, saves: float) -> float:
         Part of the answer's cost that the plan would save, 0-1; 0: there is no answer yet, so nothing is reserved.
     """
     return left_s * max(0.0, 1.0 - _LEAST_PART - saves / _ALL_SAVING) if saves > 0.0 else 0.0
+
+
+def times_longer(above: float, doubt: float, affordable: float) -> float:
+    """Requests of a longer proof, as a multiple of those of a proof that left its plan undecided.
+
+    Parameters
+    ----------
+    above
+        How far the proof's share is above the target; negative below it.
+    doubt
+        How far above the target a share of as many requests must be.
+    affordable
+        The most that the effort left allows. If the share asks for more, it may be low by chance: fewer are tried.
+    """
+    times = max(_LEAST_MORE, _ROOM * (doubt / above) ** 2) if above > 0.0 else _MORE
+    return times if times <= affordable else min(times, _MORE)

@@ -18,6 +18,9 @@ from melange.workload.workload import Array, Mask
 # Largest part of its throughput that a type may need; the part is known to 1 %: a need of 98 % was steady over 600,000
 # requests, 99 % was not. With less, fleets that keep up are rejected; with more, some are certified that fall behind.
 MOST_USED = 0.97
+# Decimals of the shares that identify a plan: four are one request in ten thousand. With more, plans are simulated
+# again that send hardly a request elsewhere. Chosen by judgment.
+_SHARE_DECIMALS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -87,6 +90,11 @@ class Trial:
     def keeps_up(self) -> bool:
         """Whether every type completes requests as fast as they arrive, without limits on times."""
         return bool((self.used <= MOST_USED).all())
+
+
+def key_of(plan: Plan) -> bytes:
+    """The key of a plan; plans with smaller differences send hardly a request elsewhere, and would do the same."""
+    return plan.instances.tobytes() + np.round(plan.share, _SHARE_DECIMALS).tobytes()
 
 
 def cells_of(run: Run, shape: tuple[int, ...]) -> npt.NDArray[np.int64]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from melange.workload.workload import Mask
+from melange.workload.workload import Array, Mask
 
 # Number of parts of a run; the first half of the parts is compared with the second half.
 _PARTS = 10
@@ -39,7 +39,25 @@ def falls(samples: Sequence[Mask], target: float) -> bool:
     True
     """
     parts = np.array([[part.mean() for part in np.array_split(run, _PARTS)] for run in samples])
-    first, second = parts[:, : _PARTS // 2].ravel(), parts[:, _PARTS // 2 :].ravel()
+    return _is_less(parts[:, : _PARTS // 2].ravel(), parts[:, _PARTS // 2 :].ravel(), target)
+
+
+def falls_later(samples: Sequence[Mask], later: Sequence[Mask], target: float) -> bool:
+    """Whether fewer requests meet the SLO in the later part of longer runs than in these, by more than chance.
+
+    Parameters
+    ----------
+    samples, later
+        Whether each counted request met the SLO, for each run.
+    target
+        Share of requests that must meet it, 0-1.
+    """
+    first, second = ([part.mean() for run in runs for part in np.array_split(run, _PARTS)] for runs in (samples, later))
+    return _is_less(np.array(first), np.array(second), target)
+
+
+def _is_less(first: Array, second: Array, target: float) -> bool:
+    """Whether the mean of some shares is below that of others, by more than chance and by an amount that matters."""
     fall = float(first.mean() - second.mean())
-    error = math.sqrt((first.var(ddof=1) + second.var(ddof=1)) / len(first))
+    error = math.sqrt(first.var(ddof=1) / len(first) + second.var(ddof=1) / len(second))
     return fall > max(_ERRORS * error, _LEAST_FALL * (1.0 - target))
