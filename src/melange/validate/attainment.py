@@ -28,6 +28,11 @@ _WARM_UP = 0.1
 # the true share with 5, 10 and 20 batches, and they were 7.9, 6.1 and 4.8 points wide. Of five runs together 92 to 93 %
 # did with any number from 2 to 40, because the spread of whole runs decides there.
 _BATCHES = 10
+# Parts in which the runs together are compared, if they are more than one: with fewer, Student's factor is large, and
+# says more than the runs do. On 18 certified plans, each simulated 48 times, intervals of two whole runs were in the
+# median 0.74 of the misses wide on each side and 98 % held the true share; of two runs in three parts each 0.27 and
+# 97 %, of four runs in two parts each 0.17 instead of 0.21, and 98 % either way.
+_LEAST_PARTS = 6
 # With a higher confidence, more requests are needed before a target counts as met; with a lower one, more certificates
 # are wrong. The usual level.
 _CONFIDENCE = 0.95
@@ -133,8 +138,9 @@ def attainment(samples: Sequence[Mask]) -> Interval:
 
     The widest of three intervals counts. The first cuts each run into ten batches in order of arrival, whose means are
     nearly independent even if successive requests are not, and takes Student's interval from their spread. The second
-    does the same with whole runs, because a queue may outlast a batch. The third is Wilson's, as if all requests were
-    independent: ten batches without a miss prove no more than that many requests can.
+    does the same with whole runs, because a queue may outlast a batch; of few runs with the halves or thirds, so that
+    there are six or more. The third is Wilson's, as if all requests were independent: ten batches without a miss prove
+    no more than that many requests can.
 
     Parameters
     ----------
@@ -143,10 +149,16 @@ def attainment(samples: Sequence[Mask]) -> Interval:
     """
     pooled = np.concatenate(samples)
     value, count = float(pooled.mean()), len(pooled)
-    batches = [float(batch.mean()) for run in samples for batch in np.array_split(run, _BATCHES) if len(batch)]
-    half = max(_half_width(batches), _half_width([float(run.mean()) for run in samples]))
+    half = _half_width(_means(samples, _BATCHES))
+    if len(samples) > 1:
+        half = max(half, _half_width(_means(samples, math.ceil(_LEAST_PARTS / len(samples)))))
     low, high = wilson(value, count)
     return Interval(value=value, low=max(0.0, min(low, value - half)), high=min(1.0, max(high, value + half)))
+
+
+def _means(samples: Sequence[Mask], parts: int) -> list[float]:
+    """Means of the parts of each run that have requests."""
+    return [float(part.mean()) for run in samples for part in np.array_split(run, parts) if len(part)]
 
 
 def _half_width(means: Sequence[float]) -> float:

@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 
+from melange.errors import InfeasibleError
 from melange.plan.certificate import MOST_CARRIED
 from melange.plan.problem import ROUNDING, limits_of, loads
 from melange.plan.servable import Scope, scope_of
@@ -105,15 +106,23 @@ def cheapest_single_type(search: Search) -> Array:
     return carried
 
 
-def cheaper_single_type(search: Search, best: Trial) -> Trial:
-    """The cheapest proven fleet of one type if it costs less than the best plan; else the best plan.
+def proven_single_type(search: Search) -> Trial | None:
+    """The cheapest fleet of one type that is proven, of those tried so far and their like; None if none is proven.
 
-    For each type, the largest fleet that costs less is examined, unless it is known to miss: if it misses, so do all
-    smaller ones. A fleet that is not surely below the target gets a proof. So no answer costs more than a fleet of one
-    type that the same runs would have certified.
+    For each type, the largest fleet that costs less than the best is examined, unless it is known to miss: if it
+    misses, so do all smaller ones. A fleet that is not surely below the target gets a proof. Mixes are tried
+    afterwards, with all effort for proofs: so no answer costs more than the same search among single types would find.
     """
-    for one in sorted(_candidates(search), key=lambda each: each.count(1 / MOST_CARRIED) * each.cost_per_h):
-        best = _proven_below(search, one, best) or best
+    judge = search.judge
+    strictness, further_s = judge.strictness, judge.further_s
+    try:
+        best: Trial | None = search.proven()
+    except InfeasibleError:
+        best = search.second_chance(None)
+    if best is not None:
+        for one in sorted(_candidates(search), key=lambda each: each.count(1 / MOST_CARRIED) * each.cost_per_h):
+            best = _proven_below(search, one, best) or best
+    judge.strictness, judge.further_s = strictness, further_s
     return best
 
 
