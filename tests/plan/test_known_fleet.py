@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import melange.plan.cheapest as module
+from melange.errors import InfeasibleError
 from melange.plan.exact.start import first_fleets
 from melange.plan.fleet import Fleet
 from melange.plan.milp.program import OutOfTimeError
@@ -16,7 +17,7 @@ from melange.plan.options import Options
 from melange.plan.problem import build
 from melange.plan.question import question_of
 from melange.plan.servable import scope_of
-from melange.plan.solve import solve
+from melange.plan.solve import solve, with_instances
 from programs import Program, draw
 
 
@@ -65,3 +66,27 @@ def test_a_program_that_ends_badly_costs_nothing(
             assert np.allclose(slices, np.round(slices))
         tried += 1
     assert tried >= 3
+
+
+def test_a_given_fleet_may_be_larger_than_its_traffic_can_need() -> None:
+    """Fifty times the solver's fleet, at a fiftieth of its load; a limit of the options still forbids it."""
+    tried = 0
+    for seed in range(60):
+        program = draw(seed)
+        question = question_of(program.workload, program.profile, Options(drop_unservable=True))
+        scope = scope_of(question)
+        try:
+            plan = solve(question)
+        except InfeasibleError:
+            continue
+        if build(question, scope.allowed, scope.served).limits:  # of the offers
+            continue
+        larger = with_instances(question, 50 * plan.instances)
+        assert larger is not None
+        assert larger.instances.tolist() == (50 * plan.instances).tolist()
+        assert larger.load.max() <= plan.load.max() / 50 + 1e-9
+        name, count = next((name, count) for name, count in plan.instances_by_name.items() if count)
+        limited = question.with_options(max_instances={name: 50 * count - 1})
+        assert with_instances(limited, 50 * plan.instances) is None
+        tried += 1
+    assert tried > 10

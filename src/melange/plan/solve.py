@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import overload
 
 import numpy as np
@@ -105,7 +106,7 @@ def solve(
 
 
 def with_instances(question: Question, instances: npt.NDArray[np.int64]) -> Plan | None:
-    """The plan of a given fleet, with the shares of the lowest peak load, which may be above 1.
+    """The plan of a given fleet, with the shares of the lowest peak load, which may be above 1 or far below.
 
     Parameters
     ----------
@@ -125,6 +126,7 @@ def with_instances(question: Question, instances: npt.NDArray[np.int64]) -> Plan
     scope = scope_of(counted)
     problem = build(counted, scope.allowed, scope.served)
     count = instances[problem.types]
+    problem = replace(problem, most=np.maximum(problem.most, count))  # it may have more than the traffic can need
     if count.sum() < instances.sum() or broken_limits(problem, count):
         return None
     found = least_peak_shares(problem, problem.carried(count))

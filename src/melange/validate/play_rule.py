@@ -217,9 +217,8 @@ class _Player:
         question = Question(workload=workload, profile=self._profile, options=self._options)
         scope = scope_of(question)
         problem = build(question, scope.allowed, scope.served)
-        # A large base may have more instances than the window could use; the shares are those of the useful part.
-        useful = np.zeros(len(instances), np.int64)
-        useful[problem.types] = np.minimum(instances[problem.types], problem.most)
+        useful = np.zeros(len(instances), np.int64)  # only types that serve some size of the window
+        useful[problem.types] = instances[problem.types]
         plan = with_instances(question, useful)
         if plan is None:
             raise InputError(f"no fleet of the schedule serves the sizes of the window: {workload.source}")

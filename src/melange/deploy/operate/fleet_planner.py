@@ -156,16 +156,9 @@ class FleetPlanner:
         scope = scope_of(question)
         problem = build(question, scope.allowed, scope.served)
         wanted = np.array([fleet.get(one.name, 0) for one in self.types], np.int64)
-        # Because of a floor or spares, there may be more instances than the traffic can use: shares ignore the excess.
-        useful = np.zeros_like(wanted)
-        useful[problem.types] = np.minimum(wanted[problem.types], problem.most)
-        found = with_instances(question, useful)
-        if found is None:
-            return None
-        running = np.where(useful > 0, wanted, 0)
-        load = found.load * useful / np.maximum(running, 1)
-        cost = float(running @ np.array([*self.cost_per_h.values()]))
-        return replace(found, instances=running, load=load, cost_per_h=cost, bound_per_h=0.0, gap=1.0)
+        useful = np.zeros_like(wanted)  # only types that may still be rented
+        useful[problem.types] = wanted[problem.types]
+        return with_instances(question, useful)
 
     def _at(self, request_rate: Array) -> Question:
         workload = replace(self.question.workload, request_rate=request_rate, cautions=(), log_part_s=None)

@@ -12,7 +12,7 @@ from melange.errors import InfeasibleError, SolverError
 from melange.plan.plan import Plan
 from melange.plan.problem import ROUNDING
 from melange.plan.question import Question
-from melange.plan.solve import solve
+from melange.plan.solve import solve, with_instances
 from melange.validate.certify.headroom import Search, as_asked
 from melange.validate.certify.plan_trial import Trial
 from melange.validate.certify.second_pools import only_used, proof_of, with_pools
@@ -21,8 +21,6 @@ from melange.workload.workload import Array
 # Most fleets that are simulated for it: each takes as long as one plan of the search, and the proof if it holds. Chosen
 # by judgment.
 _MOST_TRIED = 6
-# Factor on rates with which no fleet has more instances than its traffic can need, so that only limits forbid it.
-_LITTLE = 1e-3
 
 Counts = npt.NDArray[np.int64]
 
@@ -86,8 +84,7 @@ def kept_pools(search: Search, best: Trial, incumbent: Plan | None) -> Trial | N
     if any(one.type_name not in names for one, _ in rented) or all(one.name in names for one, _ in rented):
         return None
     whole = counts_in_force(asked, incumbent)
-    little = np.full(asked.profile.max_request_rate.shape, _LITTLE)
-    if whole is None or search.of(whole, little) is None:  # limits forbid it now
+    if whole is None or with_instances(asked, whole) is None:  # limits forbid it now
         return None
     question = with_pools(asked, [(names[one.type_name], one.pool) for one, _ in rented if one.name not in names])
     types = question.profile.replica_types
@@ -109,7 +106,7 @@ def kept_pools(search: Search, best: Trial, incumbent: Plan | None) -> Trial | N
 def _as_equals(question: Question, best: Trial) -> Array:
     """The best plan's factors (R, I, O), for types that it does not use those of a used type with an equal engine.
 
-    With the factors that an unused type has from the search, its fleet may seem larger than the traffic can need.
+    The factors that an unused type has from the search are a guess.
     """
     factor, engines = best.factor.copy(), question.profile.engines
     for r in np.flatnonzero(best.plan.instances):
