@@ -197,7 +197,7 @@ def _easiest(search: Search, instances: np.ndarray, moves: int) -> Plan | None:
         factor[used[0]] = times
         plan = search.of(instances, factor)
         if plan is not None and plan.load.max() <= MOST_LOAD:
-            starts.append((search.judge.strain(plan, SETS), plan))
+            starts.append((search.judge.ease(plan, SETS).strain, plan))
     if not starts:
         return None
     strain, best = min(starts, key=lambda pair: pair[0])
@@ -207,7 +207,7 @@ def _easiest(search: Search, instances: np.ndarray, moves: int) -> Plan | None:
     for _ in range(moves if len(used) > 1 else 0):
         plan = _moved(best, sizes, int(random.choice(used)), random)
         if plan.load.max() <= MOST_LOAD:
-            now = search.judge.strain(plan, SETS)
+            now = search.judge.ease(plan, SETS).strain
             if now < strain:
                 strain, best = now, plan
     return best

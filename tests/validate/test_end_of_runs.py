@@ -112,6 +112,7 @@ def test_a_proven_fleet_that_holds_less_later_is_proven_again_with_longer_runs(m
     """A queue that grows slowly shows in no run of a proof."""
     question = small_service(24)
     judge = judge_of(question, 0.5, requests=2000)
+    judge.checks_each = True
     trial = judge.trial(solve(question), np.ones(question.profile.max_request_rate.shape))
     with_run = judge_module.Judge._with_run
 

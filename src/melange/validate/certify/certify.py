@@ -5,9 +5,7 @@ leaves slack. The search adjusts a *factor* on the rate of each replica type and
 headroom; above 1, the simulation has shown that a replica carries more than the sum of its loads says.
 
 1. A target that no fleet can reach is lowered, and sizes that the target allows to miss may be served late.
-2. Single types: the smallest fleet of each type that may be the cheapest; it shows what the type's replicas carry. The
-   largest fleet of every type that costs less than the cheapest proven one gets a proof too, unless it surely misses:
-   so no answer costs more than a single type that the same runs certify.
+2. Single types: the smallest fleet of each type that may be the cheapest; it shows what the type's replicas carry.
 3. Mixes: the closed-form plans, then plans that start from these factors. Up: while too many requests miss, factors of
    types where they miss are lowered, and prompts that miss even alone on a type are taken from it. Down: all factors
    are raised together until a plan fails, by bisection; then those of each type alone. Several passes among other types
@@ -15,8 +13,9 @@ headroom; above 1, the simulation has shown that a replica carries more than the
 4. If the fleet is small, the steps from one instance to the next are large: cheaper fleets are tried one by one, and
    prompts are moved between their types if more requests then meet the SLO.
 5. Two pools of one type, which keep long prompts away from short ones, if that needs fewer instances.
-6. Proofs, on requests that no choice used. A proven fleet is simulated once more for longer: if it holds less once it
-   has settled, all runs become longer.
+6. Proofs, on requests that no choice used. The largest cheaper fleet of every type gets one too, unless it surely
+   misses, so that no answer costs more than a single type that the same runs certify. The proven fleet is simulated
+   once more for longer: if it holds less once it has settled, all runs become longer.
 7. By how much steps may be slower than estimated (``margin``); with confidence, plans on slower steps (``cautious``).
 
 All plans of a search meet the same requests, so that two plans differ in nothing else. The best of many plans owes part
@@ -58,7 +57,7 @@ from melange.validate.certify.proofs import cheapest_proven, look_for_cheaper
 from melange.validate.certify.requests import by_class_of, carried_of, is_replayed, of_sizes, replays_of, stretch_at
 from melange.validate.certify.second_pools import in_pools, of_all_types
 from melange.validate.certify.separate_fleets import by_class, only_class, separate_fleets
-from melange.validate.certify.single_types import cheapest_single_type, proven_single_type
+from melange.validate.certify.single_types import cheapest_proven_alone, cheapest_single_type
 from melange.validate.certify.starts import promising, start, try_closed_form
 from melange.validate.certify.thinning import with_types, worth_types
 from melange.validate.certify.tolerance import with_tolerance
@@ -72,10 +71,11 @@ from melange.workload.workload import Array, Mask, Workload
 # The figures below are from the twelve cases of bench/certify.py at 4 requests a second, unless stated otherwise. CPU
 # times are known to a tenth.
 
-# Passes of the search for a mix: the number of types that a size may go to, and the speed of adding headroom. Each pass
-# finds other mixes, and stops if it finds none cheaper. The result is partly luck: other passes than these changed
-# single services of bench/services by up to 38 %, either way. In the twelve cases the first alone finds the same plans.
-_PASSES = ((2, 1.0), (3, 0.7), (3, 0.5), (6, 0.7))
+# Passes of the search for a mix: the number of types that a size may go to, the speed of adding headroom, and whether
+# all types start with the same factor, instead of what each carries alone. Each pass finds other mixes, and stops if it
+# finds none cheaper. The result is partly luck: other passes than these changed single services of bench/services by up
+# to 42 %, either way.
+_PASSES = ((2, 1.0, False), (2, 1.0, True), (3, 0.7, False), (3, 0.5, True), (6, 0.7, False))
 # No further pass begins after about this much CPU time [s]: programs for small fleets of many types take long, and
 # fleets are tried one by one afterwards anyway. Chosen by judgment.
 _MOST_S = 8.0
@@ -302,36 +302,43 @@ def _found(judge: Judge, lone: Mask, incumbent: Plan | None) -> tuple[Trial, Tri
     """
     search = Search(question=judge.question, judge=judge, among=~lone)
     factor = start(judge.question, cheapest_single_type(search))
-    single = proven_single_type(search)
-    best = single
-    if best is None or judge.question.options.max_types != 1:
-        best = _mix(replace(search, begins=min(1.0, float(factor.max()))), factor, lone, single)
+    _try_mixes(replace(search, begins=min(1.0, float(factor.max()))), factor, lone)
+    best = cheapest_proven(search, factor)
+    while not judge.has_settled(best):
+        judge.lengthen()
+        best = cheapest_proven(search, factor)
+    judge.checks_each = True
     best = nearest_proven(search, best, incumbent)
-    if np.count_nonzero(best.plan.instances) == 1:
-        single = best
+    single = cheapest_proven_alone(search, best)
     alone = [one for one in (best, *judge.known.values()) if np.count_nonzero(one.plan.instances) == 1]
     best = in_pools(judge, best, alone) or best
     return kept_pools(search, best, incumbent) or best, single
 
 
-def _mix(search: Search, factor: Array, lone: Mask, single: Trial | None) -> Trial:
-    """The cheapest plan of several types that is proven, or the fleet of one type if none costs less."""
+def _try_mixes(search: Search, factor: Array, lone: Mask) -> None:
+    """Find cheap plans of several types that hold.
+
+    Raises
+    ------
+    InfeasibleError
+        No plan was found that holds, of any number of types.
+    """
     judge = search.judge
     try:
         try_closed_form(search)
         effort = Effort(judge=judge, first=judge.work_s, most_s=_MOST_S)
-        for each_size, pace in _PASSES:
+        for each_size, pace, is_equal in _PASSES:
             if effort.is_spent():
                 break
-            search = replace(search, among=promising(judge.question, factor, each_size)[:, None, None] & ~lone)
-            best = search.up(search.trial(factor), pace)
+            begin = np.full_like(factor, np.median(factor[:, 0, 0])) if is_equal else factor
+            search = replace(search, among=promising(judge.question, begin, each_size)[:, None, None] & ~lone)
+            best = search.up(search.trial(begin), pace)
             if np.count_nonzero(best.plan.instances) > 1:
                 best = with_fewer_instances(search, search.down(best))
         look_for_cheaper(search, factor)
     except InfeasibleError:
-        if search.best is None and single is None:
+        if search.best is None:
             raise
-    return cheapest_proven(search, factor, single)
 
 
 def _closed_form(question: Question, best: Plan) -> Plan:

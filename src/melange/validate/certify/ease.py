@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,11 +19,29 @@ _SHARPNESS = 8.0
 _LEAST_RATIO = 1e-9
 
 
-def ease_of(runs: Sequence[Run], slo: Slo) -> tuple[float, float]:
-    """Share of counted requests that meet the SLO, and how hard that is for them, 0-1; of the worst class."""
+class Ease(NamedTuple):
+    """How easily requests meet the SLO; with classes, those of the worst class.
+
+    Parameters
+    ----------
+    met
+        Share of requests that meet the SLO, 0-1.
+    strain
+        How hard that is for them, 0-1. Each request counts ``x^8 / (1 + x^8)`` at ``x`` times its limit: nearly nothing
+        well within it, a half at it, nearly one beyond. Few requests miss but many come near, so this needs fewer
+        requests than misses to tell plans.
+    """
+
+    met: float
+    strain: float
+
+
+def ease_of(runs: Sequence[Run], slo: Slo) -> Ease:
+    """How easily the counted requests of some runs meet the SLO."""
     ratios = [_ratios(run, slo) for run in runs]
     strain = max(_strain(np.concatenate(parts)) for parts in zip(*ratios, strict=True))
-    return float(np.mean([share_of([part <= AT_LIMIT for part in parts], slo) for parts in ratios])), strain
+    met = float(np.mean([share_of([part <= AT_LIMIT for part in parts], slo) for parts in ratios]))
+    return Ease(met, strain)
 
 
 def _ratios(run: Run, slo: Slo) -> list[Array]:

@@ -13,7 +13,7 @@ from melange.slo import Slo
 from melange.units import percent
 from melange.validate.attainment import met, share_met
 from melange.validate.causes import CAUSE_NAMES, causes, share_by_cause
-from melange.validate.certify.ease import ease_of
+from melange.validate.certify.ease import Ease, ease_of
 from melange.validate.certify.effort import MOST_WORK_S, reserved_s, times_longer, work_of
 from melange.validate.certify.looks import Looks
 from melange.validate.certify.miss_clusters import least_missed
@@ -109,6 +109,8 @@ class Judge:
         Approximate CPU time of all simulations so far [s].
     further_s
         Approximate CPU time that longer proofs may still take [s].
+    checks_each
+        Whether every proven plan is checked for having settled; else only the answer of the main search is.
     """
 
     question: Question
@@ -126,9 +128,10 @@ class Judge:
     looks: Looks = field(default_factory=Looks)
     work_s: float = 0.0
     further_s: float = _MOST_FURTHER_S
+    checks_each: bool = False
     _arrivals: dict[tuple[int, int], Arrivals] = field(default_factory=dict)
     _ahead: RunsAhead = field(init=False)
-    _eased: dict[tuple[bytes, int, int], tuple[float, float]] = field(default_factory=dict)
+    _eased: dict[tuple[bytes, int, int], Ease] = field(default_factory=dict)
     _proofs: dict[tuple[bytes, int], Trial] = field(default_factory=dict)
     full: Array = field(init=False)
 
@@ -248,24 +251,30 @@ class Judge:
             self.looks.add(trial.plan)
             proof = self._proof(trial)
             while self._is_too_short(proof):
-                self.requests = int(_LONGER * self.proof_length / _PROOF_TIMES)
+                self.lengthen()
                 proof = self._proof(trial)
         else:
             proof = self._replayed(trial.plan, trial.factor, self.replays.proving)
         self._proofs[key[0], self.requests] = proof
         return self._kept(proof)
 
+    def lengthen(self) -> None:
+        """Make all runs from now on longer: those so far ended before a fleet had settled."""
+        self.requests = int(_LONGER * self.proof_length / _PROOF_TIMES)
+
     def _is_too_short(self, proof: Trial) -> bool:
         """Whether a plan that seems to hold may not hold, because its fleet had not filled yet."""
         if proof.attainment.high < self.target or self.proof_length >= MOST_REQUESTS:
             return False
-        return falls(proof.samples, self.target + proof.off) or (self.is_proven(proof) and not self._settled(proof))
+        if falls(proof.samples, self.target + proof.off):
+            return True
+        return self.checks_each and self.is_proven(proof) and not self.has_settled(proof)
 
-    def _settled(self, proof: Trial) -> bool:
+    def has_settled(self, proof: Trial) -> bool:
         """Whether a run that lasts longer than those of a proof meets the SLO no less often at its end."""
         length = self._length_for(proof)
         longer = min(int(_LATER_TIMES * length), MOST_REQUESTS)
-        if longer < 2 * length:
+        if self.replays is not None or longer < 2 * length:
             return True
         later = self._with_run(None, proof.plan, proof.factor, longer, _LATER).samples
         return not falls_later(proof.samples, [run[len(run) // 2 :] for run in later], self.target + proof.off)
@@ -357,20 +366,8 @@ class Judge:
             work_s=self.work_s - began + (before.work_s if before else 0.0),
         )
 
-    def met_share(self, plan: Plan, sets: int) -> float:
-        """Share of the requests of some sets that meet the SLO under a plan, without their strain."""
-        return self._ease(plan, sets)[0]
-
-    def strain(self, plan: Plan, sets: int) -> float:
-        """How hard it is for the requests of some sets to meet the SLO, 0-1.
-
-        Each request counts ``x^8 / (1 + x^8)`` at ``x`` times its limit: nearly nothing well within it, a half at it,
-        nearly one beyond. Few requests miss but many come near, so this needs fewer requests than misses to tell plans.
-        """
-        return self._ease(plan, sets)[1]
-
-    def _ease(self, plan: Plan, sets: int) -> tuple[float, float]:
-        """Share of the requests of some sets that meet the SLO, and how hard that is; simulated only once."""
+    def ease(self, plan: Plan, sets: int) -> Ease:
+        """How easily the requests of some sets meet the SLO; simulated only once."""
         key = (key_of(plan), sets, self.requests)
         if key not in self._eased:
             self._ahead.prepare(plan, self._sets(sets))

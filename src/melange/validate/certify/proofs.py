@@ -1,4 +1,4 @@
-"""Which of the plans found is proven: the cheapest, unless it costs more than a proven fleet of one type."""
+"""Which of the plans found is proven: the cheapest, unless a single type that costs less can be proven."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from melange.plan.problem import ROUNDING
 from melange.validate.certify.effort import is_late
 from melange.validate.certify.headroom import Search
 from melange.validate.certify.plan_trial import Trial
+from melange.validate.certify.single_types import cheaper_single_type
 from melange.validate.certify.small_fleets import cheaper_fleet
 from melange.workload.workload import Array
 
@@ -17,33 +18,16 @@ from melange.workload.workload import Array
 _SMALL_STEPS = 0.6
 
 
-def cheapest_proven(search: Search, factor: Array, single: Trial | None) -> Trial:
-    """The cheapest plan that is proven, including plans that nearly seemed to hold.
-
-    Parameters
-    ----------
-    search
-        The plans tried so far, and the judge.
-    factor
-        Factors to look for further small fleets with (R, I, O).
-    single
-        The cheapest proven fleet of one type, or None.
-
-    Raises
-    ------
-    InfeasibleError
-        No plan is proven.
-    """
+def cheapest_proven(search: Search, factor: Array) -> Trial:
+    """The cheapest plan that is proven, including plans that nearly seemed to hold."""
     try:
-        found = _proven(search, factor)
+        best = cheaper_single_type(search, _proven(search, factor))
     except InfeasibleError:
-        best = search.second_chance(single)
-        if best is None:
+        found = search.second_chance(None)
+        if found is None:
             raise
-        return best
-    is_cheaper = single is None or found.plan.cost_per_h < single.plan.cost_per_h - ROUNDING
-    best = found if is_cheaper else single
-    return search.second_chance(best) or found
+        return found
+    return search.second_chance(best) or best
 
 
 def look_for_cheaper(search: Search, factor: Array) -> None:

@@ -266,7 +266,7 @@ def _proof(judge: Judge, plan: Plan, split: _Split, count: int, best: Trial) -> 
     tried = [one.applied(plan) for one in split.of(count)]
     if tried[0].cost_per_h >= best.plan.cost_per_h - ROUNDING:
         return None
-    easiest = min(tried, key=lambda one: judge.strain(one, 2))
+    easiest = min(tried, key=lambda one: judge.ease(one, 2).strain)
     trial = judge.trial(easiest, np.ones(easiest.share.shape))
     return proof_of(judge, trial)
 
@@ -336,7 +336,7 @@ def _easiest(judge: Judge, plan: Plan, splits: Sequence[_Split], effort: Effort)
     strains = list[float]()
     for split in splits:
         before = judge.work_s
-        strains.append(judge.strain(split.applied(plan), 1))
+        strains.append(judge.ease(split.applied(plan), 1).strain)
         left = len(splits) - len(strains)
         if effort.is_spent() or left * (judge.work_s - before) > _COMPARING * effort.most_s:
             return []
@@ -345,7 +345,7 @@ def _easiest(judge: Judge, plan: Plan, splits: Sequence[_Split], effort: Effort)
 
 def _seems_to_hold(judge: Judge, plan: Plan) -> bool:
     sets = int(np.clip(math.ceil(_REQUESTS / judge.requests), 1, _MOST_SETS))
-    return judge.met_share(plan, 1) >= judge.target - _NEAR and judge.met_share(plan, sets) >= judge.target
+    return judge.ease(plan, 1).met >= judge.target - _NEAR and judge.ease(plan, sets).met >= judge.target
 
 
 def _fewest_allowed(judge: Judge, plan: Plan, place: int) -> int:

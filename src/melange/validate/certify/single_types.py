@@ -9,12 +9,11 @@ from functools import partial
 
 import numpy as np
 
-from melange.errors import InfeasibleError
 from melange.plan.certificate import MOST_CARRIED
 from melange.plan.problem import ROUNDING, limits_of, loads
 from melange.plan.servable import Scope, scope_of
 from melange.validate.attainment import wilson
-from melange.validate.certify.effort import is_late
+from melange.validate.certify.effort import Effort
 from melange.validate.certify.headroom import Search
 from melange.validate.certify.plan_trial import Trial
 from melange.validate.certify.spare import own_spare
@@ -33,9 +32,11 @@ _RISE, _LEAST_RISE, _MOST_RISE = 0.06, 1.04, 2.0
 # First guess at the replicas that a fleet needs, over the closed form's; later guesses are what the types tried so far
 # needed. 1: no difference.
 _FIRST_GUESS = 1.1
-# Part of the time of a search after which proofs of single types take no more instances away: one of hundreds saves
-# little, and two pools may save more. Chosen by judgment.
-_REFINING = 0.4
+# Effort after which proofs of single types take no more instances away [s]: one of hundreds saves little, and two pools
+# may save more. Chosen by judgment.
+_REFINING_S = 8.0
+# Most fleets that are proven only to be compared with a mix. With more, a figure for comparison takes longer.
+_MOST_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,27 +107,29 @@ def cheapest_single_type(search: Search) -> Array:
     return carried
 
 
-def proven_single_type(search: Search) -> Trial | None:
-    """The cheapest fleet of one type that is proven, of those tried so far and their like; None if none is proven.
+def cheaper_single_type(search: Search, best: Trial) -> Trial:
+    """The cheapest proven fleet of one type if it costs less than the best plan; else the best plan.
 
-    For each type, the largest fleet that costs less than the best is examined, unless it is known to miss: if it
-    misses, so do all smaller ones. A fleet that is not surely below the target gets a proof. Mixes are tried
-    afterwards, with all effort for proofs: so no answer costs more than the same search among single types would find.
+    For each type, the largest fleet that costs less is examined, unless it is known to miss: if it misses, so do all
+    smaller ones. A fleet that is not surely below the target gets a proof. So no answer costs more than a fleet of one
+    type that the same runs would have certified.
     """
-    judge = search.judge
-    strictness, further_s = judge.strictness, judge.further_s
-    try:
-        best: Trial | None = search.proven()
-    except InfeasibleError:
-        best = search.second_chance(None)
-    if best is not None:
-        for one in sorted(_candidates(search), key=lambda each: each.count(1 / MOST_CARRIED) * each.cost_per_h):
-            best = _proven_below(search, one, best) or best
-    judge.strictness, judge.further_s = strictness, further_s
+    effort = Effort(judge=search.judge, first=search.judge.work_s, most_s=_REFINING_S)
+    for one in sorted(_candidates(search), key=lambda each: each.count(1 / MOST_CARRIED) * each.cost_per_h):
+        best = _proven_below(search, one, best, effort) or best
     return best
 
 
-def _proven_below(search: Search, one: Lone, best: Trial) -> Trial | None:
+def cheapest_proven_alone(search: Search, best: Trial) -> Trial | None:
+    """The cheapest fleet of one type among the tried ones that is proven; None if none is among the first few."""
+    if np.count_nonzero(best.plan.instances) == 1:
+        return best
+    known = [one for one in search.judge.known.values() if np.count_nonzero(one.plan.instances) == 1]
+    held = sorted(filter(search.judge.holds, known), key=lambda one: one.plan.cost_per_h)
+    return next(filter(search.judge.is_proven, map(search.judge.proof, held[:_MOST_SHOWN])), None)
+
+
+def _proven_below(search: Search, one: Lone, best: Trial, effort: Effort) -> Trial | None:
     """The smallest fleet of a type that is proven and costs less than the best plan; None if there is none."""
     missing = max([one.count(1 / MOST_CARRIED) - 1, *_known_to_miss(search, one)])
     count = int(min(one.most, math.ceil(best.plan.cost_per_h / one.cost_per_h - ROUNDING) - 1))
@@ -134,12 +137,12 @@ def _proven_below(search: Search, one: Lone, best: Trial) -> Trial | None:
     found = _proven_alone(search, one, count, thorough) if count > missing else None
     if found is None:
         return None
-    while count - missing > 1 and not is_late(search.judge, _REFINING):
+    while count - missing > 1 and not effort.is_spent():
         middle = (missing + count) // 2
         proof = _proven_alone(search, one, middle, search.judge.proof)
         missing, count, found = (middle, count, found) if proof is None else (missing, middle, proof)
     # Longer proofs save a few more instances.
-    while count > one.count(1 / MOST_CARRIED) and not is_late(search.judge, _REFINING):
+    while count > one.count(1 / MOST_CARRIED) and not effort.is_spent():
         proof = _proven_alone(search, one, count - 1, thorough)
         if proof is None:
             break

@@ -103,7 +103,7 @@ def cheaper_fleet(search: Search, best: Trial, factor: Array) -> Trial:
     for entrant in promising:
         if effort.is_spent(_BALANCING):
             break
-        entrant.strain = search.judge.strain(entrant.plan, _SETS)
+        entrant.strain = search.judge.ease(entrant.plan, _SETS).strain
         _balance(search, entrant, effort)
     moves = _MOVED
     for entrant in sorted(promising, key=lambda one: one.strain):  # one that holds rules out all that cost as much
@@ -119,11 +119,11 @@ def cheaper_fleet(search: Search, best: Trial, factor: Array) -> Trial:
 def _tried(search: Search, entrant: _Entrant, may_move: bool, effort: Effort) -> tuple[Trial | None, bool]:
     """A fleet in simulation if it comes near the SLO, and whether its prompts were moved to get there."""
     allowed, is_moved = 1.0 - search.judge.target, False
-    missed = 1.0 - search.judge.met_share(entrant.plan, _SETS)
+    missed = 1.0 - search.judge.ease(entrant.plan, _SETS).met
     if may_move and not effort.is_spent() and _ENOUGH * allowed < missed <= _WORTH_MOVES * allowed:
         is_moved = True
         _move(search, entrant, np.random.default_rng(0), effort)
-        missed = 1.0 - search.judge.met_share(entrant.plan, _SETS)
+        missed = 1.0 - search.judge.ease(entrant.plan, _SETS).met
     return (search.judge.trial(entrant.plan, entrant.factor) if missed <= _WORTH_A_TRIAL * allowed else None), is_moved
 
 
@@ -139,7 +139,7 @@ def _entrants(search: Search, best: Trial, factor: Array, effort: Effort) -> lis
     for entrant in found:
         if effort.is_spent(_LOOKING):
             break
-        entrant.strain = search.judge.strain(entrant.plan, 1)
+        entrant.strain = search.judge.ease(entrant.plan, 1).strain
     return found
 
 
@@ -192,7 +192,7 @@ def _move(search: Search, entrant: _Entrant, random: np.random.Generator, effort
 
 def _is_better(search: Search, entrant: _Entrant, plan: Plan) -> bool:
     """Whether a plan is easier on requests than the entrant's plan; if so, it replaces the entrant's plan."""
-    strain = search.judge.strain(plan, _SETS)
+    strain = search.judge.ease(plan, _SETS).strain
     if strain >= entrant.strain - ROUNDING:
         return False
     entrant.plan, entrant.strain = plan, strain
