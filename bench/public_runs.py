@@ -62,7 +62,8 @@ def judged(run: Run) -> Judged:
     if engine is None:
         return Judged(run=run, predicted=0.0, residuals=residuals)
     one = {name: np.ones(1, int if kind == Ints else float) for name, kind in get_type_hints(PolicyState).items()}
-    state = PolicyState(**(one | {"type_of": np.zeros(1, int), "outstanding": np.zeros(1, int), "fill": np.zeros(1)}))
+    empty = {name: np.zeros(1, int) for name in ("type_of", "outstanding")} | {"fill": np.zeros(1)}
+    state = PolicyState(**(one | empty | {"turn": np.zeros(2, int)}))
     outcome = play([engine], state, 0, np.zeros(len(run.inputs)), run.inputs, run.outputs)
     if run.is_alone:
         predicted = (run.outputs[0] - 1) / (outcome.finish_s[0] - outcome.first_token_s[0])

@@ -25,6 +25,7 @@ from melange.replica.policy import (
 from melange.replica.policy_state import PolicyState
 from melange.replica.simulated.cluster import play
 from melange.replica.simulated.compiled_policy import compiled_policy
+from melange.replica.simulated.replica_index import fill_index, indexed
 
 EVERY_POLICY = pytest.mark.parametrize("policy", range(len(POLICIES)), ids=POLICIES)
 SMALL, LARGE = 50, 500  # input tokens in the first and the second bucket of the small plan
@@ -119,9 +120,10 @@ def test_never_a_replica_that_is_down(
 def test_lists_and_compiled_arrays_choose_alike(policy: int) -> None:
     """A thousand requests that come and go: the same replicas, and the same book at the end."""
     random, compiled = np.random.default_rng(policy), compiled_policy()
-    lists, arrays = fleet([0, 0, 1, 2], "lists"), fleet([0, 0, 1, 2], "arrays")
+    lists, arrays = fleet([0, 0, 1, 2], "lists"), indexed(fleet([0, 0, 1, 2], "arrays"))
     held: list[tuple[int, int, float]] = []
     for step in range(1000):
+        fill_index(arrays)
         inputs, limit, chance = int(random.integers(1, 2500)), int(random.integers(0, 500)), float(random.uniform())
         up = int(random.uniform() < 0.9)
         lists.is_up[step % 4] = arrays.is_up[step % 4] = up

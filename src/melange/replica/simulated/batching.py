@@ -35,6 +35,7 @@ import math
 
 from melange.replica.simulated import columns as at
 from melange.replica.simulated.blocks import steps_in_blocks, taken, units
+from melange.replica.simulated.compiled_index import changed
 from melange.replica.simulated.compiled_policy import compiled_policy
 from melange.replica.simulated.compiled_step import (
     CONTEXT,
@@ -136,7 +137,7 @@ def finish(world, fleet, replica):
     requests, moments, gaps = world.requests, world.moments, world.gaps[replica]
     now = real[at.ENDS]
     real[at.BUSY] += now - real[at.BEGAN]
-    used = whole[at.USED]
+    used, outstanding = whole[at.USED], fleet.outstanding[replica]
     if whole[at.SEGMENT] == at.DECODE:
         steps = whole[at.RUN_STEPS]
         whole[at.STEPS] += steps
@@ -154,6 +155,8 @@ def finish(world, fleet, replica):
         _end_due(whole, real, phases, keys, members, requests, moments, fleet, replica, now)
     for place in range(whole[at.READY]):
         _first_token(whole, real, phases, keys, members, requests, moments, ready[place], fleet, replica, now)
+    if fleet.tree.shape[1] > 0 and (whole[at.READY] > 0 or fleet.outstanding[replica] != outstanding):
+        changed(fleet, replica)
 
 
 @inner

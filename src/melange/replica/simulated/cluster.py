@@ -16,6 +16,7 @@ from melange.replica.policy_state import PolicyState
 from melange.replica.simulated import columns as at
 from melange.replica.simulated.kernel import run
 from melange.replica.simulated.outcome import BINS, SERVED, Outcome
+from melange.replica.simulated.replica_index import fill_index, indexed
 from melange.workload.workload import Array
 
 # Requests between two checks for interrupts and progress.
@@ -125,15 +126,16 @@ def play(
     drains = [one for one in events if one.is_drained]
     others = [one for one in events if not one.is_drained]
     script = script_of(others, float(arrival_s[-1]) if len(arrival_s) else 0.0, len(engines))
-    random = np.random.default_rng(seed)
+    random, state = np.random.default_rng(seed), indexed(fleet)
     for first, last in _slices(arrival_s, drains):
         for one in drains:
             if one.at_s <= arrival_s[first]:
                 fleet.is_up[one.replica] = 0
+        fill_index(state)
         run(
             world,
             script,
-            fleet,
+            state,
             policy,
             arrival_s,
             random.random(last - first) if keys is None else np.ascontiguousarray(keys[first:last], float),
@@ -143,7 +145,8 @@ def play(
         )
         if progress is not None:
             progress(last / len(arrival_s))
-    run(world, script, fleet, policy, arrival_s, random.random(0), 0, 0, _FOREVER)
+    fill_index(state)
+    run(world, script, state, policy, arrival_s, random.random(0), 0, 0, _FOREVER)
     return _outcome(world, script, arrival_s)
 
 

@@ -14,6 +14,7 @@ import math
 from melange.replica.policy import PREFIX_AFFINITY
 from melange.replica.simulated import columns as at
 from melange.replica.simulated.batching import begin, clear, enqueue, finish, fits
+from melange.replica.simulated.compiled_index import changed
 from melange.replica.simulated.compiled_policy import compiled_policy
 from melange.replica.simulated.compiling import compiled, inner
 from melange.replica.simulated.heaps import settle
@@ -90,6 +91,8 @@ def _send(world, fleet, policy, k, now, uniform):
         requests[k, at.CACHED] = 0
     world.moments[k, at.PART] = _sent(fleet, replica, looked_up, requests[k, at.LIMIT])
     _waits(fleet, replica, requests[k, at.INPUT])
+    if fleet.tree.shape[1] > 0:
+        changed(fleet, replica)
     enqueue(world, replica, k, now)
     return replica
 
@@ -101,6 +104,7 @@ def _change(world, script, fleet, replica, is_up, now):
         return
     fleet.is_up[replica] = is_up
     if is_up == 1:
+        changed(fleet, replica)
         return
     requests, moments = world.requests, world.moments
     k, last = clear(world, replica, now), at.NOBODY
@@ -121,3 +125,4 @@ def _change(world, script, fleet, replica, is_up, now):
                 requests[last, at.NEXT] = k
             last = k
         k = after
+    changed(fleet, replica)

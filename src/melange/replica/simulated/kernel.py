@@ -40,12 +40,14 @@ SOURCES = (
     "batching.py",
     "blocks.py",
     "columns.py",
+    "compiled_index.py",
     "compiled_loop.py",
     "compiled_policy.py",
     "compiled_step.py",
     "compiling.py",
     "gaps.py",
     "heaps.py",
+    "replica_index.py",
 )
 # Values that these files import from modules that are not compiled: the columns of step costs, and constants.
 GIVEN = {

@@ -23,6 +23,7 @@ from melange.replica.engine import Engine
 from melange.replica.policy_state import Ints, PolicyState
 from melange.replica.simulated.cluster import requests_of, script_of, world_of
 from melange.replica.simulated.kernel import ENTRY, EXTERNALS, FILE, Kernel, kinds, sources_digest
+from melange.replica.simulated.replica_index import indexed
 from melange.replica.step import StepCost
 
 # Functions that LLVM turns into instructions; others (``llvm.pow.f64``) become calls of EXTERNALS.
@@ -56,7 +57,7 @@ def _any_arguments() -> tuple[Any, ...]:
     fleet = PolicyState(
         **{name: np.ones(1, int if kind == Ints else float) for name, kind in get_type_hints(PolicyState).items()}
     )
-    return world, script_of((), 0.0, 1), fleet, 0, np.zeros(1), np.zeros(1), 0, 1, 0.0
+    return world, script_of((), 0.0, 1), indexed(fleet), 0, np.zeros(1), np.zeros(1), 0, 1, 0.0
 
 
 def _stripped(assembly: str, function: str) -> tuple[bytes, tuple[int, ...]]:
