@@ -14,6 +14,7 @@ from melange.plan.problem import ROUNDING
 from melange.plan.question import Question
 from melange.plan.solve import solve, with_instances
 from melange.validate.certify.diagnosis import no_headroom_helps
+from melange.validate.certify.effort import is_late
 from melange.validate.certify.judge import Judge
 from melange.validate.certify.plan_trial import Trial
 from melange.validate.certify.thinning import TAKEN_AWAY
@@ -178,6 +179,8 @@ class Search:
                 near[one.plan.instances.tobytes()] = one
         refuted = [one.plan for one in self.judge.known.values() if one.is_refuted]
         for tried in sorted(near.values(), key=lambda one: one.plan.cost_per_h)[:_MOST_CHANCES]:
+            if best is not None and is_late(self.judge):
+                break
             if not tried.is_refuted and any(_is_smaller(tried.plan, one) for one in refuted):
                 continue
             proof = self.proof(tried, best)

@@ -13,7 +13,7 @@ from melange.plan.certificate import MOST_CARRIED
 from melange.plan.problem import ROUNDING, limits_of, loads
 from melange.plan.servable import Scope, scope_of
 from melange.validate.attainment import wilson
-from melange.validate.certify.effort import Effort
+from melange.validate.certify.effort import MOST_WORK_S, Effort
 from melange.validate.certify.headroom import Search
 from melange.validate.certify.plan_trial import Trial
 from melange.validate.certify.spare import own_spare
@@ -114,7 +114,8 @@ def cheaper_single_type(search: Search, best: Trial) -> Trial:
     smaller ones. A fleet that is not surely below the target gets a proof. So no answer costs more than a fleet of one
     type that the same runs would have certified.
     """
-    effort = Effort(judge=search.judge, first=search.judge.work_s, most_s=_REFINING_S)
+    spent_s = search.judge.work_s
+    effort = Effort(judge=search.judge, first=spent_s, most_s=min(_REFINING_S, max(0.0, MOST_WORK_S - spent_s)))
     for one in sorted(_candidates(search), key=lambda each: each.count(1 / MOST_CARRIED) * each.cost_per_h):
         best = _proven_below(search, one, best, effort) or best
     return best
