@@ -18,7 +18,7 @@ from melange.validate.certify.fewer_instances import with_fewer_instances
 from melange.validate.certify.headroom import Search
 from melange.validate.certify.judge import Judge
 from melange.validate.certify.plan_trial import Trial
-from melange.validate.certify.single_types import cheaper_single_type
+from melange.validate.certify.single_types import cheaper_single_type, cheapest_proven_alone
 from melange.workload.workload import Array
 
 
@@ -50,6 +50,25 @@ def test_no_answer_costs_more_than_a_single_type_that_can_be_proven(seed: int) -
             continue
         below = oversized(search, int(place), count)
         assert search.judge.surely_misses(below) or not search.judge.is_proven(search.judge.proof(below))
+
+
+@pytest.mark.parametrize("seed", [3, 21])
+def test_a_mix_is_compared_with_a_single_type_that_is_proven(seed: int) -> None:
+    """The cheapest tried fleet of one type whose proof succeeds; fleets that only seem to hold are passed over."""
+    question = small_service(seed)
+    slo = question.profile.slo
+    assert slo is not None
+    assert slo.attainment is not None
+    search = search_of(question, slo.attainment)
+    able = np.flatnonzero(np.isfinite(loads(question.workload, question.profile).sum(axis=1)))
+    tried = [oversized(search, int(place), count) for place in able for count in (1, 2, 8, 16, 24)]
+    mix = replace(tried[0], plan=replace(tried[0].plan, instances=np.ones_like(tried[0].plan.instances)))
+    found = cheapest_proven_alone(search, mix)
+    assert found is not None
+    assert search.judge.is_proven(found)
+    cheaper = [one for one in tried if one.plan.cost_per_h < found.plan.cost_per_h and search.judge.holds(one)]
+    assert not any(search.judge.is_proven(search.judge.proof(one)) for one in cheaper)
+    assert cheapest_proven_alone(search, found) is found
 
 
 def in_a_row(judge: Judge, missed: int, rows: int, requests: int = 1600) -> Trial:
