@@ -8,6 +8,7 @@ import pytest
 
 from melange.catalog.bundled import accelerators
 from melange.catalog.huggingface import read_model
+from melange.errors import InputError
 from melange.replica.era import find_era
 from melange.replica.reasons import obstacle
 
@@ -160,3 +161,110 @@ def test_a_trillion_weights_in_int4_do_not_fit_eight_cards_of_80_gb(tmp_path: Pa
     reason = obstacle(model, accelerators()["H100-80GB"], 8, find_era("vllm").settings)
     assert reason.startswith("the model in int4 does not fit: 71.3 GiB needed on each accelerator")
     assert obstacle(model, accelerators()["H200"], 8, find_era("vllm").settings) == ""
+
+
+GROK_2: dict[str, Any] = {
+    "architectures": ["Grok1ForCausalLM"],
+    "model_type": "git",
+    "hidden_size": 8192,
+    "intermediate_size": 32768,
+    "moe_intermediate_size": 16384,
+    "num_local_experts": 8,
+    "num_experts_per_tok": 2,
+    "residual_moe": True,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "num_hidden_layers": 64,
+    "vocab_size": 131072,
+    "max_position_embeddings": 131072,
+    "sliding_window_size": -1,
+    "global_attn_every_n": 1,
+    "torch_dtype": "bfloat16",
+}
+
+
+@pytest.mark.parametrize("kind", ["git", "grok-1"])
+def test_grok_2_has_a_dense_part_beside_its_experts(kind: str, tmp_path: Path) -> None:
+    """270 billion parameters of which 115 billion are used, as published, and no window."""
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(GROK_2 | {"model_type": kind}))
+    model = read_model(path)
+    assert model.parameters() / 1e9 == pytest.approx(270, rel=0.01)
+    assert model.active_parameters() / 1e9 == pytest.approx(115, rel=0.02)
+    assert model.sliding_layers == 0
+
+
+@pytest.mark.parametrize(("window", "layers"), [(131072, 0), (262144, 0), (-1, 0), (4096, 32)])
+def test_a_window_as_long_as_the_context_is_none(window: int, layers: int, tmp_path: Path) -> None:
+    """In a family whose layers all have the window; -1 is none too."""
+    config = {
+        "architectures": ["MistralForCausalLM"],
+        "model_type": "mistral",
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_attention_heads": 32,
+        "num_hidden_layers": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 32000,
+        "max_position_embeddings": 131072,
+        "sliding_window": window,
+    }
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config))
+    assert read_model(path).sliding_layers == layers
+
+
+def test_a_window_as_long_as_the_context_needs_no_rule_of_its_family(tmp_path: Path) -> None:
+    """Where it is unclear which layers have a window, one that never ends is no obstacle."""
+    config = {
+        "architectures": ["UnknownForCausalLM"],
+        "model_type": "unknown",
+        "hidden_size": 3072,
+        "intermediate_size": 8192,
+        "num_attention_heads": 24,
+        "num_hidden_layers": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 200064,
+        "max_position_embeddings": 131072,
+    }
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config | {"sliding_window": 262144}))
+    assert read_model(path).sliding_layers == 0
+    path.write_text(json.dumps(config | {"sliding_window": 4096}))
+    with pytest.raises(InputError, match="unclear which layers have this window"):
+        read_model(path)
+
+
+@pytest.mark.parametrize(("use_mla", "bytes_per_layer"), [(True, 2 * (512 + 64)), (False, 2 * 2 * 32 * 80)])
+def test_whether_latent_attention_is_used_is_read(use_mla: bool, bytes_per_layer: int, tmp_path: Path) -> None:
+    """As DeepSeek-VL2 says it: with it 512 + 64 values a token, and without it 32 heads of 80 keys and values."""
+    config = {
+        "architectures": ["DeepseekV2ForCausalLM"],
+        "model_type": "deepseek_v2",
+        "hidden_size": 2560,
+        "intermediate_size": 12288,
+        "moe_intermediate_size": 1536,
+        "n_routed_experts": 72,
+        "n_shared_experts": 2,
+        "num_experts_per_tok": 6,
+        "first_k_dense_replace": 1,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "num_hidden_layers": 30,
+        "vocab_size": 129280,
+        "max_position_embeddings": 4096,
+        "use_mla": use_mla,
+    }
+    latent = {
+        "kv_lora_rank": 512,
+        "q_lora_rank": None,
+        "qk_nope_head_dim": 128,
+        "qk_rope_head_dim": 64,
+        "v_head_dim": 128,
+    }
+    none = dict.fromkeys(latent, 0) | {"kv_lora_rank": None, "q_lora_rank": None}
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config | (latent if use_mla else none)))
+    model = read_model(path)
+    assert model.kv_bytes_per_token() / model.layers == bytes_per_layer

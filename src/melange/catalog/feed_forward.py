@@ -164,6 +164,8 @@ def _shared(config: Config, kind: str, layers: int, expert_width: tuple[int, ...
         return expert_width
     if kind == "arctic" and config.flag("parallel_attn_mlp_res", "use_residual"):
         return (config.number("hidden_size"),) * layers  # a dense feed-forward in parallel to the experts
+    if config.flag("residual_moe"):  # the same in Grok 2
+        return (config.number("intermediate_size"),) * layers
     stated = config.by_layer(layers, *SHARED_WIDTH, default=0)
     if any(stated):
         counted = number if any(number) and kind == "dots3_note_text" else (1,) * layers

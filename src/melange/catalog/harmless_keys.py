@@ -65,8 +65,8 @@ _STRUCTURE = re.compile(
 # Exceptions: flags, words and fractions under these names change no shape, although the name is about structure.
 _MANNERS = re.compile(
     r"(^|_)(bias|norm|norms|renormalize|renorm|normalization|fp32|float32|dtype|kernel|kernels|fused|fusion|flash|overlap"
-    r"|fn|func|act|activation|impl|implementation|strategy|prob|probs|weight_on_input|dispatch|backend|combine|rescale"
-    r"|renormalized|interleave|interleaved|scan|path|mambapy|topk|method|precision|in_fp32|softmax|order|checkpoint"
+    r"|fn|func|act|activation|impl|implementation|strategy|prob|probs|weight_on_input|dispatch|dropping|backend|combine"
+    r"|rescale|renormalized|interleave|interleaved|scan|path|mambapy|topk|method|precision|in_fp32|softmax|order|checkpoint"
     r"|checkpointing|correction|conv_bias|allow_neg_eigval|safe_gate|sink|deterministic|attend_to_self|attention_mask"
     r"|train|training)(_|$)"
 )

@@ -268,8 +268,10 @@ def _text_part(content: Json) -> tuple[Json, str, str]:
     config = holder[key] if key else holder
     if around and not key:
         around, key = "", around
-    config = _flattened(config)
+    config = _by_use_of_mla(_flattened(config))
     own = str(config.get("model_type") or "")
+    if own == "git" and content.get("architectures") == ["Grok1ForCausalLM"]:  # as published with Grok 2
+        own = "grok-1"
     kind = own or ("gemma3_text" if content.get("model_type") == "gemma3" else str(content.get("model_type") or ""))
     defaults = _DEFAULTS_BY_TYPE.get(kind, {}) | (_NESTED_DEFAULTS_BY_TYPE.get(kind, {}) if key else {})
     return {**defaults, **config, "model_type": kind}, around, key
@@ -288,6 +290,15 @@ def _flattened(config: Json) -> Json:
     found |= {key: feed.get(key) for key in ("ffn_hidden_size", "moe_num_experts", "moe_top_k")}
     kept = {key: value for key, value in config.items() if key not in parts}
     return kept | {key: value for key, value in found.items() if value is not None}
+
+
+def _by_use_of_mla(config: Json) -> Json:
+    """DeepSeek-VL2 says beside the ranks of latent attention whether it is used."""
+    if config.get("use_mla") is True and config.get("kv_lora_rank"):
+        return {key: value for key, value in config.items() if key != "use_mla"}
+    if config.get("use_mla") is False:
+        return {key: value for key, value in config.items() if key not in ("use_mla", "kv_lora_rank", "q_lora_rank")}
+    return config
 
 
 def _check_supported(config: Config, content: Json, kind: str) -> None:
