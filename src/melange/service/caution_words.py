@@ -69,10 +69,12 @@ def with_word_on_redundancy(plan: Plan) -> Plan:
         )
         message = f"{loss}; {_price_of_redundancy(plan)}"
     elif markets == {"spot"}:
+        has_others = any(one.offer.market != "spot" for one in plan.replica_types)
+        others = "" if has_others else "--set offers.market=[on-demand,spot] also offers others, and "
         message = (
-            "every instance is spot, and the provider may reclaim all at once; --set offers.market=[on-demand,spot] "
+            "every instance is spot, and the provider may reclaim all at once; "
+            f"{others}plan.require keeps a type in the plan that is not spot"
         )
-        message += "also offers others, and plan.require keeps one of their types in the plan"
     else:
         return plan
     return replace(plan, cautions=(*plan.cautions, Caution("no-redundancy", message)))

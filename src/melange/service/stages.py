@@ -207,8 +207,8 @@ def _unmet(service: Service, catalog: Catalog, left: Sequence[Offer]) -> tuple[C
             cautions.append(
                 Caution(
                     "no-offer",
-                    f"offers.{key}: no offer for {some_of(missing)} passes the other filters; those that remain: "
-                    f"choose from: {some_of(sorted(found))}; melange catalog offers shows what there is",
+                    f"offers.{key}: no offer for {some_of(missing)} passes the other filters; choose from "
+                    f"{some_of(sorted(found))}; melange catalog offers shows what there is",
                 )
             )
     return tuple(cautions)
