@@ -262,7 +262,7 @@ def _best(program: Program, near: tuple[np.ndarray, float] | None = None) -> _An
         if items[r].name not in asked.exclude and items[r].offer.accelerator not in asked.exclude
     ]
     barred = [r for members, weight, most, _ in _limits(program) for r in members if weight[r] > most]
-    allowed = [r for r in allowed if r not in barred]
+    allowed = [r for r in allowed if r not in barred and np.isfinite(load[r]).any()]
     if any(not np.isfinite(load[allowed, b]).any() for b in range(sizes)):
         return None
     model, free, is_budget = _Model(), 1 - asked.headroom, asked.budget_per_h is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -497,3 +498,20 @@ def test_all_of_the_traffic_is_all_of_it():
         plan = solve(*random_case(seed, types=2, buckets=7), exact())
         assert plan.served_fraction == 1.0
         assert not [one for one in plan.cautions if one.kind == "left-out"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"min_total_replicas": 9}, {"spare_total_replicas": 2}, {"require": ("A100-80GB",), "min_total_replicas": 9}],
+)
+def test_types_that_serve_nothing_are_not_rented(options: dict[str, Any]) -> None:
+    """However cheap they are: they would count as replicas, and take no request."""
+    traffic, known = authors()
+    useless = offer("T4", 0.01)
+    rates = np.concatenate([known.max_request_rate, np.zeros((1, 2, 2))])
+    asked = Options(**options)
+    plan = solve(traffic, profile([*(one.offer for one in known.replica_types), useless], rates), asked)
+    assert plan.instances_by_name["T4"] == 0
+    assert plan.cost_per_h == pytest.approx(solve(traffic, known, asked).cost_per_h)
+    with pytest.raises(InfeasibleError, match="T4 is required, but none is allowed or available"):
+        solve(traffic, profile([*(one.offer for one in known.replica_types), useless], rates), Options(require=("T4",)))

@@ -34,7 +34,7 @@ class Scope:
     Parameters
     ----------
     allowed
-        Types that may be used (R,).
+        Types that may be used, and serve some bucket with traffic (R,).
     served
         Buckets with traffic to plan for (I x O,).
     unservable
@@ -60,13 +60,14 @@ def scope_of(question: Question) -> Scope:
     able = profile.max_request_rate.reshape(len(profile.replica_types), -1) > 0
     served = wanted & able[allowed].any(axis=0)
     missing = np.flatnonzero(wanted & ~served)
+    useful = allowed & able[:, wanted].any(axis=1)  # an instance of another type would count, and serve nothing
     if not len(missing):
-        return Scope(allowed=allowed, served=served, unservable=())
+        return Scope(allowed=useful, served=served, unservable=())
     rate = workload.request_rate.ravel()
     part = rate[missing].sum() / workload.total_rate
     reasons = _why_unservable(question, allowed, missing)
     if question.options.drop_unservable and served.any():
-        return Scope(allowed=allowed, served=served, unservable=reasons)
+        return Scope(allowed=useful, served=served, unservable=reasons)
     noun = "request size" if len(missing) == 1 else "request sizes"
     hint = "relax the SLO or offer larger accelerators"
     if served.any():
