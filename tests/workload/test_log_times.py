@@ -317,3 +317,28 @@ def test_times_of_day_are_refused_in_words(tmp_path: Path) -> None:
     pq.write_table(pa.table({"ts": times, "input_tokens": [100] * 3, "output_tokens": [10] * 3}), path)
     with pytest.raises(InputError, match="the column ts must hold times, and holds times without a date"):
         read_trace(path)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(("few", "days", "is_told"), [(1, 365, True), (2, 30, True), (1, 0.1, False), (40, 365, False)])
+def test_a_few_requests_far_from_all_others_are_told(
+    write: Write, sign: int, few: int, days: float, *, is_told: bool
+) -> None:
+    """Of 300 requests a minute apart; a longer part, or a shorter gap, is a pause of the service."""
+    moments = [AUTUMN + timedelta(minutes=n) for n in range(300)]
+    moments += [AUTUMN + timedelta(minutes=150) + sign * timedelta(days=days, seconds=n) for n in range(few)]
+    found = read_trace(log(write, [one.isoformat() for one in moments]))
+    told = [one.message for one in found.cautions if one.kind == "far-requests"]
+    assert bool(told) == is_told
+    if told:
+        assert f"{days} d {'after' if sign > 0 else 'before'} all others, which last 4.98 h" in told[0]
+        assert ("the request at 20" if few == 1 else "2 requests, the first at 20") in told[0]
+
+
+def test_times_that_are_too_dense_for_any_service_are_told(write: Write) -> None:
+    """Days that count as seconds, as a spreadsheet writes times."""
+    days = [46080.5 + n / 86_400 / 2 for n in range(2000)]
+    found = read_trace(log(write, [f"{one:.8f}" for one in days]))
+    assert "dense" in [one.kind for one in found.cautions]
+    found = read_trace(log(write, [f"{one * 86_400:.3f}" for one in days]))
+    assert not {"dense", "far-requests"} & {one.kind for one in found.cautions}

@@ -28,11 +28,8 @@ def why_infeasible(problem: Problem, unlimited: Problem) -> InfeasibleError:
     """The error for a problem that has no fleet; ``unlimited`` is the same problem without availability limits."""
     for requirement in problem.requirements:
         if not requirement.member.any():
-            return _error(
-                [
-                    f"{requirement.name} is required, but none is allowed, available and able to serve any of the requests"
-                ]
-            )
+            words = "is required, but none is allowed, available and able to serve any of the requests"
+            return _error([f"{requirement.name} {words}"])
     tests: tuple[Callable[[Problem, Problem], str], ...] = (
         _availability,
         _max_types,

@@ -28,6 +28,12 @@ _MOST_ROWS = 10_000_000
 # that an hour without requests is unusual. Chosen by judgment.
 _FORWARD, _SUNDAY, _LATEST_H, _DENSE_S = (3, 4, 9, 10, 11), 6, 3, S_PER_H / 10
 _FIRST_YEAR = 2000
+# At most this part of the requests, this many times as far from all others as those last, have a wrong time. With a
+# larger part or nearer ones, pauses of a service are named too. Chosen by judgment.
+_FAR_PART, _FAR_TIMES, _LEAST_ROWS = 0.01, 10.0, 20
+_LEAST_DATE_S = 1e8  # smaller times count from the log's beginning, not from 1970
+# No service has more requests per second in its log; days or hours that are read as seconds do. Chosen by judgment.
+_MOST_RATE, _LEAST_DENSE = 100_000.0, 1000
 _HAS_ZONE = re.compile(r"(Z|[+-]\d{2}(:?\d{2})?)\s*$", re.IGNORECASE)
 
 
@@ -84,11 +90,66 @@ def check_within(first: float, last: float, count: int, rows: Rows) -> None:
 
 
 def clock_cautions(rows: Rows) -> tuple[Caution, ...]:
-    """A caution if times without a zone run back by an hour, as local time does in autumn, or skip one."""
+    """Cautions about single times far from all others, times too dense, and clocks that are set back or forward.
+
+    Times without a zone run back by an hour if they are local times in autumn, and skip one in spring.
+    """
     log = rows.log
-    if not log.files or not 1 < rows.count <= _MOST_ROWS or _has_zone(log, rows.layout):
+    if not log.files or not 1 < rows.count <= _MOST_ROWS:
         return ()
     arrival_s = column_of(log, rows.table.select(arrival_s=rows.seconds(rows.raw)))
+    found = _far_apart(log.place, arrival_s) or _too_dense(log.place, arrival_s)
+    return found if found or _has_zone(log, rows.layout) else _changes(log, arrival_s)
+
+
+def _far_apart(place: str, arrival_s: Array) -> tuple[Caution, ...]:
+    """A caution if a few requests are far before or after all others."""
+    count = len(arrival_s)
+    most = max(1, int(_FAR_PART * count))
+    if count < _LEAST_ROWS:
+        return ()
+    inner = np.partition(arrival_s, [most, count - 1 - most])
+    if float(np.ptp(arrival_s)) <= (1 + _FAR_TIMES) * float(inner[count - 1 - most] - inner[most]):
+        return ()
+    ordered = np.sort(arrival_s)
+    step_s = np.diff(ordered)
+    at = int(np.argmax(step_s))
+    is_late = count - 1 - at <= most
+    few, side, lasts_s = (
+        (count - 1 - at, "after", ordered[at] - ordered[0])
+        if is_late
+        else (at + 1, "before", ordered[-1] - ordered[at + 1])
+    )
+    if few > most or step_s[at] <= _FAR_TIMES * lasts_s:
+        return ()
+    first = ordered[at + 1] if is_late else ordered[0]
+    when = _clock(first) if first >= _LEAST_DATE_S else f"{first:,.0f} s"
+    which = f"the request at {when} is" if few == 1 else f"{few:,} requests, the first at {when}, are"
+    return (
+        Caution(
+            "far-requests",
+            f"{place}: {which} {lasting(float(step_s[at]))} {side} all others, which last {lasting(float(lasts_s))}. "
+            "All count, so the rate is far below that of the others: remove or correct rows whose time is wrong",
+        ),
+    )
+
+
+def _too_dense(place: str, arrival_s: Array) -> tuple[Caution, ...]:
+    """A caution if a log has more requests per second than any service."""
+    lasts_s = float(np.ptp(arrival_s))
+    if len(arrival_s) < _LEAST_DENSE or lasts_s <= 0.0 or len(arrival_s) / lasts_s <= _MOST_RATE:
+        return ()
+    return (
+        Caution(
+            "dense",
+            f"{place}: {len(arrival_s):,} requests within {lasts_s:.3g} s, as the times are read. If they are in other "
+            "units, such as days, write them in seconds, or name the column with _ms, _us or _ns",
+        ),
+    )
+
+
+def _changes(log: Log, arrival_s: Array) -> tuple[Caution, ...]:
+    """A caution if times without a zone run back by an hour, or skip one."""
     step_s = np.diff(arrival_s)
     back = np.flatnonzero(step_s < -_OUT_OF_ORDER_S)
     if not len(back):
