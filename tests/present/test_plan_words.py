@@ -200,6 +200,29 @@ def test_the_header_names_spare_replicas(plan: Plan, spares: dict[str, Any], wor
     assert words in f"{assumptions(asked)}\n"
 
 
+@pytest.mark.parametrize(
+    ("options", "slowed_by", "words"),
+    [
+        ({}, {}, "met the SLO (target 99%)"),
+        ({"spare_replicas": 1}, {}, "met the SLO with the spare replicas lost (target 99%)"),
+        ({"spare_total_replicas": 1}, {}, "met the SLO with the spare replicas lost (target 99%)"),
+        ({}, {"a": 1.2, "b": 1.25}, "met the SLO with steps up to 25.0% slower than estimated (target 99%)"),
+        (
+            {"spare_replicas": 1},
+            {"a": 1.25},
+            "with the spare replicas lost and steps up to 25.0% slower than estimated",
+        ),
+    ],
+)
+def test_the_answer_says_what_its_share_is_for(
+    certified: Plan, options: dict[str, Any], slowed_by: dict[str, float], words: str
+) -> None:
+    """A fleet without its spare replicas, or slower steps: another simulation of the plan shows a better share."""
+    certificate = replace(PROOF, slowed_by=slowed_by)
+    asked = replace(certified, certificate=certificate, question=certified.question.with_options(**options))
+    assert words in plan_sentence(asked)
+
+
 def test_single_types_are_compared_with_the_mix_of_their_kind(certified: Plan) -> None:
     """Both by closed form: 10.8 USD/h is what the mix costs there."""
     page = shown_at(certified, 120)

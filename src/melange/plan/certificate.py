@@ -47,7 +47,7 @@ class Certificate:
     beyond_reach
         Why the other requests miss, what would help, and why the target was lowered further, one sentence each.
     single_type
-        Replica type of the cheapest fleet of one type that held when the search simulated it; None: no such fleet.
+        Replica type of the cheapest fleet of one type that was proven as the plan was; None: no such fleet.
     single_type_per_h
         Cost of that fleet [USD/h].
     arrivals

@@ -55,7 +55,7 @@ def _mix_and_cost(plan: Plan) -> str:
 def _held(plan: Plan) -> str:
     """The share of requests that meet the SLO, or a note that nothing was simulated."""
     if plan.certificate is not None:
-        return _certified(plan.certificate)
+        return _certified(plan.certificate, _under(plan, plan.certificate))
     if plan.simulation is not None:
         return _simulated(plan, plan.simulation)
     why = f": {plan.not_simulated}" if plan.not_simulated else ""
@@ -64,11 +64,22 @@ def _held(plan: Plan) -> str:
     return f"by closed form (nothing was simulated{why})"
 
 
-def _certified(certificate: Certificate) -> str:
+def _under(plan: Plan, certificate: Certificate) -> str:
+    """What the simulated fleet lacked, or how much slower its steps were than estimated; empty if neither."""
+    options, words = plan.options, []
+    if options.spare_replicas or options.spare_total_replicas:
+        words.append("the spare replicas lost")
+    slower = max(certificate.slowed_by.values(), default=1.0) - 1.0
+    if slower > 0:
+        words.append(f"steps up to {percent(slower)} slower than estimated")
+    return f" with {' and '.join(words)}" if words else ""
+
+
+def _certified(certificate: Certificate, under: str) -> str:
     if certificate.classes and not _is_beyond_reach(certificate):
-        held = f"certified: {met_by_class(certificate.classes)} met the limits of their class in simulation"
+        held = f"certified: {met_by_class(certificate.classes)} met the limits of their class in simulation{under}"
         return f"{held}{_odds(certificate)}"
-    held = f"{percent(certificate.attainment, 2)} of the simulated requests met the SLO"
+    held = f"{percent(certificate.attainment, 2)} of the simulated requests met the SLO{under}"
     if not _is_beyond_reach(certificate):
         return f"certified: {held} (target {share_text(certificate.target)}){_odds(certificate)}"
     wanted = share_text(certificate.wanted or certificate.target)
