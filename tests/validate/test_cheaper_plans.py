@@ -13,6 +13,7 @@ from melange.plan.problem import loads
 from melange.plan.solve import solve
 from melange.validate.attainment import attainment
 from melange.validate.certify import proofs
+from melange.validate.certify.certify import certify
 from melange.validate.certify.effort import MOST_WORK_S
 from melange.validate.certify.fewer_instances import with_fewer_instances
 from melange.validate.certify.headroom import Search
@@ -69,6 +70,20 @@ def test_a_mix_is_compared_with_a_single_type_that_is_proven(seed: int) -> None:
     cheaper = [one for one in tried if one.plan.cost_per_h < found.plan.cost_per_h and search.judge.holds(one)]
     assert not any(search.judge.is_proven(search.judge.proof(one)) for one in cheaper)
     assert cheapest_proven_alone(search, found) is found
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("seed", [1, 3, 21])
+def test_a_required_type_costs_at_most_one_instance_more_than_the_best_single_type(seed: int) -> None:
+    """Whichever type is required: the best fleet of one type beside it needs none of its capacity."""
+    question = small_service(seed)
+    types = question.profile.replica_types
+    alone = certify(question.with_options(max_types=1))
+    able = np.flatnonzero(np.isfinite(loads(question.workload, question.profile).sum(axis=1)))
+    for place in able:
+        plan = certify(question.with_options(require=(types[place].name,)))
+        assert plan.instances[place]
+        assert plan.cost_per_h <= alone.cost_per_h + types[place].cost_per_h + 1e-6
 
 
 def in_a_row(judge: Judge, missed: int, rows: int, requests: int = 1600) -> Trial:

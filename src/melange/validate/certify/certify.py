@@ -55,6 +55,7 @@ from melange.validate.certify.margin import with_margin
 from melange.validate.certify.plan_trial import Trial
 from melange.validate.certify.proofs import cheapest_proven, look_for_cheaper
 from melange.validate.certify.requests import by_class_of, carried_of, is_replayed, of_sizes, replays_of, stretch_at
+from melange.validate.certify.required import try_required
 from melange.validate.certify.second_pools import in_pools, of_all_types
 from melange.validate.certify.separate_fleets import by_class, only_class, separate_fleets
 from melange.validate.certify.single_types import cheapest_proven_alone, cheapest_single_type
@@ -326,6 +327,7 @@ def _try_mixes(search: Search, factor: Array, lone: Mask) -> None:
     judge = search.judge
     try:
         try_closed_form(search)
+        try_required(search, factor)
         effort = Effort(judge=judge, first=judge.work_s, most_s=_MOST_S)
         for each_size, pace, is_equal in _PASSES:
             if effort.is_spent():
