@@ -2,80 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
 import yaml
 from deploy_cases import plan_of, replica_type
+from forked import command
+from small_schedules import schedule_of, two_regions
 
 from melange.deploy.render import render
 from melange.deploy.scaling_rule import render_rule
 from melange.errors import InputError
-from melange.plan.schedule.backtest import RunningCost
-from melange.plan.schedule.contracts import ScheduleOptions
-from melange.plan.schedule.rule import RuleSettings, ScalingRule, Signal
 from melange.plan.schedule.schedule import Schedule
-from melange.profile.profile import ReplicaType
-from melange.workload.cycle import HOURS_BY_CYCLE
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 WRITTEN = date(2026, 1, 1)
-MODEL = "meta-llama/Llama-3.1-8B-Instruct"
-
-
-def schedule_of(
-    counts: np.ndarray, types: Iterable[ReplicaType], start_up_s: float = 300.0, time_zone: str = "Europe/Berlin"
-) -> Schedule:
-    """A schedule with these counts on demand (H, T)."""
-    some, hours = tuple(types), len(counts)
-    settings = RuleSettings(ahead="last", look_back=1, margin=0.0, target=1.0, stable_windows=1)
-    signal = Signal(request_weight=np.ones((1, 1)), reserved_load=0.0)
-    rule = ScalingRule(
-        replica_type=some[0].name, settings=settings, signals=(signal,), window_s=600.0, delay_windows=0.5
-    )
-    run = RunningCost(cost_per_h=1.0, on_demand_per_h=1.0, spot_per_h=0.0, short_fraction=0.0, short_windows_fraction=0)
-    none, price = np.zeros(len(some)), np.ones(len(some))
-    return Schedule(
-        over=next(name for name, length in HOURS_BY_CYCLE.items() if length == hours),
-        labels=tuple(map(str, range(hours))),
-        replica_types=some,
-        reserved=none,
-        static=none,
-        on_demand=counts,
-        spot=0 * counts,
-        request_rate=np.ones(hours),
-        work_per_h=np.ones(hours),
-        hour_cost_per_h=counts.sum(axis=1),
-        reserved_per_h=price,
-        on_demand_per_h=price,
-        spot_per_h=price,
-        bound_per_h=1.0,
-        commitment=None,
-        commitments=(),
-        rule=rule,
-        running=run,
-        training=run,
-        unseen=run,
-        frontier=(),
-        alternatives=(),
-        clairvoyant_per_h=None,
-        options=ScheduleOptions(start_up_s=start_up_s),
-        headroom=0.0,
-        window_s=600.0,
-        model=MODEL,
-        time_zone=time_zone,
-    )
-
-
-def two_regions(accelerators: int = 1) -> list[ReplicaType]:
-    """The same instance type in two regions."""
-    types = [replica_type(f"aws/{region}/g6.xlarge", "L4") for region in ("us-east-1", "eu-west-1")]
-    return [replace(one, offer=replace(one.offer, accelerators=accelerators)) for one in types]
 
 
 @dataclass(frozen=True)
@@ -164,21 +113,31 @@ def test_every_minute_has_its_pods(seed: int, hours: int, start_up_s: float, zon
     counts, types = drawn(seed, hours), two_regions(2)
     made = render_rule(schedule_of(counts, types, start_up_s, zone), "cron", written=WRITTEN)
     assert len(made.files) == 2
-    clock = clock_of(zone, since, 21)
+    clock = clock_of(zone, since - timedelta(days=7), 21)
     lead = int(np.ceil(start_up_s / 60))
     for r, text in enumerate(made.files.values()):
         wanted, pods = scheduled(clock, 2 * counts[:, r]), pods_over(clock, text)
         assert yaml.safe_load(text)["spec"]["minReplicaCount"] == wanted.min()
         middle = np.arange(7 * 1440, 14 * 1440)  # what comes next is known for two weeks
         # The last minute before clocks skip an hour may belong to the next one.
-        jumps = np.flatnonzero(np.diff(clock.minutes) > 1) if (np.diff(clock.minutes) > 1).any() else []
+        jumps = np.flatnonzero((np.diff(clock.minutes) + 720) % 1440 - 720 > 1)
         kept = middle[~np.isin(middle, jumps)]
         assert (pods[kept] >= wanted[kept]).all()
         rises = np.flatnonzero(np.diff(wanted) > 0) + 1
         for at in rises[(rises >= middle[0] + lead) & (rises <= middle[-1])]:
             ordered = kept[(kept >= at - lead) & (kept < at)]
-            is_before_jump = len(jumps) and ((jumps >= at - lead) & (jumps < at)).any()
+            is_before_jump = ((jumps >= at - lead) & (jumps < at)).any()
             assert is_before_jump or (pods[ordered] >= wanted[at]).all()
+
+
+@pytest.mark.parametrize("hours", [24, 168])
+def test_a_stretch_of_nearly_the_cycle_stays(hours: int) -> None:
+    """A start-up that is longer than the only other hour: the trigger would start just before its own end."""
+    counts = np.full((hours, 1), 5)
+    counts[-1] = 1
+    made = render_rule(schedule_of(counts, two_regions()[:1], 4000.0, "UTC"), "cron", written=WRITTEN)
+    pods = pods_over(clock_of("UTC", date(2026, 1, 5), 21), next(iter(made.files.values())))
+    assert (pods[1440:-20_000] == 5).all()
 
 
 @pytest.mark.parametrize("hours", [24, 168])
@@ -279,3 +238,25 @@ def test_a_start_up_of_half_a_day_is_no_timetable() -> None:
     """The error says the limit."""
     with pytest.raises(InputError, match="start-up must be at most 8 h"):
         render_rule(schedule_of(np.ones((24, 1)), two_regions()[:1], 9 * 3600.0), "cron")
+
+
+def test_the_command_deploys_a_schedule(tmp_path: Path) -> None:
+    """Files of its targets; other targets, flags of gateways and values of another kind are errors."""
+    schedule_of(np.ones((24, 2)), two_regions(), 300.0, "Asia/Tokyo").save(tmp_path / "schedule.json")
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return command("deploy", "schedule.json", *arguments, cwd=tmp_path, environment=os.environ | {"TERM": "dumb"})
+
+    done = run("--to", "cron", "--option", "most=4", "--out", "files")
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "files").iterdir())) == 2
+    for arguments, said in (
+        (("--to", "kubernetes"), "a schedule has the targets keda, cron, json"),
+        (("--to", "cron", "--listen", "a:1"), "cron: unknown option 'listen'"),
+        (("--to", "cron", "--replica", "L4=http://a:1"), "cron: unknown option 'replicas'"),
+        (("--to", "cron", "--option", "most=few"), "cron: option most must be a whole number or null, got 'few'"),
+        (("--to", "cron", "--option", "most=2", "--option", "most=3"), "--option most is given twice"),
+    ):
+        done = run(*arguments)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert said in " ".join(done.stderr.split())

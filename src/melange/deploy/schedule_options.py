@@ -68,7 +68,7 @@ class KedaOptions(ScalerOptions):
     """
 
     deployment: str | None = option(None, "The Deployment to scale; null: as --to kubernetes names it.")
-    prometheus: str = option("http://prometheus-operated.monitoring:9090", "Prometheus address for KEDA.")
+    prometheus: str = option("http://prometheus:9090", "Prometheus address for KEDA.")
 
     def __post_init__(self) -> None:
         ScalerOptions.__post_init__(self)

@@ -22,7 +22,7 @@ def targets_page(targets: Iterable[Declared[Any]]) -> RenderableType:
 
 
 def _family(family: list[Declared[Any]]) -> RenderableType:
-    names = table_of("Target" if family[0].source == "plan" else f"Target of a {family[0].source}", "What it is")
+    names = table_of("Target", "What it is" if family[0].source == "plan" else "What it makes of a schedule.json")
     for one in family:
         names.add_row(one.name, one.about)
     if not family[0].declared:
