@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
-from typing import ClassVar, TypeVar
+from typing import TypeVar
 
 from melange.deploy.manifest import Manifest
 from melange.deploy.target import Declared, option
@@ -28,9 +28,12 @@ class ScheduleTarget(Declared[Chosen]):
         Returns the files for a schedule with options, written on a date.
     """
 
-    source: ClassVar[str] = "schedule"
-
     render: Callable[[Schedule, Chosen, date], Manifest]
+
+    @property
+    def source(self) -> str:
+        """What the files are made from."""
+        return "schedule"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

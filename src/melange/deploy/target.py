@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import date
 from types import NoneType, UnionType
-from typing import Any, ClassVar, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -71,12 +71,14 @@ class Declared(Generic[Chosen]):
         ``__post_init__`` checks ranges and combinations of fields.
     """
 
-    # What the files are made from: a plan or a schedule.
-    source: ClassVar[str] = "plan"
-
     name: str
     about: str
     options: type[Chosen]
+
+    @property
+    def source(self) -> str:
+        """What the files are made from: ``plan`` or ``schedule``."""
+        return "plan"
 
     @property
     def declared(self) -> tuple[Option, ...]:
