@@ -35,8 +35,8 @@ _RECORDED_S = 60
 # Longest time for which Kubernetes' autoscaler waits before it scales down [s].
 _MOST_STABLE_S = 3600
 _ABOUT = """\
-Rule for {name}: {settings}. {signals} in Prometheus (recording-rules.yaml), in instances; KEDA takes the highest, times
-{pods} pods for each instance.
+Rule for {name}: {settings}. {signals} in Prometheus (recording-rules.yaml), in instances; KEDA takes the highest. An
+instance has {pods}.
 
 Apply: load recording-rules.yaml in Prometheus, then kubectl apply -f scaled-object.yaml, with KEDA in the cluster.
 """
@@ -148,7 +148,7 @@ def _keda(schedule: Schedule, options: KedaOptions, written: date) -> Manifest:
         signals="One weighted sum of request rates is recorded"
         if count == 1
         else f"{count} weighted sums of request rates are recorded",
-        pods=per_instance,
+        pods="one pod" if per_instance == 1 else f"{per_instance} pods, one for each replica",
     )
     return Manifest(target="keda", files=files_of(schedule, written, about, cautions, documents), cautions=cautions)
 

@@ -41,8 +41,8 @@ _YEARS = 10
 _INACTIVE_MIN = 4 * _MIN_PER_H
 _ABOUT = """\
 A fleet for each hour of the {over} in {zone} time, whatever the traffic is. Counts are pods: an instance has one for
-each of its replicas. Triggers start {lead} minutes before their hours, which is the start-up time, and end with them;
-KEDA takes the highest count of all active triggers.
+each of its replicas. Triggers start {lead} min before their hours, for the start-up, and end with them; KEDA takes the
+highest count of all active triggers.
 
 Apply: kubectl apply -f this folder, with KEDA in the cluster and the Deployments of melange deploy --to kubernetes.
 """
