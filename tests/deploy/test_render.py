@@ -20,6 +20,7 @@ from simulated import engine
 import melange
 from melange.deploy.manifest import Manifest
 from melange.deploy.render import TARGETS
+from melange.deploy.scaling_rule import SCHEDULE_TARGETS
 from melange.errors import Caution, InputError
 
 URLS = {"A10G": ["http://10.0.0.1:8000", "http://10.0.0.2:8000"], "A100-80GB": ["http://10.0.0.3:8000"]}
@@ -214,7 +215,9 @@ def test_the_command_lists_targets_and_their_options(tmp_path: Path) -> None:
     assert "\N{HORIZONTAL ELLIPSIS}" not in done.stdout
     words = " ".join(done.stdout.split())
     content = json.loads(run("--list", "--json", cwd=tmp_path).stdout)["targets"]
-    assert [one["name"] for one in content] == list(TARGETS)
+    assert [one["name"] for one in content] == [*TARGETS, *SCHEDULE_TARGETS]
+    assert [one["name"] for one in content if one["source"] == "schedule"] == ["keda", "cron", "json"]
+    assert re.search(r"^Target +What it makes of a schedule.json\ncron ", done.stdout, re.MULTILINE)
     for target in content:
         assert f"{target['name']} {target['about']}" in words
         for option in target["options"]:
@@ -225,6 +228,10 @@ def test_the_command_lists_targets_and_their_options(tmp_path: Path) -> None:
     assert "nginx" in one
     assert "haproxy" not in one
     assert run("--list", "--to", "ngin", cwd=tmp_path).returncode == 2
+    cron = run("--list", "--to", "cron", cwd=tmp_path).stdout
+    assert cron.startswith("Target  What it makes of a schedule.json")
+    assert "time_zone" in cron
+    assert "prometheus" not in cron
 
 
 def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
@@ -239,6 +246,7 @@ def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
         (("plan.json", "--to", "nginx", "--option", "listen"), "--option must be KEY=VALUE"),
         (("plan.json", "--to", "nginx", "--option", "envelope_bytes=few"), "must be a whole number, got 'few'"),
         (("plan.json", "--to", "nginx", "--listen", "a:1", "--option", "listen=a:1"), "also given by its own flag"),
+        (("plan.json", "--to", "cron"), "cron is a target of schedules"),
         (("plan.json",), "melange deploy --list"),
         (("--to", "nginx"), "melange deploy --list"),
     ):

@@ -3,6 +3,7 @@
 import itertools
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,14 @@ def small_day(*reserved: Reserved, seed: int = 0, rate: float = 6.0, **options: 
     demand = weekly_demand(seed, rate=rate).part(0, 3 * 144)
     settings = ScheduleOptions(reserved=reserved, spot=SPOT if reserved else None)
     return plan_over_time(demand, three_types(), Options(**options), settings, over="day")
+
+
+@pytest.mark.parametrize(("start", "kept"), [(None, ""), (datetime(2026, 3, 2, tzinfo=UTC), "Asia/Tokyo")])
+def test_a_schedule_keeps_the_time_zone_of_its_hours(start: datetime | None, kept: str) -> None:
+    """Also in its file; hours of a clock without dates have none."""
+    demand = replace(weekly_demand().part(0, 3 * 144), start=start, time_zone="Asia/Tokyo")
+    found = plan_over_time(demand, three_types(), over="day")
+    assert found.time_zone == Schedule.from_json(found.to_json()).time_zone == kept
 
 
 @pytest.mark.heavy

@@ -49,6 +49,12 @@ def check_cluster(folder: Path) -> None:
         _run(["kubectl", "kustomize", str(folder)])
 
 
+def check_scalers(folder: Path) -> None:
+    """The ScaledObjects of a schedule by KEDA's schema."""
+    for path in sorted(folder.glob("scaled-object*.yaml")):
+        check_custom(yaml.safe_load(path.read_text()))
+
+
 def check_custom(document: dict[str, Any]) -> None:
     """A custom resource by its schema, strictly; nothing where the schemas are not there."""
     if not CRDS.is_dir():

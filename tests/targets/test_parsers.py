@@ -16,9 +16,11 @@ from drawn_plans import drawn_plan
 from hostile import HOSTILE, hostile_plan
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parsers import CHECKS, CRDS, RefusedError
+from parsers import CHECKS, CRDS, RefusedError, check_scalers
+from small_schedules import schedule_of, two_regions
 
 from melange.deploy.render import render
+from melange.deploy.scaling_rule import render_rule
 from melange.deploy.targets.terraform.hcl import quoted
 from melange.errors import InputError
 from melange.plan.plan import Plan
@@ -190,3 +192,19 @@ def test_a_schema_refuses_a_spoilt_copy(
 ) -> None:
     """Of custom resources."""
     test_the_tool_refuses_a_spoilt_copy(target, options, spoil, tmp_path)
+
+
+@pytest.mark.skipif(not CRDS.is_dir(), reason="the schemas of custom resources are not here")
+@pytest.mark.parametrize("target", ["keda", "cron"])
+def test_keda_takes_the_scalers_of_a_schedule(target: str, tmp_path: Path) -> None:
+    """With every option, and with none; a key that KEDA does not have is refused."""
+    counts = np.random.default_rng(0).integers(0, 4, (168, 2))
+    schedule = schedule_of(counts, two_regions(2))
+    for options in ({}, {"namespace": "prod", "most": 3, "deployment": "chat"}):
+        folder = tmp_path / str(len(options))
+        render_rule(schedule, target, options).write(folder)
+        assert list(folder.glob("scaled-object*.yaml"))
+        check_scalers(folder)
+    edited("pollingInterval", "pollingintervall", "scaled-object*.yaml")(folder)
+    with pytest.raises(RefusedError):
+        check_scalers(folder)

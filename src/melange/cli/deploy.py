@@ -16,6 +16,7 @@ from melange.errors import Caution, InputError, some_of
 
 if TYPE_CHECKING:
     from melange.deploy.manifest import Manifest
+    from melange.deploy.target import Declared
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,9 @@ class _Flags:
         typer.Option(metavar="KEY=VALUE", help="An option of the target; --list shows them (repeatable)."),
     ] = None
 
-    def options(self, target: str) -> dict[str, Any]:
-        """Options from flags and from ``--option``."""
+    def options(self, target: Declared[Any]) -> dict[str, Any]:
+        """Options of a target from flags and from ``--option``."""
         from melange.deploy.pools import parse_replicas
-        from melange.deploy.render import target_of
 
         flags = {
             "replicas": parse_replicas(self.replica) if self.replica else None,
@@ -56,7 +56,7 @@ class _Flags:
             "max_body_bytes": self.max_body_bytes,
         }
         said = {name: value for name, value in flags.items() if value is not None}
-        given = target_of(target).read(self.option or [])
+        given = target.read(self.option or [])
         if twice := sorted(set(said) & set(given)):
             raise InputError(f"--option {twice[0]} is also given by its own flag")
         return said | given
@@ -100,12 +100,15 @@ def deploy(
     if is_schedule(source):
         if before is not None:
             raise InputError("--diff is for plans, but this is a schedule")
-        _finish(_rule_of(source, to, flags.option or []), out, as_json)
+        _finish(_rule_of(source, to, flags), out, as_json)
         return
-    from melange.deploy.render import render
+    from melange.deploy.render import render, target_of
+    from melange.deploy.scaling_rule import SCHEDULE_TARGETS
     from melange.plan.plan import Plan
 
-    options = flags.options(to)
+    if to in SCHEDULE_TARGETS:
+        raise InputError(f"{to} is a target of schedules", hint="melange schedule service.yaml --out schedule.json")
+    options = flags.options(target_of(to))
     manifest = render(Plan.read(source), to, **options)
     if before is None:
         _finish(manifest, out, as_json)
@@ -120,16 +123,13 @@ def is_schedule(source: Path) -> bool:
     return str(read_json(source).get("melange", "")).startswith("schedule/")
 
 
-def _rule_of(source: Path, to: str, given: list[str]) -> Manifest:
+def _rule_of(source: Path, to: str, flags: _Flags) -> Manifest:
     """The files of a schedule's rule."""
-    from melange.cli.terminal import parse_pairs
-    from melange.deploy.scaling_rule import render_rule
+    from melange.deploy.scaling_rule import render_rule, schedule_target_of
     from melange.plan.schedule.schedule import Schedule
 
-    options: dict[str, str] = {}
-    for one in given:
-        options |= parse_pairs(one, "--option", "deployment=chat")
-    return render_rule(Schedule.read(source), to, options)
+    target = schedule_target_of(to)
+    return render_rule(Schedule.read(source), to, flags.options(target))
 
 
 def _print_difference(before: Manifest, manifest: Manifest) -> None:
@@ -182,9 +182,12 @@ def _other_files(written: Sequence[Path], out: Path | None) -> list[Caution]:
 
 def _print_targets(to: str, as_json: bool) -> None:
     from melange.deploy.render import TARGETS, target_of
+    from melange.deploy.scaling_rule import SCHEDULE_TARGETS
     from melange.present.terminal import layout, targets
 
-    listed = [target_of(to)] if to else list(TARGETS.values())
+    listed: list[Declared[Any]] = [*TARGETS.values(), *SCHEDULE_TARGETS.values()]
+    if to:
+        listed = [SCHEDULE_TARGETS[to] if to in SCHEDULE_TARGETS else target_of(to)]
     if as_json:
         typer.echo(json.dumps({"targets": [one.to_json() for one in listed]}))
         return

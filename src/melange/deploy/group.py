@@ -93,13 +93,31 @@ def base_name(plan: Plan, options: ServerOptions) -> str:
 
     It consists of lower-case letters, digits and dashes, and starts with a letter.
     """
-    if options.name is not None:
-        return options.name
-    last = (options.model or plan.model).rstrip("/").rpartition("/")[2]
+    return base_of_model(options.model or plan.model) if options.name is None else options.name
+
+
+def base_of_model(model: str) -> str:
+    """The base name of the objects of a service without a name of its own: from its model's name.
+
+    >>> base_of_model("meta-llama/Llama-3.1-8B-Instruct")
+    'llama-3-1-8b'
+    """
+    last = model.rstrip("/").rpartition("/")[2]
     slug = _slug(last)
     if len(slug) > _BASE_LETTERS:
         slug = slug[: _BASE_LETTERS + 1].rpartition("-")[0] or slug[:_BASE_LETTERS]
     return slug if slug[:1].isalpha() else f"llm-{slug}".rstrip("-")[:_BASE_LETTERS].rstrip("-")
+
+
+def type_keys(names: Sequence[str]) -> list[str]:
+    """Short, unique names of replica types: long or ambiguous ones end in a digest of the whole name."""
+    plain = [_slug(name) or "replicas" for name in names]
+    return [
+        slug
+        if len(slug) <= _TYPE_LETTERS and plain.count(slug) == 1
+        else f"{slug[: _TYPE_LETTERS - _DIGEST - 1].strip('-')}-{hashlib.sha256(name.encode()).hexdigest()[:_DIGEST]}"
+        for name, slug in zip(names, plain, strict=True)
+    ]
 
 
 def groups_of(
@@ -127,7 +145,7 @@ def groups_of(
     if not servers:
         raise InputError("plan: no replicas to start")
     used = [r for r, one in enumerate(plan.replica_types) if one.name in servers]
-    keys, base = _keys([plan.replica_types[r].name for r in used]), base_name(plan, options)
+    keys, base = type_keys([plan.replica_types[r].name for r in used]), base_name(plan, options)
     longest = 0.0 if plan.workload.buckets.is_ordinal else _longest_answer(plan)
     groups = []
     for r, key in zip(used, keys, strict=True):
@@ -203,17 +221,6 @@ def _with_engine(server: Server, options: ServerOptions) -> Server:
 
 def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.casefold().encode("ascii", "ignore").decode()).strip("-")
-
-
-def _keys(names: Sequence[str]) -> list[str]:
-    """Short, unique names of replica types: long or ambiguous ones end in a digest of the whole name."""
-    plain = [_slug(name) or "replicas" for name in names]
-    return [
-        slug
-        if len(slug) <= _TYPE_LETTERS and plain.count(slug) == 1
-        else f"{slug[: _TYPE_LETTERS - _DIGEST - 1].strip('-')}-{hashlib.sha256(name.encode()).hexdigest()[:_DIGEST]}"
-        for name, slug in zip(names, plain, strict=True)
-    ]
 
 
 def _longest_answer(plan: Plan) -> float:

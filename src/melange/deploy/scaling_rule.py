@@ -7,31 +7,44 @@ rule sums them with the weights of each signal, and the scaler uses the recorded
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from typing import Any
 
 import numpy as np
 
-from melange.deploy.as_yaml import yaml_text
+from melange.deploy import timetable
 from melange.deploy.manifest import Manifest
+from melange.deploy.scaled_objects import (
+    capped,
+    common_cautions,
+    deployment_names,
+    files_of,
+    ignored_steps,
+    scaled_object,
+)
+from melange.deploy.schedule_options import KedaOptions, RuleFileOptions, ScheduleTarget
 from melange.errors import Caution, InputError, unknown
-from melange.plan.problem import Positions
 from melange.plan.schedule.rule import HIGHEST, LINE, RuleSettings, ScalingRule, Signal
 from melange.plan.schedule.schedule import Schedule
-from melange.units import S_PER_MIN
-from melange.workload.cycle import WEEK
+from melange.profile.profile import ReplicaType
 from melange.workload.workload import Buckets
 
 # Interval at which a signal is recorded [s].
 _RECORDED_S = 60
-_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-_OPTIONS = {
-    "keda": ("deployment", "namespace", "prometheus", "most"),
-    "cron": ("deployment", "namespace", "time_zone", "most"),
-    "json": (),
-}
+# Longest time for which Kubernetes' autoscaler waits before it scales down [s].
+_MOST_STABLE_S = 3600
+_ABOUT = """\
+Rule for {name}: {settings}. {signals} in Prometheus (recording-rules.yaml), in instances; KEDA takes the highest. An
+instance has {pods}.
+
+Apply: load recording-rules.yaml in Prometheus, then kubectl apply -f scaled-object.yaml, with KEDA in the cluster.
+"""
 
 
-def render_rule(schedule: Schedule, target: str, options: Mapping[str, str]) -> Manifest:
+def render_rule(
+    schedule: Schedule, target: str, options: Mapping[str, object] | None = None, *, written: date | None = None
+) -> Manifest:
     """A schedule's rule as files.
 
     Parameters
@@ -41,71 +54,146 @@ def render_rule(schedule: Schedule, target: str, options: Mapping[str, str]) -> 
     target
         ``keda``, ``cron`` or ``json``.
     options
-        ``deployment`` (its instances are scaled; reserved ones are not part of it), ``namespace``, ``prometheus``,
-        ``time_zone``, and ``most``, the maximum number of instances.
+        The target's options (``SCHEDULE_TARGETS[target].declared``).
+    written
+        The date in the files; None: today (UTC).
 
     Raises
     ------
     InputError
-        An unknown target or option, a schedule without a rule, or a missing time zone.
+        An unknown target, unknown options or invalid values, a schedule without a rule, or a missing time zone.
     """
-    if target not in _OPTIONS:
-        raise unknown("target of a schedule", target, _OPTIONS)
-    for name in options:
-        if name not in _OPTIONS[target]:
-            raise unknown(f"option of {target}", name, _OPTIONS[target])
-    rule = schedule.rule
-    if rule is None:
+    found = schedule_target_of(target)
+    chosen = found.chosen(options or {})
+    if schedule.rule is None:
         raise InputError(
             "the schedule has no scaling rule: its reserved instances carry all traffic",
             hint="there is nothing to scale",
         )
-    if target == "cron":
-        return _cron(schedule, options)
-    if rule.buckets is None:
+    return found.render(schedule, chosen, written or datetime.now(UTC).date())
+
+
+def schedule_target_of(name: str) -> ScheduleTarget[Any]:
+    """The target of schedules of that name.
+
+    Raises
+    ------
+    InputError
+        There is no such target; the error names those that a schedule has.
+    """
+    if name not in SCHEDULE_TARGETS:
+        fault = unknown("target of a schedule", name, SCHEDULE_TARGETS)
+        raise InputError(str(fault), hint=f"a schedule has the targets {', '.join(SCHEDULE_TARGETS)}")
+    return SCHEDULE_TARGETS[name]
+
+
+def _rule_of(schedule: Schedule) -> tuple[ScalingRule, Buckets]:
+    rule = schedule.rule
+    if rule is None or rule.buckets is None:
         raise InputError("the schedule file does not say which request sizes its weights are for", hint="plan it again")
-    return _json(rule) if target == "json" else _keda(schedule, rule, rule.buckets, options)
+    return rule, rule.buckets
 
 
-def _json(rule: ScalingRule) -> Manifest:
+def _json(schedule: Schedule, options: RuleFileOptions, written: date) -> Manifest:
     content = {
-        **rule.to_json(),
+        **_rule_of(schedule)[0].to_json(),
         "wanted": "max over signals of ceil(ahead x (1 + margin) / target - reserved_load)",
     }
     return Manifest(target="json", files={"rule.json": json.dumps(content, indent=1) + "\n"})
 
 
-def _keda(schedule: Schedule, rule: ScalingRule, buckets: Buckets, options: Mapping[str, str]) -> Manifest:
+def _keda(schedule: Schedule, options: KedaOptions, written: date) -> Manifest:
+    rule, buckets = _rule_of(schedule)
     if buckets.is_ordinal:
         raise InputError("request sizes are only numbered, but the balancer counts them by tokens")
+    names = deployment_names(schedule, None)
+    if rule.replica_type not in names:
+        raise InputError(f"rule.replica_type {rule.replica_type!r} is not a type of the schedule", hint="plan it again")
+    place = [*names].index(rule.replica_type)
+    one = schedule.replica_types[place]
+    per_instance = one.replicas_per_instance
+    stable_s = int(rule.settings.stable_windows * rule.window_s)
     rules = [
         {"record": f"melange:signal{k}:instances", "expr": _signal(signal, buckets, rule.window_s)}
         for k, signal in enumerate(rule.signals)
     ]
-    groups = {"groups": [{"name": "melange-schedule", "interval": f"{_RECORDED_S}s", "rules": rules}]}
     triggers = [
         {
             "type": "prometheus",
             "name": f"signal{k}",
             "metricType": "AverageValue",
             "metadata": {
-                "serverAddress": options.get("prometheus", "http://prometheus-operated.monitoring:9090"),
-                "query": _query(k, signal, rule),
+                "serverAddress": options.prometheus,
+                "query": _in_pods(_stable(_query(k, signal, rule), stable_s), per_instance),
                 "threshold": "1",
             },
         }
         for k, signal in enumerate(rule.signals)
     ]
-    scaled = _scaled_object(schedule, options, triggers, int(rule.settings.stable_windows * rule.window_s), 0)
+    needed = _needed(schedule, place)
+    most = (2 * max(1, int(np.ceil(needed - 1e-9))) if options.most is None else options.most) * per_instance
+    name = options.deployment or names[one.name]
+    waits_s = stable_s if stable_s <= _MOST_STABLE_S else 0
+    documents = {
+        "recording-rules.yaml": {
+            "groups": [{"name": "melange-schedule", "interval": f"{_RECORDED_S}s", "rules": rules}]
+        },
+        "scaled-object.yaml": scaled_object(name, options, triggers, (0, most), waits_s),
+    }
+    cautions = (*_cautions(schedule, rule, one), *capped(one.name, options.most, needed), *_too_small(one, most))
+    count = len(rule.signals)
+    about = _ABOUT.format(
+        name=one.name,
+        settings=rule.settings.words,
+        signals="One weighted sum of request rates is recorded"
+        if count == 1
+        else f"{count} weighted sums of request rates are recorded",
+        pods="one pod" if per_instance == 1 else f"{per_instance} pods, one for each replica",
+    )
+    return Manifest(target="keda", files=files_of(schedule, written, about, cautions, documents), cautions=cautions)
+
+
+def _needed(schedule: Schedule, place: int) -> float:
+    """Instances of one type that cost as much as those of the busiest hour beyond the reserved ones, on demand."""
+    price = schedule.on_demand_per_h
+    counts = schedule.on_demand + schedule.spot
+    if not np.isfinite(price[place]) or price[place] <= 0 or not np.isfinite(price[counts.any(axis=0)]).all():
+        return float(counts.sum(axis=1).max())
+    return float((counts @ np.where(np.isfinite(price), price, 0.0)).max() / price[place])
+
+
+def _cautions(schedule: Schedule, rule: ScalingRule, one: ReplicaType) -> list[Caution]:
     words = (
         "the rule counts completed requests of melange balance: while a fleet is overloaded they lag behind arrivals; "
         "without the balancer, record melange:signal0:instances from your own counters by size"
     )
-    return Manifest(
-        target="keda",
-        files={"recording-rules.yaml": yaml_text([groups]), "scaled-object.yaml": yaml_text([scaled])},
-        cautions=(Caution("completed", words),),
-    )
+    said = [Caution("completed", words), *common_cautions(schedule, [one])]
+    if rule.spot_share:
+        words = (
+            f"the rule runs up to {rule.spot_share:.0%} of the load on spot, which a ScaledObject cannot do: its pods "
+            "run in the market of the Deployment"
+        )
+        said.append(Caution("spot", words))
+    return said
+
+
+def _too_small(one: ReplicaType, most: int) -> list[Caution]:
+    per_instance = one.replicas_per_instance
+    steps = ignored_steps(range(0, min(most, 1_000 * per_instance) + 1, per_instance))
+    if not steps:
+        return []
+    words = f"Kubernetes ignores changes of up to 10 %: from {steps[0][0]} pods on, one more instance is not started"
+    return [Caution("tolerance", f"{one.name}: {words} at once; see --horizontal-pod-autoscaler-tolerance")]
+
+
+def _stable(query: str, stable_s: int) -> str:
+    """The highest value of the time before giving back, where it is longer than the autoscaler can wait."""
+    return query if stable_s <= _MOST_STABLE_S else f"max_over_time(({query})[{stable_s}s:{_RECORDED_S}s])"
+
+
+def _in_pods(query: str, per_instance: int) -> str:
+    """Pods of whole instances."""
+    return query if per_instance == 1 else f"{per_instance} * ceil({query})"
 
 
 def _signal(signal: Signal, buckets: Buckets, window_s: float) -> str:
@@ -139,77 +227,16 @@ def _ahead(name: str, one: RuleSettings, rule: ScalingRule) -> str:
     return name
 
 
-def _cron(schedule: Schedule, options: Mapping[str, str]) -> Manifest:
-    if "time_zone" not in options:
-        raise InputError(
-            "the schedule's hours are local times, and their time zone is missing",
-            hint="--option time_zone=Europe/Berlin: that of the service's workload.time_zone, or Etc/UTC",
-        )
-    files = {}
-    for r, one in enumerate(schedule.replica_types):
-        counts = (schedule.on_demand + schedule.spot)[:, r].astype(int)
-        if not counts.any():
-            continue
-        name = _slug(one.name)
-        named = {**options, "deployment": options.get("deployment", "melange") + f"-{name}"}
-        triggers = [
-            {
-                "type": "cron",
-                "metadata": {
-                    "timezone": options["time_zone"],
-                    "start": _clock(begin, schedule.over),
-                    "end": _clock(end % len(counts), schedule.over),
-                    "desiredReplicas": str(count),
-                },
-            }
-            for begin, end, count in _stretches(counts)
-            if count
-        ]
-        files[f"scaled-object-{name}.yaml"] = yaml_text(
-            [_scaled_object(schedule, named, triggers, 0, int(counts.min()))]
-        )
-    return Manifest(target="cron", files=files)
-
-
-def _stretches(counts: Positions) -> list[tuple[int, int, int]]:
-    """First hour, hour after the last, and count of each run of equal counts; two runs if all are equal.
-
-    A scaler ignores a run that ends at the hour at which it begins.
-    """
-    if (counts == counts[0]).all():
-        half = len(counts) // 2
-        return [(0, half, int(counts[0])), (half, len(counts), int(counts[0]))]
-    begins = [0, *(np.flatnonzero(np.diff(counts)) + 1).tolist()]
-    ends = [*begins[1:], len(counts)]
-    return [(begin, end, int(counts[begin])) for begin, end in zip(begins, ends, strict=True)]
-
-
-def _clock(hour: int, over: str) -> str:
-    """An hour of the week or of the day, as a cron expression."""
-    return f"0 {hour % 24} * * {_DAYS[hour // 24]}" if over == WEEK else f"0 {hour} * * *"
-
-
-def _scaled_object(
-    schedule: Schedule, options: Mapping[str, str], triggers: Sequence[object], stable_s: int, least: int
-) -> dict[str, object]:
-    most = int(np.ceil((schedule.on_demand + schedule.spot).max())) * 2
-    name = options.get("deployment", "melange")
-    return {
-        "apiVersion": "keda.sh/v1alpha1",
-        "kind": "ScaledObject",
-        "metadata": {"name": name, "namespace": options.get("namespace", "default")},
-        "spec": {
-            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
-            "minReplicaCount": least,
-            "maxReplicaCount": int(options.get("most", max(most, 1))),
-            "pollingInterval": int(S_PER_MIN / 2),
-            "advanced": {
-                "horizontalPodAutoscalerConfig": {"behavior": {"scaleDown": {"stabilizationWindowSeconds": stable_s}}}
-            },
-            "triggers": list(triggers),
-        },
-    }
-
-
-def _slug(name: str) -> str:
-    return "".join(c if c.isalnum() else "-" for c in name.rpartition("/")[2].lower()).strip("-")
+_KEDA = ScheduleTarget(
+    name="keda",
+    about="The scaling rule: a KEDA ScaledObject on load by request size, and Prometheus recording rules.",
+    options=KedaOptions,
+    render=_keda,
+)
+_JSON = ScheduleTarget(
+    name="json",
+    about="The scaling rule with its weights, for a scaler of your own.",
+    options=RuleFileOptions,
+    render=_json,
+)
+SCHEDULE_TARGETS: Mapping[str, ScheduleTarget[Any]] = {one.name: one for one in (_KEDA, timetable.TARGET, _JSON)}

@@ -56,8 +56,8 @@ class Option:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Target(Generic[Chosen]):
-    """A deployment target.
+class Declared(Generic[Chosen]):
+    """What users see of a target: its name, its description and its options.
 
     Parameters
     ----------
@@ -69,14 +69,16 @@ class Target(Generic[Chosen]):
         Its own options: a frozen dataclass whose fields are made by :func:`option`. Types are ``str``, ``int``,
         ``float``, ``bool``, ``Literal`` choices, ``Sequence`` and ``Mapping``, and each of these or None.
         ``__post_init__`` checks ranges and combinations of fields.
-    render
-        Returns the files for a plan with options, written on a date.
     """
 
     name: str
     about: str
     options: type[Chosen]
-    render: Callable[[Plan, Chosen, date], Manifest]
+
+    @property
+    def source(self) -> str:
+        """What the files are made from: ``plan`` or ``schedule``."""
+        return "plan"
 
     @property
     def declared(self) -> tuple[Option, ...]:
@@ -130,7 +132,21 @@ class Target(Generic[Chosen]):
 
     def to_json(self) -> Json:
         """The target's description and options, as a JSON object."""
-        return {"name": self.name, "about": self.about, "options": [asdict(one) for one in self.declared]}
+        declared = [asdict(one) for one in self.declared]
+        return {"name": self.name, "about": self.about, "source": self.source, "options": declared}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target(Declared[Chosen]):
+    """A deployment target of plans.
+
+    Parameters
+    ----------
+    render
+        Returns the files for a plan with options, written on a date.
+    """
+
+    render: Callable[[Plan, Chosen, date], Manifest]
 
 
 def _kind_of(hint: Any) -> str:

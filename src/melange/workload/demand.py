@@ -263,8 +263,8 @@ def check_window(window_s: float) -> None:
         )
 
 
-def zone_of(name: str) -> ZoneInfo:
-    """A time zone by its name.
+def zone_of(name: str, what: str = "workload.time_zone") -> ZoneInfo:
+    """A time zone by its name; ``what`` is the setting that errors name.
 
     Raises
     ------
@@ -275,7 +275,7 @@ def zone_of(name: str) -> ZoneInfo:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError) as error:
         raise InputError(
-            f"workload.time_zone: {name!r} is not a known time zone",
+            f"{what}: {name!r} is not a known time zone",
             hint="an IANA name such as Europe/Berlin or America/New_York, or UTC",
         ) from error
 

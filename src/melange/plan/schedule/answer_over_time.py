@@ -99,6 +99,7 @@ def schedule_of_answer(answer: Answer, cautions: tuple[Caution, ...], solve_s: f
         slo=str(slo) if slo else "",
         model=answer.profile.model,
         source=answer.demand.source,
+        time_zone="" if answer.demand.start is None else answer.demand.time_zone,
         solve_s=solve_s,
         cautions=tuple(dict.fromkeys((*cautions, *_unmet(answer)))),
     )

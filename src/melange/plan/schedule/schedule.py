@@ -180,6 +180,9 @@ class Schedule:
         Length of a window of the history [s].
     slo, model, source
         The SLO, the model and the source of the traffic, in words.
+    time_zone
+        Time zone of the hours, ``workload.time_zone`` of the service; empty if the history has no dates, and in older
+        files.
     played
         Windows that were simulated request by request.
     deferred
@@ -219,6 +222,7 @@ class Schedule:
     slo: str = ""
     model: str = ""
     source: str = ""
+    time_zone: str = ""
     savings_plan: SavingsPlan | None = None
     committed_per_h: float = 0.0
     played: tuple[PlayedStretch, ...] = ()
@@ -372,4 +376,4 @@ class Schedule:
 # Names of the alternatives that other code looks up.
 STATIC, AT_ONCE = "a fleet for the peak, on demand", "all requests served as they arrive"
 _LISTED = ("reserved", "savings_plans", "deferrals")
-PLAIN = ("headroom", "window_s", "slo", "model", "source", "solve_s", "committed_per_h")
+PLAIN = ("headroom", "window_s", "slo", "model", "source", "time_zone", "solve_s", "committed_per_h")

@@ -84,6 +84,7 @@ def schedule_from_json(content: Json) -> Schedule:
         slo=text(content["slo"], "slo"),
         model=one_line(content["model"], "model"),
         source=text(content["source"], "source"),
+        time_zone=one_line(content.get("time_zone", ""), "time_zone"),
     )
     _check(found)
     return found

@@ -13,8 +13,8 @@ from melange.installed import version
 from melange.records import shown
 
 # Kubernetes counts replicas in 32 bits.
-_MOST_REPLICAS = 2**31 - 1
-_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+MOST_REPLICAS = 2**31 - 1
+LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _SUBDOMAIN = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 
 
@@ -60,12 +60,12 @@ class ClusterOptions(ServerOptions):
         # super() in a dataclass with slots finds the class before slots were added.
         ServerOptions.__post_init__(self)
         if self.namespace is not None:
-            check_name("namespace", self.namespace, _LABEL)
+            check_name("namespace", self.namespace, LABEL)
         for what in ("hf_secret", "keys_secret", "gateway", "cache_claim"):
             if (name := getattr(self, what)) is not None:
                 check_name(what, name, _SUBDOMAIN)
-        if not 1 <= self.balancers <= _MOST_REPLICAS:
-            raise InputError(f"balancers must be 1 to {_MOST_REPLICAS:,}, got {shown(self.balancers)}")
+        if not 1 <= self.balancers <= MOST_REPLICAS:
+            raise InputError(f"balancers must be 1 to {MOST_REPLICAS:,}, got {shown(self.balancers)}")
 
 
 def check_name(what: str, name: str, form: re.Pattern[str] = _SUBDOMAIN) -> None:
@@ -76,8 +76,8 @@ def check_name(what: str, name: str, form: re.Pattern[str] = _SUBDOMAIN) -> None
 
 def check_least(what: str, least: int | None) -> None:
     """Reject invalid numbers of replicas."""
-    if least is not None and not 0 <= least <= _MOST_REPLICAS:
-        raise InputError(f"{what} must be 0 to {_MOST_REPLICAS:,}, got {shown(least)}")
+    if least is not None and not 0 <= least <= MOST_REPLICAS:
+        raise InputError(f"{what} must be 0 to {MOST_REPLICAS:,}, got {shown(least)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
