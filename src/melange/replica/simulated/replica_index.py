@@ -28,10 +28,12 @@ Wholes = npt.NDArray[np.int64]
 class IndexedState(NamedTuple):
     """A balancer's state as arrays, with an index over its n replicas of T types.
 
-    The fields of :class:`~melange.replica.policy_state.PolicyState` come first, and are its arrays.
-
     Parameters
     ----------
+    type_of, input_edges, output_edges, share, part, rate, is_up, outstanding, fill, unread, request_part, unread_part
+        The arrays of a :class:`~melange.replica.policy_state.PolicyState`.
+    completions, seen, output_sum, credit, turn
+        The same.
     range_of
         The first replica of each type, their number, where the trees of the type begin, and their leaves, a power of
         two (4, T); without leaves, the replicas of a type are scanned.
