@@ -28,6 +28,7 @@ from melange.plan.solve import with_instances
 from melange.profile.profile import Profile, ReplicaType
 from melange.service.classes_refused import refuse_classes
 from melange.service.events import Listener, silence, task
+from melange.service.one_fleet_refused import refuse_two_pools
 from melange.service.origins import rates_of_rows
 from melange.service.regions_section import OriginSection, RegionsSection
 from melange.service.session import Session
@@ -74,6 +75,7 @@ class RegionalSession:
                 f"{source}: has no regions", hint="regions: {origins: {europe: {share: 1, at: frankfurt}}}"
             )
         refuse_classes(service, "regions")
+        refuse_two_pools(service)
         self._section: RegionsSection = service.regions
         self._session.service = self._service = service.model_copy(update={"regions": None})
         if service.profile.source != ["estimate"]:

@@ -17,6 +17,7 @@ from melange.service.caution_words import with_word_on_arrivals, with_word_on_na
 from melange.service.changes import Changes, changes_of
 from melange.service.events import Listener, silence, task
 from melange.service.given import check_workload, given_profile, refuse_schedule
+from melange.service.one_fleet_refused import refuse_regions, refuse_two_pools
 from melange.service.reading import (
     read_plan_section,
     read_section,
@@ -25,7 +26,6 @@ from melange.service.reading import (
     text_of_service,
     with_anchors,
 )
-from melange.service.regions_refused import refuse_regions
 from melange.service.schema import Service
 from melange.service.size import too_large
 from melange.service.traffic_sections import LOGS, WorkloadSection
@@ -163,9 +163,9 @@ class Session:
         """The problem that a plan answers."""
         from melange.plan.bindings import INSTANCE_TYPE, OFFER, REPLICA_TYPE, check_one_meaning
 
+        refuse_two_pools(self.service)
         if self.service is not None:
-            # The file has one place for limits; a name there may be both an accelerator's and an instance type's.
-            kinds = (OFFER, INSTANCE_TYPE, REPLICA_TYPE)
+            kinds = (OFFER, INSTANCE_TYPE, REPLICA_TYPE)  # the file has one place for the limits of all three
             check_one_meaning(self.options.max_accelerators, self._profile.replica_types, kinds, "offers.max")
         return Question(workload=self._workload, profile=self._profile, options=self.options)
 
