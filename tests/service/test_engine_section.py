@@ -44,6 +44,7 @@ def test_settings_have_vllms_names(tmp_path: Path) -> None:
         "max_sequences": 64,
         "memory_utilization": 0.8,
         "kv_dtype": "fp8",
+        "kv_cache_dtype": "fp8_e4m3",
         "is_prefix_caching": False,
         "speculation": Speculation(draft_tokens=3, accepted_share=0.7, method="eagle3", model="org/head"),
     }

@@ -191,6 +191,25 @@ def test_pools_are_started_with_their_flags_and_routed_by_others() -> None:
     refuse_pools(Session("examples/chat.yaml").plan(), "melange balance")
 
 
+@pytest.mark.parametrize(
+    ("settings", "variants", "flags"),
+    [
+        ({"kv_dtype": "fp8", "kv_cache_dtype": "fp8"}, (), ["--kv-cache-dtype fp8"]),
+        ({"kv_dtype": "fp8", "kv_cache_dtype": "fp8_e5m2"}, (), ["--kv-cache-dtype fp8_e5m2"]),
+        ({"kv_dtype": "fp8"}, ("fp8",), ["--quantization fp8", "--kv-cache-dtype fp8"]),
+        ({}, ("int4",), ["vllm serve CHECKPOINT-IN-INT4", "--kv-cache-dtype auto"]),
+    ],
+)
+def test_pools_are_started_with_their_data_types(
+    settings: dict[str, str], variants: tuple[str, ...], flags: list[str]
+) -> None:
+    """Those of weights and KV cache, as the plan counts on them, in both pools' commands."""
+    for plan in disaggregate(inputs(settings=settings, variants=variants), Options(), QUICK).plans.values():
+        with pytest.raises(InputError) as error:
+            refuse_pools(plan, "melange balance")
+        assert {error.value.hint.count(flag) for flag in flags} == {len(servers_of(plan))}
+
+
 def _opened(service: Path, settings: list[str], more: Sequence[str]) -> Session:
     return Session(service, settings=[*settings, *more])
 
