@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from melange.catalog.accelerator import Accelerator
 from melange.deploy.command_lines import Program, Serving, program_of
+from melange.deploy.disk import disk_gb
 from melange.deploy.server_options import ServerOptions
 from melange.errors import InputError
 from melange.plan.server import Server
@@ -74,6 +75,8 @@ class Launch:
         Port to listen on.
     accelerators
         Number of accelerators.
+    disk_gb
+        Size of the disk of an instance, for the image and the weights [GB].
     startup_s, drain_s
         Time limits for loading the model, and for finishing running requests when it stops [s].
     busy
@@ -86,6 +89,7 @@ class Launch:
     served_name: str
     port: int
     accelerators: int
+    disk_gb: int
     startup_s: int
     drain_s: int
     busy: tuple[str, ...]
@@ -149,6 +153,7 @@ def launch_of(
         served_name=mounted.served_name,
         port=options.port,
         accelerators=server.layout.accelerators * how.copies,
+        disk_gb=disk_gb(server, accelerator, is_made_while_loading=bool(serving.quantization)),
         startup_s=options.startup_s,
         drain_s=drain_s,
         busy=program.busy,

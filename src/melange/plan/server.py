@@ -127,7 +127,10 @@ class Server:
 
     def to_json(self) -> Json:
         """As a JSON object."""
-        return asdict(self)
+        content = asdict(self)
+        if not self.kv_cache_dtype:
+            del content["kv_cache_dtype"]
+        return content
 
 
 def servers_of(plan: Plan) -> tuple[Server, ...]:
