@@ -94,6 +94,31 @@ def test_results_in_the_places_that_commands_name_correct_the_plan(service: Path
         assert step[1] / step[0] == pytest.approx(slower[plan.replica_types[r].type_name], rel=0.08)
 
 
+def test_commands_name_the_file_of_the_service(service: Path) -> None:
+    """Also in a file of a plan that was read again."""
+    own = service.rename(service.with_name("chat bot.yaml"))
+    path = Session(own).plan().save(service.parent / "plan.json")
+    for plan in (Session(own).plan(), Plan.read(path)):
+        for point in plan.to_json()["load_points"]:
+            assert "melange measure 'chat bot.yaml' --url" in point["commands"]["melange measure"]
+
+
+def test_points_of_a_model_of_a_folder_need_its_tokenizer(service: Path) -> None:
+    """The tools look for one on the hub by the model's name, which is the folder's; quoted in their commands."""
+    folder = service.parent / "our own"
+    folder.mkdir()
+    sizes = {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "vocab_size": 128256}
+    heads = {"num_attention_heads": 32, "num_key_value_heads": 8}
+    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "torch_dtype": "bfloat16"}
+    (folder / "config.json").write_text(json.dumps({**config, **sizes, **heads, "max_position_embeddings": 131072}))
+    plan = Session(service, settings=["model=our own"]).plan()
+    assert plan.model == "our own"
+    (caution,) = (one for one in plan.cautions if one.kind == "local-model")
+    assert "--tokenizer" in caution.message
+    assert all("'our own'" in one.command() for one in load_points(plan))
+    assert "local-model" not in [one.kind for one in Session(service).plan().cautions]
+
+
 def test_a_point_is_what_a_replica_would_run(service: Path) -> None:
     """The mean request of a type, at as many in flight as the plan puts on a replica."""
     plan = Session(service).plan()
