@@ -74,7 +74,7 @@ def test_bad_documents_are_refused_with_the_reason(tmp_path: Path, text: str, co
 def test_plans_beside_a_document_of_several_are_named(
     tmp_path: Path, text: str, names: tuple[str, ...], kind: str
 ) -> None:
-    """Those that are there; if there is none, how to write them. Other kinds of documents are not such plans."""
+    """Those that are there; if there is none, how to write them."""
     (tmp_path / "x.json").write_text(text)
 
     def hint(wanted: str = "plan") -> str:
