@@ -13,6 +13,7 @@ from rich.console import Console
 
 from melange.catalog.bundled import find_model
 from melange.errors import InputError
+from melange.plan.disaggregated import DisaggregatedPlan
 from melange.plan.load_points import LoadPoint, load_points
 from melange.plan.plan import Plan
 from melange.present.terminal.layout import as_text
@@ -20,6 +21,9 @@ from melange.present.terminal.suggestions import load_points_part
 from melange.profile.formats.measurement_files import read_measurements
 from melange.replica.capacity import Sizes, mean_step_s, prompt_times_s
 from melange.replica.occupancy import replicas_like
+from melange.service.disaggregation import in_pools
+from melange.service.fleet_session import FleetSession
+from melange.service.regional_session import RegionalSession
 from melange.service.session import Session
 
 SERVICE = """\
@@ -101,6 +105,19 @@ def test_commands_name_the_file_of_the_service(service: Path) -> None:
     for plan in (Session(own).plan(), Plan.read(path)):
         for point in plan.to_json()["load_points"]:
             assert "melange measure 'chat bot.yaml' --url" in point["commands"]["melange measure"]
+
+
+def test_plans_of_several_name_their_files(service: Path) -> None:
+    """Pools, services on shared pools, and regions, by closed form and certified."""
+    own = service.rename(service.with_name("chat.yaml"))
+    pools = Session(own, settings=["plan.disaggregate=true", "slo={ttft_ms: 2000, tpot_ms: 80}"])
+    fleet = service.with_name("fleet.yaml")
+    fleet.write_text("services:\n  - {name: chat, file: chat.yaml}\n")
+    regions = RegionalSession(own, settings=["regions={origins: {us: {share: 1, at: us-east-1}}}"])
+    joint = in_pools(pools, Session.plan, quick=True)
+    assert isinstance(joint, DisaggregatedPlan)
+    for plans in (joint.plans, FleetSession(fleet).plan().plans, regions.plan().plans, regions.answer().plans):
+        assert {one.service_file for one in plans.values()} == {"chat.yaml"}
 
 
 def test_points_of_a_model_of_a_folder_need_its_tokenizer(service: Path) -> None:

@@ -108,7 +108,8 @@ def _pools(session: Session, *, quick: bool, burstiness: float | None) -> Disagg
             say=tell,
         )
         found = disaggregate(inputs, session.options, search)
-    return replace(found, cautions=(*found.cautions, *cautions))
+    prefill, decode = (replace(one, service_file=session.name) for one in (found.prefill, found.decode))
+    return replace(found, prefill=prefill, decode=decode, cautions=(*found.cautions, *cautions))
 
 
 def _with_word(plan: Plan, words: str) -> Plan:

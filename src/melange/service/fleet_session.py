@@ -118,10 +118,11 @@ class FleetSession:
         with self._task("planning all services") as tell:
             fitted = fit(questions, self._priorities, pools, self._settings, tell)
         ends = self._ends(fitted, pools)
-        plans = {}
+        plans, files = {}, {one.name: one.session.name for one in self._entries}
         for member, column in zip(fitted.members, fitted.fleets.columns, strict=True):
             part = np.where(fitted.fleets.price > 0, column.taken, pools.most)
-            plans[member.name] = _closed_form(pools.bounded(member.question, part), member, column)
+            found = _closed_form(pools.bounded(member.question, part), member, column)
+            plans[member.name] = replace(found, service_file=files[member.name])
         return self._joint(fitted, pools, plans, ends, bound=fitted.fleets.bound_per_h)
 
     def answer(self, *, burstiness: float | None = None) -> JointPlan:

@@ -341,7 +341,7 @@ class RegionalSession:
         plan = with_instances(question, instances.astype(np.int64))
         if plan is None or float((plan.load / (1 - question.options.headroom)).max()) > 1 + 1e-6:
             raise SolverError(f"{region}: its fleet cannot serve the requests routed to it", hint="this is a bug")
-        return replace(plan, bound_per_h=None, gap=1.0, status="several regions")
+        return replace(plan, bound_per_h=None, gap=1.0, status="several regions", service_file=self._session.name)
 
     def _limits_for(self, profile: Profile, types: tuple[ReplicaType, ...], here: Positions, others: Array) -> Options:
         """The options of a region (``here``): what the ``others`` leave of each limit that applies to its types."""
