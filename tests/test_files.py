@@ -63,6 +63,42 @@ def test_bad_documents_are_refused_with_the_reason(tmp_path: Path, text: str, co
         read_document(tmp_path / "x.json", "plan")
 
 
+@pytest.mark.parametrize(
+    ("text", "names", "kind"),
+    [
+        ('{"melange": "disaggregated/1"}', ("prefill", "decode"), "pool"),
+        ('{"melange": "fleet/1", "services": [{"name": "chat"}, {"name": "code"}]}', ("chat", "code"), "service"),
+        ('{"melange": "regions/1", "plans": {"us-east-1": {}, "eu-west-1": {}}}', ("us-east-1", "eu-west-1"), "region"),
+    ],
+)
+def test_plans_beside_a_document_of_several_are_named(
+    tmp_path: Path, text: str, names: tuple[str, ...], kind: str
+) -> None:
+    """Those that are there; if there is none, how to write them."""
+    (tmp_path / "x.json").write_text(text)
+
+    def hint(wanted: str = "plan") -> str:
+        with pytest.raises(InputError, match=f"a {wanted} is needed") as error:
+            read_document(tmp_path / "x.json", wanted)
+        return error.value.hint
+
+    assert hint().endswith(f"--out FILE also writes the plan of each {kind}, beside FILE")
+    beside = [tmp_path / f"x-{name}.json" for name in names]
+    beside[0].touch()
+    assert hint() == f"give the plan of one {kind}: {beside[0]}"
+    beside[1].touch()
+    assert hint() == f"give the plan of one {kind}: {beside[0]} or {beside[1]}"
+    assert hint("profile") == ""
+
+
+@pytest.mark.parametrize("held", ["5", "null", '"../../etc"', '[{"name": "../x"}, 5, {"name": [1]}, null]'])
+def test_damaged_documents_of_several_plans_name_no_file(tmp_path: Path, held: str) -> None:
+    """Names that are none are left out."""
+    (tmp_path / "x.json").write_text(f'{{"melange": "fleet/1", "services": {held}}}')
+    with pytest.raises(InputError, match="is a fleet file; a plan is needed"):
+        read_document(tmp_path / "x.json", "plan")
+
+
 def test_absent_and_binary_files_are_refused(tmp_path: Path) -> None:
     """A path that leads nowhere, and bytes that are no text."""
     with pytest.raises(InputError, match="No such file"):

@@ -11,7 +11,7 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +27,10 @@ _MOST_BYTES = 64 << 20
 _DRAFT = ".draft"
 # Age of abandoned drafts [s]: writing takes seconds, so that no process still works on a draft that is an hour old.
 _OLD_S = 4_000.0
+# Documents of several plans: what each plan is for, and the key with their names; `melange plan` writes every plan to a
+# file of its own beside the document.
+_PARTS = {"disaggregated": ("pool", ""), "fleet": ("service", "services"), "regions": ("region", "plans")}
+_POOLS = ("prefill", "decode")
 Json = dict[str, Any]
 Noun = TypeVar("Noun")
 
@@ -285,12 +289,31 @@ def read_document(path: str | Path, kind: str) -> Json:
         raise InputError(f"{path}: not a melange {kind} file: the key 'melange' is missing")
     name, _, version = str(tag).partition("/")
     if name != kind:
-        raise InputError(f"{path}: is {_one(name)} file; {_one(kind)} is needed")
+        hint = _parts_beside(path, content) if kind == "plan" else ""
+        raise InputError(f"{path}: is {_one(name)} file; {_one(kind)} is needed", hint=hint)
     if version != "1":
         raise InputError(
             f"{path}: {kind} format {version} is newer than this release reads (1)", hint="upgrade melange"
         )
     return content
+
+
+def _parts_beside(path: str | Path, content: Json) -> str:
+    """Which plans were written beside a document of several plans; empty if this is another document."""
+    kind = str(content["melange"]).partition("/")[0]
+    if kind not in _PARTS:
+        return ""
+    one_of_them, key = _PARTS[kind]
+    listed = content.get(key) if key else _POOLS
+    names = [
+        one.get("name") if isinstance(one, dict) else one for one in (listed if isinstance(listed, Iterable) else ())
+    ]
+    place = Path(path)
+    plain = [one for one in names if isinstance(one, str) and re.fullmatch(r"[\w.-]{1,100}", one)]
+    files = [place.with_name(f"{place.stem}-{one}.json") for one in plain]
+    if found := [str(one) for one in files if one.is_file()]:
+        return f"give the plan of one {one_of_them}: {' or '.join(found)}"
+    return f"melange plan service.yaml --out FILE also writes the plan of each {one_of_them}, beside FILE"
 
 
 def _one(kind: str) -> str:

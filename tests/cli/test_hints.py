@@ -32,6 +32,19 @@ def run(tmp_path: Path) -> Run:
     [
         ("plan service.yaml --rate 3", "error: no such option: --rate\nhint: --set workload.rate=VALUE\n"),
         ("plan service.yaml --set rate=3", "error: --set: unknown key 'rate'; did you mean 'workload.rate'?\n"),
+        (
+            "plan service.yaml --set engine=sglang --set engine.max_num_seqs=8",
+            "engine holds a value, not keys\nhint: --set 'engine={name: sglang, max_num_seqs: 8}'\n",
+        ),
+        (
+            "plan service.yaml --set plan.grid_g_per_kwh=400 --set plan.grid_g_per_kwh.us-east-1=380",
+            "hint: --set 'plan.grid_g_per_kwh={us-east-1: 380}'\n",
+        ),
+        (
+            "plan service.yaml --set plan.min_replicas=2 --set plan.min_replicas.L4=3",
+            "hint: --set 'plan.min_replicas={L4: 3}'\n",
+        ),
+        ("plan service.yaml --set plan.require=[L4] --set plan.require.L4=3", "plan.require holds a value, not keys\n"),
         ("plan service.yaml --set tpot_ms=3", "did you mean 'slo.tpot_ms'?\n"),
         (
             "catalog gpus",

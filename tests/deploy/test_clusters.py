@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from deploy_cases import SMALL_SHARE, plan_of, replica_type, two_types
+from plan_cases import answering
 from starters import CLUSTER, STARTERS, in_market, objects_of, one_of, pod_of
 
 from melange.deploy.elsewhere import elsewhere, is_size_aware, weights_of
@@ -157,6 +158,38 @@ def test_nodes_are_those_of_the_market(
     assert labels.items() <= pod["nodeSelector"].items()
     assert [one["key"] for one in pod["tolerations"]] == taints
     assert ("spot" in str(pod["nodeSelector"]).lower()) == (market == "spot")
+
+
+@pytest.mark.parametrize(
+    ("machine", "accelerator", "label"),
+    [
+        ("a3-highgpu-8g", "H100-80GB", "nvidia-h100-80gb"),
+        ("a3-megagpu-8g", "H100-80GB", "nvidia-h100-mega-80gb"),
+        ("a3-ultragpu-8g", "H200", "nvidia-h200-141gb"),
+        ("a4-highgpu-8g", "B200", "nvidia-b200"),
+        ("a4x-highgpu-4g", "GB200", "nvidia-gb200"),
+    ],
+)
+def test_nodes_of_gke_have_its_names_of_accelerators(machine: str, accelerator: str, label: str) -> None:
+    """Which differ between machines with the same accelerator."""
+    plan = in_market("on-demand", "gcp", instance_type=machine, accelerator=accelerator)
+    selector = pod_of(render(plan, "kubernetes"))["nodeSelector"]
+    assert selector["cloud.google.com/gke-accelerator"] == label
+    assert selector["node.kubernetes.io/instance-type"] == machine
+
+
+@pytest.mark.parametrize("target", STARTERS)
+def test_a_model_of_a_local_folder_gets_a_caution(target: str) -> None:
+    """Its name is none on the hub; named models, and those of the catalog without an organization, get none."""
+
+    def cautioned(name: str, **options: object) -> bool:
+        plan = answering(two_types(), model=name)
+        return "local-model" in [one.kind for one in render(plan, target, **options).cautions]
+
+    assert cautioned("mistral-7b")
+    assert not cautioned("mistral-7b", model="mistralai/Mistral-7B-v0.1")
+    assert not cautioned("mistralai/Mistral-7B-v0.1")
+    assert not cautioned("meta-llama/Llama-3.1-8B")
 
 
 def test_types_on_the_same_instances_keep_apart() -> None:

@@ -24,8 +24,9 @@ from melange.deploy.render import render
 from melange.deploy.server_options import ServerOptions
 from melange.errors import InputError
 from melange.plan.plan import Plan
-from melange.plan.server import Server
+from melange.plan.server import Server, servers_of
 from melange.replica.speculation import Speculation
+from melange.service.session import Session
 from melange.slo import Slo
 
 SERVER = Server(
@@ -109,6 +110,22 @@ def test_what_is_stored_in_fewer_bytes_is_a_flag_or_a_checkpoint() -> None:
     with pytest.raises(InputError, match="in int4, which needs a checkpoint") as caught:
         launched(replace(SERVER, variant="int4"))
     assert caught.value.hint == "--option 'checkpoints={int4: org/name}'"
+
+
+@pytest.mark.parametrize(
+    ("given", "of_sglang"), [("fp8", "fp8_e4m3"), ("fp8_e4m3", "fp8_e4m3"), ("fp8_e5m2", "fp8_e5m2")]
+)
+def test_the_kv_cache_has_the_data_type_that_the_service_gives(tmp_path: Path, given: str, of_sglang: str) -> None:
+    """By its exact name, also after the plan was saved; SGLang has no short name for e4m3."""
+    service = tmp_path / "service.yaml"
+    service.write_text(
+        f"model: meta-llama/Llama-3.1-8B\nengine: {{kv_cache_dtype: {given}}}\nslo: {{tpot_ms: 120}}\n"
+        "workload: {dataset: arena, rate: 1}\noffers: {gpus: [L4], providers: [aws], regions: [us-east-1]}\n"
+    )
+    Session(service).plan().save(tmp_path / "plan.json")
+    server = servers_of(Plan.read(tmp_path / "plan.json"))[0]
+    assert f"--kv-cache-dtype {given}" in launched(server).shell
+    assert f"--kv-cache-dtype {of_sglang}" in launched(replace(server, engine="sglang", era="sglang")).shell
 
 
 def test_limits_that_the_plan_does_not_know_are_left_to_the_engine() -> None:

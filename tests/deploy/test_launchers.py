@@ -91,3 +91,32 @@ def test_terraform_has_a_group_a_type() -> None:
     mixed = answering(plan, replica_types=(replace(first, offer=replace(first.offer, provider="nebius")), *others))
     (left,) = (one for one in render(mixed, "terraform").cautions if one.kind == "left-out")
     assert left.message.startswith("2 x aws/us-east-1/g5.xlarge: not written")
+
+
+@pytest.mark.parametrize(
+    ("model", "variant", "disk_gb"),
+    [
+        ("meta-llama/Llama-3.1-8B", "", 300),
+        ("meta-llama/Llama-3.3-70B-Instruct", "", 300),  # 141.1 GB: 1.2 times plus 100 GB are 269 GB
+        ("meta-llama/Llama-3.1-405B-Instruct", "", 1100),  # 811.7 GB
+        ("meta-llama/Llama-3.1-405B-Instruct", "fp8", 1100),  # the engine reads the published weights
+        ("meta-llama/Llama-3.1-405B-Instruct", "int4", 400),  # a checkpoint of 217 GB
+        ("deepseek-ai/DeepSeek-V3", "", 950),  # 673.0 GB
+        ("our-own", "", 950),  # unknown: at most the memory of eight accelerators of 80 GiB, 687 GB
+    ],
+)
+def test_disks_hold_the_weights(model: str, variant: str, disk_gb: int) -> None:
+    """At least 300 GB, or 1.2 times the weights and 100 GB, rounded up to 50 GB; the same in every target."""
+    one = replica_type("aws/p5 tp8", "H100-80GB")
+    offer = replace(one.offer, accelerators=8, instance_type="p5.48xlarge")
+    one = replace(one, tensor_parallel=8, offer=offer, variant=variant)
+    plan = answering(plan_of(np.ones((1, 3, 2)), [1], [one]), replica_types=(one,))
+    plan = answering(plan, model=model)
+    options = {"checkpoints": {"int4": "org/int4"}}
+    assert f"volume_size = {disk_gb}\n" in render(plan, "terraform", **options).files["aws.tf"]
+    on_gcp = answering(plan, replica_types=(replace(one, offer=replace(offer, provider="gcp")),))
+    assert f"disk_size_gb = {disk_gb}\n" in render(on_gcp, "terraform", **options).files["gcp.tf"]
+    (task,) = render(plan, "skypilot", **options).files.values()
+    assert yaml.safe_load(task)["resources"]["disk_size"] == disk_gb
+    (group,) = yaml.safe_load(render(plan, "dstack", **options).files["service.dstack.yml"])["replicas"]
+    assert group["resources"]["disk"] == {"size": f"{disk_gb}GB.."}

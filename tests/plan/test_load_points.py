@@ -13,6 +13,7 @@ from rich.console import Console
 
 from melange.catalog.bundled import find_model
 from melange.errors import InputError
+from melange.plan.disaggregated import DisaggregatedPlan
 from melange.plan.load_points import LoadPoint, load_points
 from melange.plan.plan import Plan
 from melange.present.terminal.layout import as_text
@@ -20,6 +21,9 @@ from melange.present.terminal.suggestions import load_points_part
 from melange.profile.formats.measurement_files import read_measurements
 from melange.replica.capacity import Sizes, mean_step_s, prompt_times_s
 from melange.replica.occupancy import replicas_like
+from melange.service.disaggregation import in_pools
+from melange.service.fleet_session import FleetSession
+from melange.service.regional_session import RegionalSession
 from melange.service.session import Session
 
 SERVICE = """\
@@ -92,6 +96,44 @@ def test_results_in_the_places_that_commands_name_correct_the_plan(service: Path
         size = Sizes(inputs=np.full((1, 1, 1), 800.0), outputs=np.full((1, 1, 1), 180.0))
         step = [mean_step_s(replicas_like(one), size, np.full((1, 1, 1), 60.0))[0, 0, 0] for one in (before, after)]
         assert step[1] / step[0] == pytest.approx(slower[plan.replica_types[r].type_name], rel=0.08)
+
+
+def test_commands_name_the_file_of_the_service(service: Path) -> None:
+    """Also in a file of a plan that was read again."""
+    own = service.rename(service.with_name("chat bot.yaml"))
+    path = Session(own).plan().save(service.parent / "plan.json")
+    for plan in (Session(own).plan(), Plan.read(path)):
+        for point in plan.to_json()["load_points"]:
+            assert "melange measure 'chat bot.yaml' --url" in point["commands"]["melange measure"]
+
+
+def test_plans_of_several_name_their_files(service: Path) -> None:
+    """Pools, services on shared pools, and regions, by closed form and certified."""
+    own = service.rename(service.with_name("chat.yaml"))
+    pools = Session(own, settings=["plan.disaggregate=true", "slo={ttft_ms: 2000, tpot_ms: 80}"])
+    fleet = service.with_name("fleet.yaml")
+    fleet.write_text("services:\n  - {name: chat, file: chat.yaml}\n")
+    regions = RegionalSession(own, settings=["regions={origins: {us: {share: 1, at: us-east-1}}}"])
+    joint = in_pools(pools, Session.plan, quick=True)
+    assert isinstance(joint, DisaggregatedPlan)
+    for plans in (joint.plans, FleetSession(fleet).plan().plans, regions.plan().plans, regions.answer().plans):
+        assert {one.service_file for one in plans.values()} == {"chat.yaml"}
+
+
+def test_points_of_a_model_of_a_folder_need_its_tokenizer(service: Path) -> None:
+    """The tools look for one on the hub by the model's name, which is the folder's; quoted in their commands."""
+    folder = service.parent / "our own"
+    folder.mkdir()
+    sizes = {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "vocab_size": 128256}
+    heads = {"num_attention_heads": 32, "num_key_value_heads": 8}
+    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "torch_dtype": "bfloat16"}
+    (folder / "config.json").write_text(json.dumps({**config, **sizes, **heads, "max_position_embeddings": 131072}))
+    plan = Session(service, settings=["model=our own"]).plan()
+    assert plan.model == "our own"
+    (caution,) = (one for one in plan.cautions if one.kind == "local-model")
+    assert "--tokenizer" in caution.message
+    assert all("'our own'" in one.command() for one in load_points(plan))
+    assert "local-model" not in [one.kind for one in Session(service).plan().cautions]
 
 
 def test_a_point_is_what_a_replica_would_run(service: Path) -> None:

@@ -11,6 +11,7 @@ from melange.errors import InputError
 from melange.replica.speculation import Speculation
 from melange.service.reading import read_service
 from melange.service.schema import Service
+from melange.service.session import Session
 
 REST = "model: meta-llama/Llama-3.1-8B-Instruct\nslo: {tpot_ms: 60}\nworkload: {dataset: arena, rate: 2}\n"
 
@@ -35,6 +36,45 @@ def test_a_name_is_enough(tmp_path: Path) -> None:
     assert service_of(tmp_path, "", ("engine=trtllm",)).engine.name == "trtllm"
 
 
+def test_hits_need_a_cache(tmp_path: Path) -> None:
+    """Of all requests and of a class; no hits, or a cache left to the engine, contradict nothing."""
+    off, hits = "engine: {enable_prefix_caching: false}", "workload.prefix_hit_rate=0.5"
+    place = r"workload\.prefix_hit_rate: 0\.5 contradicts engine\.enable_prefix_caching: false"
+    with pytest.raises(InputError, match=place):
+        service_of(tmp_path, off, (hits,))
+    batch = "classes={batch: {slo: {latency_ms: 60000}, workload: {dataset: arena, rate: 1, prefix_hit_rate: 0.5}}}"
+    with pytest.raises(InputError, match=rf"classes\.batch\.{place}"):
+        service_of(tmp_path, off, ("slo.attainment=0.9", batch.replace("60000}", "60000, attainment: 0.9}")))
+    for text, settings in ((off, ("workload.prefix_hit_rate=0",)), ("", (hits,)), (off, ())):
+        service_of(tmp_path, text, settings)
+
+
+@pytest.mark.parametrize(
+    ("engine", "settings", "words"),
+    [
+        ("vllm==0.6.4", ("workload.prefix_hit_rate=0.5",), "vllm 0.6.4 caches none by default"),
+        ("vllm==0.6.4", ("workload.prefix_hit_rate=0.5", "engine.enable_prefix_caching=true"), "rates assume"),
+        ("vllm", ("workload.prefix_hit_rate=0.5",), "rates assume"),
+        ("vllm", ("workload.prefix_hit_rate=0.5", "profile.prefix_routing=affinity"), "rates assume"),
+        ("vllm", ("profile.prefix_routing=affinity",), "affinity changes nothing"),
+        ("vllm", ("profile.prefix_routing=affinity", "workload.prefix_hit_rate=0"), "affinity changes nothing"),
+        ("vllm", (), ""),
+    ],
+)
+def test_settings_of_prefixes_without_an_effect_get_a_caution(
+    tmp_path: Path, engine: str, settings: tuple[str, ...], words: str
+) -> None:
+    """Hits that the engine does not use by default, and routing by prefixes where none are known."""
+    name, _, release = engine.partition("==")
+    text = f"engine: {{name: {name}{f', version: {release!r}' if release else ''}}}"
+    text += "\noffers: {gpus: [L4], providers: [aws], regions: [us-east-1]}"
+    service_of(tmp_path, text)
+    profile = Session(tmp_path / "service.yaml", settings=settings).profile()
+    found = [one.message for one in profile.cautions if one.kind == "prefix-cache"]
+    assert len(found) == bool(words)
+    assert all(words in one for one in found)
+
+
 def test_settings_have_vllms_names(tmp_path: Path) -> None:
     """All of them, from the file and from the command line."""
     text = "engine:\n  max_num_seqs: 64\n  kv_cache_dtype: fp8_e4m3\n  enable_prefix_caching: false\n"
@@ -44,6 +84,7 @@ def test_settings_have_vllms_names(tmp_path: Path) -> None:
         "max_sequences": 64,
         "memory_utilization": 0.8,
         "kv_dtype": "fp8",
+        "kv_cache_dtype": "fp8_e4m3",
         "is_prefix_caching": False,
         "speculation": Speculation(draft_tokens=3, accepted_share=0.7, method="eagle3", model="org/head"),
     }

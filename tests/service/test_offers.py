@@ -1,5 +1,6 @@
 """What a service asks to rent and what there is: nothing that was asked for is dropped without a word."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,29 @@ def test_what_nothing_is_offered_for_is_named(offers: str, expected: list[tuple[
         assert message.startswith(f"offers.{key}: no offer for {name} passes the other filters")
 
 
-def test_nothing_at_all_is_an_error(tmp_path: Path) -> None:
-    """Where no offer is left there is nothing to warn of."""
-    with pytest.raises(InputError, match="no offer matches"):
-        cautions("{providers: [aws], market: [reserved]}", tmp_path)
+@pytest.mark.parametrize(
+    ("offers", "words", "hint"),
+    [
+        (
+            "{providers: [aws], regions: [us-east-1], market: [reserved]}",
+            "offers.market: [reserved] excludes every offer in the catalog",
+            "offers.market may be on-demand; melange catalog",
+        ),
+        (
+            "{providers: [lambda], market: [spot], gpus: [H100]}",
+            "offers.providers: [lambda] and offers.market: [spot] together exclude every offer in the catalog",
+            "offers.providers may be ",
+        ),
+        (
+            "{file: own.csv, gpus: [L4], market: [spot]}",
+            "offers.market: [spot] excludes every offer in own.csv",
+            "offers.market may be on-demand",
+        ),
+    ],
+)
+def test_the_filters_that_exclude_everything_are_named(offers: str, words: str, hint: str, tmp_path: Path) -> None:
+    """The fewest of them, and what they may be so that the others leave an offer; nothing is left to warn of."""
+    (tmp_path / "own.csv").write_text("instance_type,accelerator,accelerators,cost_per_h\nmine,L4,1,0.7\n")
+    with pytest.raises(InputError, match=re.escape(f"no offer matches: {words}")) as error:
+        cautions(offers, tmp_path)
+    assert hint in error.value.hint

@@ -11,13 +11,32 @@ import pytest
 import melange.files
 import melange.service.reading
 from melange.catalog.bundled import find_model
-from melange.errors import InputError
+from melange.errors import InfeasibleError, InputError
 from melange.plan.options import Options
 from melange.profile.profile import MEASURED
 from melange.service.events import TaskEvent
 from melange.service.session import Session
 from melange.slo import Slo
 from melange.workload.workload import Buckets, Workload
+
+
+@pytest.mark.parametrize(
+    ("degrees", "words"),
+    [
+        ("tensor_parallel=[3]", "cannot be split over 3 accelerators: its 32 heads"),
+        ("pipeline_parallel=[40]", "32 layers cannot be cut into 40 stages"),
+    ],
+)
+@pytest.mark.parametrize("statistic", ["requests", "mean", "p99"])
+def test_a_model_that_cannot_be_split_is_the_reason(degrees: str, words: str, statistic: str) -> None:
+    """By closed form and certified, under every statistic; another SLO or a larger accelerator would not help."""
+    settings = [f"profile.{degrees}"] + ([] if statistic == "requests" else [f"slo.statistic={statistic}"])
+    session = Session("examples/chat.yaml", settings=settings)
+    for asked in (session.plan, session.answer):
+        with pytest.raises(InfeasibleError, match="no replica type can serve 36 request sizes") as error:
+            asked()
+        assert words in error.value.reasons[0]
+        assert error.value.hint.startswith("give degrees that divide the model")
 
 
 def test_everything_rests_on_one_question(service: Path) -> None:

@@ -45,6 +45,9 @@ def _more_offers(sections: Json, plan: Plan) -> list[str] | None:
 
 
 def _more_hits(sections: Json, plan: Plan) -> list[str] | None:
+    engine = sections["engine"]
+    if isinstance(engine, dict) and engine.get("enable_prefix_caching") is False:
+        return None
     now = sections["workload"].get("prefix_hit_rate", 0.0)
     return None if now > 0.8 else [f"workload.prefix_hit_rate={now + 0.1!r}"]
 

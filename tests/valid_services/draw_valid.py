@@ -61,6 +61,10 @@ def service(seed: int, number: int, *, is_small: bool = False) -> Drawn:
         sections["variants"] = rng.sample(VARIANTS, rng.randint(1, 4))
     sections["slo"] = _slo(rng, model, is_small=is_small)
     sections["workload"] = _workload(rng, files, is_small=is_small)
+    engine = sections["engine"]
+    is_without = isinstance(engine, dict) and engine.get("enable_prefix_caching") is False
+    if is_without and sections["workload"].get("prefix_hit_rate"):  # hits without a cache are an error
+        del engine["enable_prefix_caching"]
     if is_small or rng.random() < 0.85:
         sections["offers"] = _offers(rng, files, is_small=is_small)
     if rng.random() < 0.25:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +26,10 @@ from melange.present.terminal.disaggregated_page import disaggregated_page
 from melange.profile.estimate_inputs import EstimateInputs
 from melange.replica.layout_cost import NETWORK_BYTES_PER_S
 from melange.service.disaggregation import in_pools
+from melange.service.fleet_session import FleetSession
+from melange.service.regional_session import RegionalSession
 from melange.service.session import Session
+from melange.service.what_if import Variant, answer
 from melange.slo import Slo
 from melange.validate.disaggregation.disaggregate import Search, disaggregate
 from melange.validate.disaggregation.halves import cached_in, halves_of, prompts_in, prompts_of
@@ -154,10 +159,10 @@ def test_a_service_chooses_the_cheaper_of_both(tmp_path: Path) -> None:
         "offers: {gpus: [L4, H100-80GB], providers: [aws], regions: [us-east-1]}\n"
     )
     told, free = (Session(service, settings=[f"plan.disaggregate={value}"]) for value in ("true", "auto"))
-    pools = in_pools(told, told.plan, quick=True)
+    pools = in_pools(told, Session.plan, quick=True)
     assert isinstance(pools, DisaggregatedPlan)
     assert pools.aggregated_per_h == Session(service).plan().cost_per_h
-    chosen = in_pools(free, free.plan, quick=True)
+    chosen = in_pools(free, Session.plan, quick=True)
     is_cheaper = pools.cost_per_h < pools.aggregated_per_h
     assert isinstance(chosen, DisaggregatedPlan) == is_cheaper
     if isinstance(chosen, Plan):
@@ -165,7 +170,7 @@ def test_a_service_chooses_the_cheaper_of_both(tmp_path: Path) -> None:
     assert disaggregated_page(pools)
     measured = Session(service, settings=["plan.disaggregate=true", "profile.simulate=true"])
     with pytest.raises(InputError, match=r"profile\.simulate is for combined replicas"):
-        in_pools(measured, told.plan, quick=True)
+        in_pools(measured, Session.plan, quick=True)
 
 
 def test_pools_are_started_with_their_flags_and_routed_by_others() -> None:
@@ -184,3 +189,55 @@ def test_pools_are_started_with_their_flags_and_routed_by_others() -> None:
                 render(plan, target)
             assert "--kv-transfer-config" in error.value.hint
     refuse_pools(Session("examples/chat.yaml").plan(), "melange balance")
+
+
+@pytest.mark.parametrize(
+    ("settings", "variants", "flags"),
+    [
+        ({"kv_dtype": "fp8", "kv_cache_dtype": "fp8"}, (), ["--kv-cache-dtype fp8"]),
+        ({"kv_dtype": "fp8", "kv_cache_dtype": "fp8_e5m2"}, (), ["--kv-cache-dtype fp8_e5m2"]),
+        ({"kv_dtype": "fp8"}, ("fp8",), ["--quantization fp8", "--kv-cache-dtype fp8"]),
+        ({}, ("int4",), ["vllm serve CHECKPOINT-IN-INT4", "--kv-cache-dtype auto"]),
+    ],
+)
+def test_pools_are_started_with_their_data_types(
+    settings: dict[str, str], variants: tuple[str, ...], flags: list[str]
+) -> None:
+    """Those of weights and KV cache, as the plan counts on them, in both pools' commands."""
+    for plan in disaggregate(inputs(settings=settings, variants=variants), Options(), QUICK).plans.values():
+        with pytest.raises(InputError) as error:
+            refuse_pools(plan, "melange balance")
+        assert {error.value.hint.count(flag) for flag in flags} == {len(servers_of(plan))}
+
+
+def _opened(service: Path, settings: list[str], more: Sequence[str]) -> Session:
+    return Session(service, settings=[*settings, *more])
+
+
+def test_questions_about_one_fleet_refuse_two_pools(tmp_path: Path) -> None:
+    """They would answer for one fleet, at another cost; plans over time, in regions and on shared pools too."""
+    service = tmp_path / "service.yaml"
+    service.write_text(
+        "model: meta-llama/Llama-3.1-8B-Instruct\nslo: {ttft_ms: 2000, tpot_ms: 60}\n"
+        "workload: {dataset: azure-conversation, rate: 4}\n"
+        "offers: {gpus: [L4, H100-80GB], providers: [aws], regions: [us-east-1]}\n"
+    )
+    fleet = tmp_path / "fleet.yaml"
+    for value in ("true", "auto"):
+        settings = [f"plan.disaggregate={value}"]
+        session = Session(service, settings=settings)
+        at_home = [*settings, "regions={origins: {europe: {share: 1, at: frankfurt}}}"]
+
+        def joint(value: str = value) -> object:
+            text = service.read_text() + f"plan: {{disaggregate: {value}}}\n"
+            (tmp_path / "two.yaml").write_text(text)
+            fleet.write_text("services:\n  - {name: chat, file: two.yaml}\n")
+            return FleetSession(fleet)
+
+        for asked in (
+            session.plan, session.answer, session.certified, session.explore, session.schedule, joint,
+            partial(answer, partial(_opened, service, settings), Variant(label="current")),
+            partial(RegionalSession, service, settings=at_home),
+        ):  # fmt: skip
+            with pytest.raises(InputError, match=r"plan\.disaggregate: is for melange plan, which plans two pools"):
+                asked()

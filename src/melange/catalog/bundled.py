@@ -115,6 +115,15 @@ def hub_name_by_alias() -> Mapping[str, str]:
     return MappingProxyType(by_alias)
 
 
+def is_local(name: str) -> bool:
+    """Whether a model with this name was read from a local folder, which gave the name: no name on the hub is like it.
+
+    >>> is_local("mistral-7b"), is_local("org/mistral-7b"), is_local("meta-llama/Llama-3.1-8B")
+    (True, False, False)
+    """
+    return bool(name) and "/" not in name and name not in models()
+
+
 def find_model(name_or_path: str | Path) -> Model:
     """The model with that name, or in that folder or file.
 

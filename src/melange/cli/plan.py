@@ -166,7 +166,7 @@ def plan(
             check_incumbent(in_force, session.profile().model)
         if is_asked(session):
             flags.check_for_pools(inputs.profile_files or ())
-            asked = partial(flags.answer, session, None)
+            asked = partial(flags.answer, incumbent=None)
             pools = in_pools(session, asked, quick=flags.quick, burstiness=flags.burstiness)
         else:
             pools = flags.answer(session, in_force)

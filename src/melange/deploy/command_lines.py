@@ -180,7 +180,7 @@ def _sglang(server: Server, serving: Serving) -> tuple[str, ...]:
             ("--mem-fraction-static", server.memory_utilization),
             ("--dtype", "half" if serving.is_half else None),
             ("--quantization", serving.quantization or None),
-            ("--kv-cache-dtype", {"fp8": "fp8_e4m3"}.get(serving.kv_dtype, "auto")),
+            ("--kv-cache-dtype", {"": "auto", "fp8": "fp8_e4m3"}.get(serving.kv_dtype, serving.kv_dtype)),
         ),
         *(("--enable-dp-attention",) if ranks > 1 else ()),
         *(("--enable-mixed-chunk",) if server.is_chunked else ()),

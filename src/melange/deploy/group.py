@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from melange.catalog.bundled import is_local
 from melange.deploy.launch import Launch, Start, launch_of
 from melange.deploy.node import Node, node_of
 from melange.deploy.server_options import ServerOptions
@@ -176,6 +177,15 @@ def groups_of(
 def cautions_of(groups: Sequence[Group]) -> tuple[Caution, ...]:
     """Cautions about the servers, for every target."""
     cautions = []
+    if groups and groups[0].launch.model == groups[0].server.model and is_local(groups[0].server.model):
+        name = groups[0].server.model
+        cautions.append(
+            Caution(
+                "local-model",
+                f"{name} was read from a local folder, and is no name on the Hugging Face hub: --option model=org/name "
+                "names the weights, or a path that servers have",
+            )
+        )
     if measured := [group.replica_type for group in groups if group.server.source == "measured"]:
         cautions.append(
             Caution(

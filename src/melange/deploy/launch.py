@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from melange.catalog.accelerator import Accelerator
 from melange.deploy.command_lines import Program, Serving, program_of
+from melange.deploy.disk import disk_gb
 from melange.deploy.server_options import ServerOptions
 from melange.errors import InputError
 from melange.plan.server import Server
@@ -74,6 +75,8 @@ class Launch:
         Port to listen on.
     accelerators
         Number of accelerators.
+    disk_gb
+        Size of the disk of an instance, for the image and the weights [GB].
     startup_s, drain_s
         Time limits for loading the model, and for finishing running requests when it stops [s].
     busy
@@ -86,6 +89,7 @@ class Launch:
     served_name: str
     port: int
     accelerators: int
+    disk_gb: int
     startup_s: int
     drain_s: int
     busy: tuple[str, ...]
@@ -136,7 +140,7 @@ def launch_of(
     image = options.image or _own_image(program, server, accelerator, options)
     drain_s = options.drain_s or _drain_s(slo, longest_answer)
     how = start or Start()
-    serving = _serving(server, accelerator, options, drain_s)
+    serving = serving_of(server, accelerator, options, drain_s)
     mounted = replace(serving, model=how.mount or serving.model, copies=how.copies)
     if how.served_name:
         mounted = replace(mounted, served_name=how.served_name)
@@ -149,6 +153,7 @@ def launch_of(
         served_name=mounted.served_name,
         port=options.port,
         accelerators=server.layout.accelerators * how.copies,
+        disk_gb=disk_gb(server, accelerator, is_made_while_loading=bool(serving.quantization)),
         startup_s=options.startup_s,
         drain_s=drain_s,
         busy=program.busy,
@@ -167,7 +172,14 @@ def _own_image(program: Program, server: Server, accelerator: Accelerator | None
     )
 
 
-def _serving(server: Server, accelerator: Accelerator | None, options: ServerOptions, drain_s: int) -> Serving:
+def serving_of(server: Server, accelerator: Accelerator | None, options: ServerOptions, drain_s: int) -> Serving:
+    """The values for a server's command line: its model, its data types, its port and its time to finish requests [s].
+
+    Raises
+    ------
+    InputError
+        A model without a name, or a variant without a checkpoint.
+    """
     served_name = server.model or options.model or ""
     if not served_name:
         raise InputError("the plan does not name its model", hint="--option model=org/name")
@@ -178,6 +190,7 @@ def _serving(server: Server, accelerator: Accelerator | None, options: ServerOpt
         served_name=served_name,
         port=options.port,
         drain_s=drain_s,
+        kv_dtype=server.kv_cache_dtype,
         is_half=bool(accelerator and accelerator.architecture in _WITHOUT_BF16),
     )
     if not server.variant:
@@ -185,6 +198,7 @@ def _serving(server: Server, accelerator: Accelerator | None, options: ServerOpt
     parts = server.variant.split("+")
     weights = next((part for part in parts if not part.endswith("-kv")), "")
     kv_dtype = next((part.removesuffix("-kv") for part in parts if part.endswith("-kv")), "")
+    kv_dtype = server.kv_cache_dtype or kv_dtype
     checkpoints = options.checkpoints or {}
     checkpoint = checkpoints.get(server.variant) or checkpoints.get(weights)
     if checkpoint:

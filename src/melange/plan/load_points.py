@@ -68,9 +68,10 @@ class LoadPoint:
         """The command for the tool that comes with the engine."""
         return self.commands(service)[_TOOL_BY_ENGINE.get(self.engine.partition("-")[0].partition("=")[0], "aiperf")]
 
-    def to_json(self) -> Json:
-        """As a JSON object."""
-        return {name: getattr(self, name) for name in self.__slots__} | {"commands": self.commands()}
+    def to_json(self, service: str = "") -> Json:
+        """As a JSON object, with commands for a service's file; empty: ``service.yaml``."""
+        commands = self.commands(service or "service.yaml")
+        return {name: getattr(self, name) for name in self.__slots__} | {"commands": commands}
 
 
 def load_points(plan: Plan, most: int = MOST_POINTS) -> tuple[LoadPoint, ...]:
@@ -126,7 +127,7 @@ def in_flight_on(plan: Plan, r: int, replicas: int | None = None) -> float:
 
 def _vllm(one: LoadPoint, _: str) -> str:
     return _lines(
-        f"vllm bench serve --model {one.model} --base-url {URL}",
+        f"vllm bench serve --model {shlex.quote(one.model)} --base-url {URL}",
         f"--dataset-name random --random-input-len {one.input_tokens} --random-output-len {one.output_tokens}",
         f"--ignore-eos --max-concurrency {one.concurrency} --num-prompts {one.requests}",
         "--save-result --result-filename vllm.json",
@@ -138,7 +139,7 @@ def _sglang(one: LoadPoint, _: str) -> str:
     return _lines(
         f"mkdir -p {shlex.quote(one.folder)} &&",
         f"python -m sglang.bench_serving --backend sglang --base-url {URL}",
-        f"--model {one.model} --dataset-name random --random-range-ratio 1",
+        f"--model {shlex.quote(one.model)} --dataset-name random --random-range-ratio 1",
         f"--random-input-len {one.input_tokens} --random-output-len {one.output_tokens}",
         f"--max-concurrency {one.concurrency} --num-prompts {one.requests}",
         f"--output-file {shlex.quote(one.folder + '/sglang.jsonl')}",
@@ -147,7 +148,7 @@ def _sglang(one: LoadPoint, _: str) -> str:
 
 def _aiperf(one: LoadPoint, _: str) -> str:
     return _lines(
-        f"aiperf profile --model {one.model} --url {URL}",
+        f"aiperf profile --model {shlex.quote(one.model)} --url {URL}",
         "--endpoint-type completions --streaming",
         f"--synthetic-input-tokens-mean {one.input_tokens} --synthetic-input-tokens-stddev 0",
         f"--output-tokens-mean {one.output_tokens} --output-tokens-stddev 0",
@@ -160,7 +161,7 @@ def _aiperf(one: LoadPoint, _: str) -> str:
 def _guidellm(one: LoadPoint, _: str) -> str:
     return _lines(
         f"mkdir -p {shlex.quote(one.folder)} &&",
-        f"guidellm benchmark --target {URL} --model {one.model}",
+        f"guidellm benchmark --target {URL} --model {shlex.quote(one.model)}",
         f"--data prompt_tokens={one.input_tokens},output_tokens={one.output_tokens}",
         f"--rate-type concurrent --rate {one.concurrency} --max-requests {one.requests}",
         f"--output-path {shlex.quote(one.folder + '/benchmarks.json')}",

@@ -109,6 +109,8 @@ class Plan:
         Why the plan could not be simulated although a simulation was requested; empty otherwise.
     least_carbon
         Comparison with the cheapest plan, if the least emissions were asked for; else None.
+    service_file
+        Name of the service's file, for the commands of load points; empty: not known.
     max_request_rate
         The rates that the plan counts on, at the confidence of its question (R, I, O) [1/s]; 0 for a type that is not
         used.
@@ -133,6 +135,7 @@ class Plan:
     simulation: Simulation | None = None
     not_simulated: str = ""
     least_carbon: LeastCarbon | None = None
+    service_file: str = ""
     max_request_rate: Array = field(init=False)
 
     def __post_init__(self) -> None:
@@ -309,11 +312,12 @@ class Plan:
             # The row of an unused type is null: there may be a thousand of them.
             "max_request_rate": [rates.tolist() if rates.any() else None for rates in self.max_request_rate],
             "servers": [server.to_json() for server in servers_of(self)],
-            "load_points": [point.to_json() for point in load_points(self)],
+            "load_points": [point.to_json(self.service_file) for point in load_points(self)],
             "certificate": self.certificate.to_json() if self.certificate else None,
             "simulation": self.simulation.to_json() if self.simulation else None,
             "not_simulated": self.not_simulated,
             "least_carbon": self.least_carbon.to_json() if self.least_carbon else None,
+            **({"service_file": self.service_file} if self.service_file else {}),
             **question_to_json(self.question, self.instances > 0),
         }
 

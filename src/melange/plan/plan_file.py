@@ -24,7 +24,15 @@ _ROUNDING = 1e-6
 _PLAIN = {"cost_per_h": "cost_per_h", "bound_per_h": "bound_per_h", "gap": "gap", "status": "status"}
 _PLAIN |= {"solve_s": "solve_s", "served_fraction": "served_fraction", "unservable": "unservable"}
 _PLAIN |= {"warnings": "cautions"}
-_OPTIONAL = ("cost_at", "next_measurement", "certificate", "simulation", "not_simulated", "least_carbon")
+_OPTIONAL = (
+    "cost_at",
+    "next_measurement",
+    "certificate",
+    "simulation",
+    "not_simulated",
+    "least_carbon",
+    "service_file",
+)
 
 
 def plan_from_json(content: Json) -> Plan:

@@ -13,6 +13,7 @@ from melange.errors import InfeasibleError
 from melange.plan.problem import allowed_types
 from melange.plan.question import Question
 from melange.profile.profile import Profile
+from melange.replica.layout_cost import UNSPLITTABLE
 from melange.units import S_PER_MS, percent, significant
 from melange.workload.workload import Mask
 
@@ -23,6 +24,7 @@ _MOST_SENTENCES = 12
 _MOST_REASONS = 8
 _MOST_NAMES = 4
 _MOST_SIZES = 3
+_SPLIT_HINT = "give degrees that divide the model (profile.tensor_parallel, pipeline_parallel), or leave them out"
 # A figure with its unit in a reason: reasons that differ only in such figures are merged into one.
 _FIGURE = re.compile(r"(\d[\d,]*(?:\.\d+)?)( (?:ms|s)\b)?")
 
@@ -69,12 +71,19 @@ def scope_of(question: Question) -> Scope:
     if question.options.drop_unservable and served.any():
         return Scope(allowed=useful, served=served, unservable=reasons)
     noun = "request size" if len(missing) == 1 else "request sizes"
-    hint = "relax the SLO or offer larger accelerators"
+    hint = _SPLIT_HINT if _is_never_split(profile, allowed, missing) else "relax the SLO or offer larger accelerators"
     if served.any():
         hint = f"plan for the rest with --drop-unservable, {hint}"
     raise InfeasibleError(
         f"no replica type can serve {len(missing)} {noun} ({percent(part, 2)} of requests)", reasons=reasons, hint=hint
     )
+
+
+def _is_never_split(profile: Profile, allowed: Mask, cells: np.ndarray) -> bool:
+    """Whether all types are split in ways that the model cannot be."""
+    reason = profile.reason.reshape(len(profile.replica_types), -1)[allowed][:, cells]
+    why = [profile.reasons[one] for one in np.unique(reason)]
+    return bool(why) and all(UNSPLITTABLE.search(one) for one in why)
 
 
 def _why_unservable(question: Question, allowed: Mask, cells: Sequence[int] | np.ndarray) -> tuple[str, ...]:

@@ -56,6 +56,8 @@ class Server:
     max_context
         Longest prompt plus completion [tokens]: the model's, but no more than nine tenths of the KV cache that the plan
         counts on, or the longest request that it sends there.
+    kv_cache_dtype
+        Data type of the KV cache by vLLM's name, if the service gives one (``fp8_e5m2``); empty: the variant's.
     memory_utilization
         Share of an accelerator's memory that the engine takes, as the engine counts it, 0-1.
     is_chunked
@@ -90,6 +92,7 @@ class Server:
     block_tokens: int | None = None
     max_context: int | None = None
     memory_utilization: float | None = None
+    kv_cache_dtype: str = ""
     is_chunked: bool | None = None
     is_prefix_caching: bool | None = None
     speculation: Speculation | None = None
@@ -124,7 +127,10 @@ class Server:
 
     def to_json(self) -> Json:
         """As a JSON object."""
-        return asdict(self)
+        content = asdict(self)
+        if not self.kv_cache_dtype:
+            del content["kv_cache_dtype"]
+        return content
 
 
 def servers_of(plan: Plan) -> tuple[Server, ...]:
@@ -150,7 +156,7 @@ def servers_of(plan: Plan) -> tuple[Server, ...]:
 
 
 def _limits_of(engine: Engine, longest_request: int, layout: Layout) -> Json:
-    limits = {name: getattr(engine, name) for name in ("era", "source", "speculation", *_LIMITS)}
+    limits = {name: getattr(engine, name) for name in ("era", "source", "speculation", "kv_cache_dtype", *_LIMITS)}
     limits["max_sequences"] = engine.max_sequences // layout.data_parallel
     limits["max_batched_tokens"] = engine.max_batched_tokens // layout.ranks
     fits = max(_LARGEST_REQUEST * _held_context(engine), longest_request)

@@ -10,6 +10,7 @@ from melange.replica.era import kind_of
 from melange.replica.layout_cost import weight_bytes_on
 from melange.replica.memory import kv_room_bytes
 from melange.units import GIB
+from melange.workload.workload import Workload
 
 # KV cache as a share of the weights' memory. Below it, the usual error of a memory estimate (a few percent:
 # activations, graphs, fragmentation) would take half of the cache or more.
@@ -94,10 +95,10 @@ def _thin_cache(inputs: EstimateInputs) -> Caution | None:
 
 
 def _prefix_cache(inputs: EstimateInputs) -> Caution | None:
-    """A caution about the assumptions on prefix caches, if rates depend on them."""
+    """A caution about the assumptions on prefix caches, if rates depend on them, or about unused settings."""
     reuse = inputs.prefix_reuse
-    if reuse is None:
-        return None
+    if reuse is None or not reuse.reusable_share.any():
+        return _without_prefixes(inputs)
     if not reuse.depends_on_cache:
         what = f"rates assume prefix caches with the given hit rate ({reuse.source}), at any cache size"
         return Caution(
@@ -110,6 +111,19 @@ def _prefix_cache(inputs: EstimateInputs) -> Caution | None:
         )
     what = "rates assume a balancer that sends requests with a common prefix to the same replica"
     return Caution("prefix-cache", f"{what}: melange balance --policy prefix-affinity, or a gateway that does")
+
+
+def _without_prefixes(inputs: EstimateInputs) -> Caution | None:
+    """A caution about a hit rate that the engine does not use, and about routing by prefixes that are not there."""
+    known = inputs.sizes.prefix_reuse if isinstance(inputs.sizes, Workload) else None
+    if known is not None and known.reusable_share.any() and inputs.era.settings.is_prefix_caching is None:
+        name = f"{inputs.era.releases.engine} {inputs.era.release}" if inputs.era.release else inputs.era.name
+        what = f"prompts share prefixes ({known.source}), but {name} caches none by default"
+        return Caution("prefix-cache", f"{what}: engine.enable_prefix_caching: true plans with a cache")
+    if inputs.prefix_routing == SPREAD:
+        return None
+    what = "profile.prefix_routing: affinity changes nothing: no prefixes in a cache are known of this traffic"
+    return Caution("prefix-cache", f"{what}; give workload.prefix_hit_rate, or a log with block hashes (hash_ids)")
 
 
 def _over_pcie(inputs: EstimateInputs) -> Caution | None:

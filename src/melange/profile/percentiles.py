@@ -106,6 +106,8 @@ def with_simulated_rates(
         A profile without engines.
     """
     if not any(profile.engines):
+        if not (profile.max_request_rate > 0).any():  # no type can serve a request: its reasons say why
+            return replace(profile, slo=slo)
         raise InputError(
             "slo: such rates need simulation, but the profile has no engines",
             hint="estimate the profile with a model, or measure it under this SLO",

@@ -14,6 +14,7 @@ from melange.errors import InputError, unknown
 from melange.files import Json
 from melange.records import items, mapping, number, record, whole
 from melange.replica.capacity import Replicas
+from melange.replica.engine_settings import KV_CACHE_DTYPES
 from melange.replica.era import Era, Residuals
 from melange.replica.speculation import Speculation
 from melange.replica.step import StepCost, scaled
@@ -71,6 +72,9 @@ class Engine:
     memory_utilization
         Share of an accelerator's memory that the engine uses, by the engine's own definition, 0-1; None: unknown. It is
         for starting a server; the resulting cache size is ``kv_tokens``.
+    kv_cache_dtype
+        Data type of the KV cache by vLLM's name, as the service gives it (``fp8_e5m2``); empty: not given. It is for
+        starting a server.
     is_prefix_caching
         Whether a common prefix of prompts is processed once.
     prefix_kept
@@ -100,6 +104,7 @@ class Engine:
     prefix_kept: float = 1.0
     speculation: Speculation | None = None
     kv_parts: int = 1
+    kv_cache_dtype: str = ""
 
     def __post_init__(self) -> None:
         for name, most in _MOST.items():
@@ -107,6 +112,8 @@ class Engine:
                 raise InputError(f"engine.{name} must be 1 to {most:,}, got {getattr(self, name)}")
         if self.full_layers + self.sliding_layers + self.state_units < 1 or self.kv_tokens < 0:
             raise InputError("engine: at least one layer and kv_tokens >= 0 are needed")
+        if self.kv_cache_dtype not in ("", *KV_CACHE_DTYPES):
+            raise unknown("data type", self.kv_cache_dtype, KV_CACHE_DTYPES, place="engine.kv_cache_dtype")
         if not 0 <= self.prefix_kept <= 1:
             raise InputError(f"engine.prefix_kept must be 0 to 1, got {self.prefix_kept:g}")
 
@@ -119,6 +126,8 @@ class Engine:
         content = {field.name: getattr(self, field.name) for field in fields(Engine)}
         if not self.state_units:
             del content["state_units"]
+        if not self.kv_cache_dtype:
+            del content["kv_cache_dtype"]
         if self.kv_parts == 1:
             del content["kv_parts"]
         if self.speculation is not None:
@@ -211,6 +220,7 @@ def engines_of(
             prefix_kept=0.0 if prefix_kept is None else prefix_kept[r],
             speculation=era.settings.speculation if columns["draft_tokens"][r] else None,
             kv_parts=int(parts[r]),
+            kv_cache_dtype=era.settings.kv_cache_dtype,
         )
         if kv_tokens[r] > 0
         else None

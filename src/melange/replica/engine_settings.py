@@ -8,6 +8,8 @@ from melange.catalog.accelerator import Accelerator
 from melange.replica.speculation import Speculation
 from melange.units import GIB
 
+# The data type of a KV cache by each of vLLM's names for it.
+KV_CACHE_DTYPES = {"fp8": "fp8", "fp8_e4m3": "fp8", "fp8_e5m2": "fp8"}
 # Memory from which vLLM 1 uses its larger defaults (vllm/engine/arg_utils.py: 70 GiB and more, except for the A100).
 _LARGE_MEMORY_BYTES = 70 * GIB
 _SMALL_ARCHITECTURES = ("Volta", "Turing", "Ampere")
@@ -50,6 +52,8 @@ class EngineSettings:
         Least capacity of a replica's KV cache; smaller replicas are left out [tokens]; 0: enough for one request.
     kv_dtype
         Data type of the KV cache, if it differs from the published one (``fp8``); empty: as published.
+    kv_cache_dtype
+        That data type by the engine's own name, as given (``fp8_e5m2``); empty: not given. Only servers use it.
     is_prefix_caching
         Whether a common prefix of prompts is processed once; None: the engine's default, if the traffic's prefix reuse
         is known.
@@ -71,6 +75,7 @@ class EngineSettings:
     max_context: int | None = None
     min_kv_tokens: int = 0
     kv_dtype: str = ""
+    kv_cache_dtype: str = ""
     is_prefix_caching: bool | None = None
     speculation: Speculation | None = None
 

@@ -12,6 +12,7 @@ stages alone, while the others wait (:func:`melange.replica.step.stalled_tokens`
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
 from melange.catalog.accelerator import Accelerator
@@ -28,6 +29,10 @@ EXPERT_IMBALANCE = 1.25
 # per accelerator, p5 400), and the latency of a message. Chosen by judgment: stages exchange little data, so that the
 # value has little effect.
 NETWORK_BYTES_PER_S, NETWORK_LATENCY_S = 1.25e9, 50e-6
+# A reason of `unsplittable`, or of a tensor-parallel degree that does not divide the model (`obstacle`).
+UNSPLITTABLE = re.compile(
+    "cannot be split over|cannot be spread evenly over|has no experts to spread over|cannot be cut into"
+)
 # Factors on the interval of tensor parallelism, as these layouts were not measured. Chosen by judgment.
 _FASTER, _SLOWER = 0.75, 1.6
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import numpy as np
 
@@ -22,6 +23,11 @@ _MOST_SEARCH_S = 2.0
 _NOT_SEARCHED = (
     "plan.spare_replicas gives a second instance (what it costs was not searched for: plan.time_limit_s is used up)"
 )
+
+
+def with_words(plan: Plan, given: Options) -> Plan:
+    """A plan, with cautions on old prices, redundancy, names in the settings (``given``) and the model's folder."""
+    return with_word_on_model(with_word_on_names(with_word_on_redundancy(with_word_on_prices(plan)), given))
 
 
 def with_word_on_bursts(plan: Plan) -> Plan:
@@ -78,6 +84,28 @@ def with_word_on_redundancy(plan: Plan) -> Plan:
     else:
         return plan
     return replace(plan, cautions=(*plan.cautions, Caution("no-redundancy", message)))
+
+
+def with_word_on_prices(plan: Plan) -> Plan:
+    """A plan, with a caution if prices of instances in use are old."""
+    from melange.catalog.offer import stale_prices
+
+    paid = [one.offer for one, count in zip(plan.replica_types, plan.instances, strict=True) if count]
+    return replace(plan, cautions=(*plan.cautions, *stale_prices(paid, datetime.now(UTC).date())))
+
+
+def with_word_on_model(plan: Plan) -> Plan:
+    """A plan, with a caution if its load points name a model of a local folder, whose tokenizer tools do not find."""
+    from melange.catalog.bundled import is_local
+    from melange.plan.load_points import load_points
+
+    if not is_local(plan.model) or not load_points(plan):
+        return plan
+    words = (
+        f"{plan.model} was read from a local folder: the commands of load_points also need its tokenizer, --tokenizer "
+        "FOLDER (guidellm: --processor FOLDER)"
+    )
+    return replace(plan, cautions=(*plan.cautions, Caution("local-model", words)))
 
 
 def with_word_on_names(plan: Plan, given: Options) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ def is_asked(session: Session) -> bool:
 
 
 def in_pools(
-    session: Session, aggregated: Callable[[], Plan], *, quick: bool = False, burstiness: float | None = None
+    session: Session, aggregated: Callable[[Session], Plan], *, quick: bool = False, burstiness: float | None = None
 ) -> Plan | DisaggregatedPlan:
     """The service's plan in two pools; if the service leaves the choice, the cheaper of two pools and one fleet.
 
@@ -34,7 +35,7 @@ def in_pools(
     session
         A service whose ``plan.disaggregate`` is true or auto.
     aggregated
-        Plans one fleet whose replicas do both prefill and decode.
+        Plans one fleet whose replicas do both prefill and decode, for a session without ``plan.disaggregate``.
     quick
         Use the closed form only.
     burstiness
@@ -50,7 +51,7 @@ def in_pools(
     assert session.service is not None
     is_free = session.service.plan.disaggregate == AUTO
     try:
-        whole: Plan | None = aggregated()
+        whole: Plan | None = aggregated(_for_one_fleet(session))
         why = None
     except InfeasibleError as error:
         whole, why = None, error
@@ -68,6 +69,16 @@ def in_pools(
         missed = "; they miss the SLO" if found.holds is False else ""
         return _with_word(whole, f"separate pools for prompts and tokens cost {found.cost_per_h:.2f} USD/h{missed}")
     return replace(found, aggregated_per_h=whole.cost_per_h)
+
+
+def _for_one_fleet(session: Session) -> Session:
+    """The session without ``plan.disaggregate``, with the same traffic."""
+    service = session.service
+    assert service is not None
+    session.workload()  # kept for the plan in two pools
+    whole = copy.copy(session)
+    whole.service = service.model_copy(update={"plan": service.plan.model_copy(update={"disaggregate": False})})
+    return whole
 
 
 def _pools(session: Session, *, quick: bool, burstiness: float | None) -> DisaggregatedPlan:
@@ -97,7 +108,8 @@ def _pools(session: Session, *, quick: bool, burstiness: float | None) -> Disagg
             say=tell,
         )
         found = disaggregate(inputs, session.options, search)
-    return replace(found, cautions=(*found.cautions, *cautions))
+    prefill, decode = (replace(one, service_file=session.name) for one in (found.prefill, found.decode))
+    return replace(found, prefill=prefill, decode=decode, cautions=(*found.cautions, *cautions))
 
 
 def _with_word(plan: Plan, words: str) -> Plan:

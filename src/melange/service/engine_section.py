@@ -6,11 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from melange.replica.engine_settings import KV_CACHE_DTYPES
 from melange.replica.releases import pinned
 from melange.replica.speculation import Speculation
-
-# vLLM's names of the KV cache's data types.
-_KV_DTYPES = {"auto": "", "fp8": "fp8", "fp8_e4m3": "fp8", "fp8_e5m2": "fp8"}
 
 
 class SpeculativeSection(BaseModel):
@@ -93,7 +91,8 @@ class EngineSection(BaseModel):
             "max_sequences": self.max_num_seqs,
             "max_batched_tokens": self.max_num_batched_tokens,
             "memory_utilization": self.gpu_memory_utilization,
-            "kv_dtype": _KV_DTYPES[self.kv_cache_dtype] or None,
+            "kv_dtype": KV_CACHE_DTYPES.get(self.kv_cache_dtype),
+            "kv_cache_dtype": None if self.kv_cache_dtype == "auto" else self.kv_cache_dtype,
             "is_prefix_caching": self.enable_prefix_caching,
             "speculation": self.speculative.to_speculation() if self.speculative else None,
         }

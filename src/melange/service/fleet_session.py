@@ -28,6 +28,7 @@ from melange.plan.solve import with_instances
 from melange.service.classes_refused import refuse_classes
 from melange.service.events import Listener, silence, task
 from melange.service.fleet_file import FleetFile, ServiceEntry, read_fleet, refuse_own_aims
+from melange.service.one_fleet_refused import refuse_two_pools
 from melange.service.schema import Service
 from melange.service.session import Session
 from melange.workload.workload import Array
@@ -96,6 +97,7 @@ class FleetSession:
                 f"{self.source}: services: {entry.file} is not a service.yaml", hint="melange init writes one"
             )
         refuse_classes(session.service, f"{self.source}")
+        refuse_two_pools(session.service)
         refuse_own_aims(session.service.plan, entry.file, self.source)
         session.service = _narrowed(session.service, self._file, entry, session.catalog)
         return _Entry(name=entry.name, priority=entry.priority, session=session)
@@ -116,10 +118,11 @@ class FleetSession:
         with self._task("planning all services") as tell:
             fitted = fit(questions, self._priorities, pools, self._settings, tell)
         ends = self._ends(fitted, pools)
-        plans = {}
+        plans, files = {}, {one.name: one.session.name for one in self._entries}
         for member, column in zip(fitted.members, fitted.fleets.columns, strict=True):
             part = np.where(fitted.fleets.price > 0, column.taken, pools.most)
-            plans[member.name] = _closed_form(pools.bounded(member.question, part), member, column)
+            found = _closed_form(pools.bounded(member.question, part), member, column)
+            plans[member.name] = replace(found, service_file=files[member.name])
         return self._joint(fitted, pools, plans, ends, bound=fitted.fleets.bound_per_h)
 
     def answer(self, *, burstiness: float | None = None) -> JointPlan:

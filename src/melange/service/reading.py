@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -210,13 +211,27 @@ def apply_setting(content: dict[str, Any], setting: str) -> None:
     for depth, key in enumerate(keys[:-1]):
         inner = target.setdefault(key, {})
         if not isinstance(inner, dict):
-            raise InputError(f"--set {setting}: {'.'.join(keys[: depth + 1])} holds a value, not keys")
+            place = ".".join(keys[: depth + 1])
+            raise InputError(
+                f"--set {setting}: {place} holds a value, not keys",
+                hint=_as_keys(place, inner, keys[depth + 1 :], value),
+            )
         target = inner
     for alternatives in _ALTERNATIVES:
         if name in alternatives:
             for other in alternatives:
                 target.pop(other.rpartition(".")[2], None)
     target[keys[-1]] = parse_yaml(value, f"--set {name}")
+
+
+def _as_keys(place: str, held: Any, inner: Sequence[str], value: str) -> str:
+    """The setting that replaces a value by keys; an engine's keys include its name. Lists have no keys."""
+    if isinstance(held, list):
+        return ""
+    for key in reversed(inner[1:]):
+        value = f"{{{key}: {value}}}"
+    name = f"name: {held}, " if place == "engine" and isinstance(held, str) else ""
+    return f"--set {shlex.quote(f'{place}={{{name}{inner[0]}: {value}}}')}"
 
 
 def with_anchors(service: Service, anchors: Sequence[str], factors: str | Path | None = None) -> Service:

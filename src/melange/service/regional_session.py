@@ -28,6 +28,7 @@ from melange.plan.solve import with_instances
 from melange.profile.profile import Profile, ReplicaType
 from melange.service.classes_refused import refuse_classes
 from melange.service.events import Listener, silence, task
+from melange.service.one_fleet_refused import refuse_two_pools
 from melange.service.origins import rates_of_rows
 from melange.service.regions_section import OriginSection, RegionsSection
 from melange.service.session import Session
@@ -74,6 +75,7 @@ class RegionalSession:
                 f"{source}: has no regions", hint="regions: {origins: {europe: {share: 1, at: frankfurt}}}"
             )
         refuse_classes(service, "regions")
+        refuse_two_pools(service)
         self._section: RegionsSection = service.regions
         self._session.service = self._service = service.model_copy(update={"regions": None})
         if service.profile.source != ["estimate"]:
@@ -339,7 +341,7 @@ class RegionalSession:
         plan = with_instances(question, instances.astype(np.int64))
         if plan is None or float((plan.load / (1 - question.options.headroom)).max()) > 1 + 1e-6:
             raise SolverError(f"{region}: its fleet cannot serve the requests routed to it", hint="this is a bug")
-        return replace(plan, bound_per_h=None, gap=1.0, status="several regions")
+        return replace(plan, bound_per_h=None, gap=1.0, status="several regions", service_file=self._session.name)
 
     def _limits_for(self, profile: Profile, types: tuple[ReplicaType, ...], here: Positions, others: Array) -> Options:
         """The options of a region (``here``): what the ``others`` leave of each limit that applies to its types."""

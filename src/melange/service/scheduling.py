@@ -18,6 +18,7 @@ from melange.plan.schedule.plan_over_time import plan_over_time
 from melange.plan.schedule.schedule import Schedule
 from melange.profile.profile import Profile
 from melange.service.classes import deferrals_of, demand_with_classes, equal_priorities, with_limits_beside
+from melange.service.one_fleet_refused import refuse_two_pools
 from melange.service.schema import Service
 from melange.service.stages import profile_of
 from melange.service.start_up import start_up_of
@@ -103,6 +104,7 @@ def over_time(service: Service, demand: Demand, options: Options, catalog: Catal
 
 def schedule_of(session: Session, service: Service, task: Task, *, quick: bool = False) -> Schedule:
     """The schedule of a session's service; ``quick`` simulates no request."""
+    refuse_two_pools(service)
     demand = session.demand()
     if service.classes:
         with task("reading the traffic of the classes") as say:

@@ -263,6 +263,18 @@ class Service(Section):
     classes: Annotated[dict[str, ClassSection], AfterValidator(check_classes)] = {}
     folder: Path = Field(Path(), exclude=True)
 
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Service:
+        sections = {"workload": self.workload}
+        sections |= {f"classes.{name}.workload": one.workload for name, one in self.classes.items() if one.workload}
+        for key, section in sections.items():
+            if section.prefix_hit_rate and self.engine.enable_prefix_caching is False:
+                raise ValueError(
+                    f"{key}.prefix_hit_rate: {section.prefix_hit_rate:g} contradicts engine.enable_prefix_caching: "
+                    "false: remove one of the two"
+                )
+        return self
+
     @property
     def is_simulated(self) -> bool:
         """Whether capacities are simulated; they always are under percentiles."""

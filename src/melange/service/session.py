@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from melange.errors import InputError
 from melange.plan.options import Options
 from melange.plan.question import Question
-from melange.service.caution_words import with_word_on_arrivals, with_word_on_names, with_word_on_redundancy
+from melange.service.caution_words import with_word_on_arrivals, with_words
 from melange.service.changes import Changes, changes_of
 from melange.service.events import Listener, silence, task
 from melange.service.given import check_workload, given_profile, refuse_schedule
+from melange.service.one_fleet_refused import refuse_regions, refuse_two_pools
 from melange.service.reading import (
     read_plan_section,
     read_section,
@@ -25,7 +25,6 @@ from melange.service.reading import (
     text_of_service,
     with_anchors,
 )
-from melange.service.regions_refused import refuse_regions
 from melange.service.schema import Service
 from melange.service.size import too_large
 from melange.service.traffic_sections import LOGS, WorkloadSection
@@ -163,9 +162,9 @@ class Session:
         """The problem that a plan answers."""
         from melange.plan.bindings import INSTANCE_TYPE, OFFER, REPLICA_TYPE, check_one_meaning
 
+        refuse_two_pools(self.service)
         if self.service is not None:
-            # The file has one place for limits; a name there may be both an accelerator's and an instance type's.
-            kinds = (OFFER, INSTANCE_TYPE, REPLICA_TYPE)
+            kinds = (OFFER, INSTANCE_TYPE, REPLICA_TYPE)  # the file has one place for the limits of all three
             check_one_meaning(self.options.max_accelerators, self._profile.replica_types, kinds, "offers.max")
         return Question(workload=self._workload, profile=self._profile, options=self.options)
 
@@ -384,13 +383,11 @@ class Session:
         return in_flight(self._profile, self._workload)
 
     def _finished(self, plan: Plan) -> Plan:
-        """The plan with cautions on old prices, redundancy and names, and with the cost of uncertainty if asked for."""
-        from melange.catalog.offer import stale_prices
+        """The plan with cautions, with its service's file, and with the cost of uncertainty if asked for."""
         from melange.plan.uncertainty import with_uncertainty
 
-        paid = [one.offer for one, count in zip(plan.replica_types, plan.instances, strict=True) if count]
-        plan = replace(plan, cautions=(*plan.cautions, *stale_prices(paid, datetime.now(UTC).date())))
-        plan = with_word_on_names(with_word_on_redundancy(plan), self.options)
+        file = self.source.name if self.source is not None and self.service is not None else ""
+        plan = with_words(replace(plan, service_file=file), self.options)
         if plan.options.confidence is None:
             return plan
         with self._task("computing the cost of uncertainty"):

@@ -11,6 +11,7 @@ from melange.profile.profile import Profile
 from melange.service.classes_refused import refuse_classes
 from melange.service.demand_of import check_keys, demand_of, has_demand, workload_over_time
 from melange.service.given import agreed
+from melange.service.no_offers import no_offers
 from melange.service.reading import named_path
 from melange.service.schema import OffersSection, ProfileSection, Service
 from melange.service.traffic_sections import LOGS, WorkloadSection
@@ -160,10 +161,7 @@ def offers_of(service: Service, catalog: Catalog) -> tuple[tuple[Offer, ...], tu
         gpus=section.gpus, providers=section.providers, markets=section.market, regions=section.regions
     )
     if not selected.offers:
-        raise InputError(
-            "offers: no offer matches all of gpus, providers, regions and markets",
-            hint="melange catalog offers --gpu ... shows what there is",
-        )
+        raise no_offers(section, catalog)
     offers, changed = _at_own_prices(section, selected)
     if service.plan.carbon_price_per_kg:
         facts = {one.accelerator: catalog.accelerators[one.accelerator] for one in offers}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from melange.errors import Caution, InputError
 from melange.plan.options import Options
 from melange.plan.question import Question
+from melange.plan.servable import scope_of
 from melange.slo import Slo
 
 
@@ -18,6 +19,8 @@ def checked(question: Question, target: float | None) -> tuple[Slo, float]:
     if question.options.budget_per_h is not None:
         raise InputError("certify: a plan under a budget cannot be certified", hint="leave out plan.budget_per_h")
     if not any(profile.engines):
+        if not (profile.max_request_rate > 0).any():
+            scope_of(question)  # raises an error with the reasons why no type can serve a request
         raise InputError(
             "certify: the step times of all replica types are unknown, so no plan can be simulated",
             hint="profile with a model (profile: {source: [measured.json, estimate]})",

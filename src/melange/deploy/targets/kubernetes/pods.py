@@ -21,7 +21,7 @@ _RESOURCE_BY_VENDOR = {
     "google": "google.com/tpu",
     "aws": "aws.amazon.com/neuron",
 }
-# GKE's names of accelerators (cloud.google.com/gke-accelerator).
+# GKE's names of accelerators (cloud.google.com/gke-accelerator), and those of machine types whose name differs.
 _GKE_ACCELERATOR = {
     "L4": "nvidia-l4",
     "T4": "nvidia-tesla-t4",
@@ -31,8 +31,10 @@ _GKE_ACCELERATOR = {
     "H100-80GB": "nvidia-h100-80gb",
     "H200": "nvidia-h200-141gb",
     "B200": "nvidia-b200",
+    "GB200": "nvidia-gb200",
     "RTXPRO6000": "nvidia-rtx-pro-6000",
 }
+_GKE_MACHINE = {"a3-megagpu-8g": "nvidia-h100-mega-80gb"}
 # Interval of the probes while a server is loading [s].
 _LOOK_S = 10
 
@@ -125,8 +127,8 @@ def node_selector(node: Node, options: ClusterOptions) -> dict[str, str]:
     if node.region:
         labels["topology.kubernetes.io/region"] = one_line(node.region)
     if node.provider == "gcp":
-        if node.accelerator in _GKE_ACCELERATOR:
-            labels["cloud.google.com/gke-accelerator"] = _GKE_ACCELERATOR[node.accelerator]
+        if name := _GKE_MACHINE.get(node.instance_type) or _GKE_ACCELERATOR.get(node.accelerator):
+            labels["cloud.google.com/gke-accelerator"] = name
         if node.is_spot:
             labels["cloud.google.com/gke-spot"] = "true"
     if node.provider == "aws":

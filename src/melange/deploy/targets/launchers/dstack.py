@@ -117,7 +117,11 @@ def _replicas(group: Group, options: DstackOptions) -> dict[str, Any]:
         **(scaled if options.scaling == "rps" and rate > 0 else {"count": node.instances}),
         "image": group.launch.image,
         "commands": [command_of(group)],
-        "resources": {"gpu": f"{gpu}:{node.accelerators}", "shm_size": "16GB"},
+        "resources": {
+            "gpu": f"{gpu}:{node.accelerators}",
+            "shm_size": "16GB",
+            "disk": {"size": f"{group.launch.disk_gb}GB.."},
+        },
         "spot_policy": "spot" if node.is_spot else "on-demand",
     }
 

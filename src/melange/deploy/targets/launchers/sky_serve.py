@@ -134,7 +134,7 @@ def _service(group: Group) -> dict[str, Any]:
     return {
         "name": group.name,
         "service": {**_probe([group]), "replicas": group.node.instances, "load_balancing_policy": "least_load"},
-        "resources": {**_shared(group), **_resources(group)},
+        "resources": {**_shared([group]), **_resources(group)},
         "secrets": {"HF_TOKEN": None},
         "run": f"{command_of(group)}\n",
     }
@@ -159,7 +159,7 @@ def _one_service(groups: Sequence[Group], base: str) -> dict[str, Any]:
             },
             "load_balancing_policy": "instance_aware_least_load",
         },
-        "resources": {**_shared(groups[0]), "any_of": [_resources(one) for one in groups]},
+        "resources": {**_shared(groups), "any_of": [_resources(one) for one in groups]},
         "secrets": {"HF_TOKEN": None},
         "run": _choice(groups),
     }
@@ -194,8 +194,10 @@ def _probe(groups: Sequence[Group]) -> dict[str, Any]:
     return {"readiness_probe": {"path": "/health", "initial_delay_seconds": startup_s}}
 
 
-def _shared(group: Group) -> dict[str, Any]:
-    return {"ports": group.launch.port, "image_id": f"docker:{group.launch.image}"}
+def _shared(groups: Sequence[Group]) -> dict[str, Any]:
+    launch = groups[0].launch
+    disk_gb = max(one.launch.disk_gb for one in groups)
+    return {"ports": launch.port, "image_id": f"docker:{launch.image}", "disk_size": disk_gb}
 
 
 def _resources(group: Group) -> dict[str, Any]:

@@ -10,8 +10,6 @@ from melange.deploy.targets.terraform.hcl import Block, Expression, identifier
 
 # The parameter with the name of Amazon's latest machine image with NVIDIA's driver and Docker.
 _IMAGE = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id"
-# Disk size for the image, the container and the weights [GB].
-_DISK_GB = 300
 
 
 def providers(groups: Sequence[Group]) -> list[Block]:
@@ -148,7 +146,10 @@ def _group(group: Group, base: str) -> list[Block]:
         "disk": Block(
             "block_device_mappings",
             (),
-            {"device_name": "/dev/sda1", "ebs": Block("ebs", (), {"volume_size": _DISK_GB, "volume_type": "gp3"})},
+            {
+                "device_name": "/dev/sda1",
+                "ebs": Block("ebs", (), {"volume_size": group.launch.disk_gb, "volume_type": "gp3"}),
+            },
         ),
         **_market(group),
     }

@@ -8,7 +8,6 @@ from typing import Any
 from melange.deploy.group import Group
 from melange.deploy.targets.terraform.hcl import Block, Expression, identifier, quoted
 
-_DISK_GB = 300
 # Source addresses of Google's health checks (cloud.google.com/load-balancing/docs/health-check-concepts).
 _CHECKERS = ["35.191.0.0/16", "130.211.0.0/22"]
 # Accelerators that are attached to a machine; newer machine types include theirs.
@@ -177,7 +176,7 @@ def _template(group: Group, base: str) -> dict[str, Any]:
         "disk": Block(
             "disk",
             (),
-            {"source_image": Expression("var.google_image"), "disk_size_gb": _DISK_GB, "boot": True},
+            {"source_image": Expression("var.google_image"), "disk_size_gb": group.launch.disk_gb, "boot": True},
         ),
         "network": Block(
             "network_interface",
