@@ -25,7 +25,14 @@ if TYPE_CHECKING:
     from melange.deploy.operate.operate_settings import OperateSettings
     from melange.deploy.operate.operation import Operation
 
-_DRIVERS = ("dry-run", "files", "kubernetes", "command", "process")
+# Each driver, with the flags that only it uses.
+_DRIVERS = {
+    "dry-run": (),
+    "files": ("folder", "to", "option", "commit"),
+    "kubernetes": ("namespace", "service", "context", "api_server"),
+    "command": ("command", "command_timeout"),
+    "process": ("start",),
+}
 
 
 @dataclass(frozen=True)
@@ -64,10 +71,16 @@ class _TrafficFlags:
         from melange.deploy.operate.live_traffic import BalancerTraffic, LogTraffic, PrometheusTraffic
 
         buckets = operation.plan.workload.buckets
-        if sum(one is not None for one in (self.balancer, self.prometheus, self.log)) != 1:
+        sources = {"--balancer": self.balancer, "--prometheus": self.prometheus, "--log": self.log}
+        given = [flag for flag, source in sources.items() if source is not None]
+        if not given:
             raise InputError(
                 "the source of the traffic is missing", hint="one of --balancer URL, --prometheus URL, --log PATH"
             )
+        if len(given) > 1:
+            raise InputError(f"the traffic has one source, got {' and '.join(given)}", hint="leave out all but one")
+        if self.selector and self.prometheus is None:
+            raise InputError(f"{given[0]} does not use --selector, an option of --prometheus")
         if self.balancer is not None:
             return BalancerTraffic(self.balancer, buckets, os.environ.get("MELANGE_OPERATE_KEY", ""))
         if self.prometheus is not None:
@@ -152,6 +165,20 @@ class _DriverFlags:
     context: Annotated[str, typer.Option(help="kubernetes: context of the kubeconfig.")] = ""
     api_server: Annotated[str, typer.Option(metavar="URL", help="kubernetes: an API server without login.")] = ""
 
+    def check(self, call: typer.Context) -> None:
+        """Refuse an unknown driver, and flags of other drivers, which would have no effect."""
+        if self.driver not in _DRIVERS:
+            raise unknown("driver", self.driver, _DRIVERS)
+        faults = []
+        for driver, names in _DRIVERS.items():
+            given = [one for one in names if getattr(call.get_parameter_source(one), "name", "") != "DEFAULT"]
+            if given and driver != self.driver:
+                flags = ", ".join(f"--{one.replace('_', '-')}" for one in given)
+                kind = "an option" if len(given) == 1 else "options"
+                faults.append(f"--driver {self.driver} does not use {flags}, {kind} of --driver {driver}")
+        if faults:
+            raise InputError("\n".join(faults))
+
     def made(self, operation: Operation, settings: OperateSettings, traffic: Traffic) -> tuple[Driver, Lease]:
         """The driver and its lease."""
         from melange.deploy.operate.lease import FileLease
@@ -172,8 +199,6 @@ class _DriverFlags:
         paper = DryRun(first, settings.start_up_s, settings.drain_s, self.state / "paper.json")
         if self.driver == "dry-run":
             return paper, lease
-        if self.driver != "files":
-            raise unknown("driver", self.driver, _DRIVERS)
         if self.folder is None:
             raise InputError("--driver files: the output folder is missing", hint="--folder DIR")
         from melange.deploy.operate.drivers.files_driver import FilesDriver
@@ -224,6 +249,7 @@ class _DriverFlags:
 
 @with_flags
 def operate(
+    call: typer.Context,
     plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="A plan.json (melange plan --out).")],
     traffic: _TrafficFlags,
     limits: _Limits,
@@ -258,6 +284,7 @@ def operate(
         raise InputError("melange operate runs on Linux and macOS", hint="run it in a container or in WSL")
     from melange.deploy.operate.control_loop import Controller
 
+    driver.check(call)
     settings = limits.settings(operation, traffic)
     source = traffic.read(operation)
     acting, lease = driver.made(operation, settings, source)

@@ -12,9 +12,12 @@ from plan_cases import offer, profile
 from melange.deploy.operate.decide import Brief
 from melange.deploy.operate.fleet_planner import FleetPlanner
 from melange.deploy.operate.operate_settings import OperateSettings
+from melange.deploy.operate.operation import floor_of
+from melange.errors import InputError
 from melange.plan.options import Options
 from melange.plan.question import Question
 from melange.plan.solve import solve
+from melange.profile.profile import ReplicaType
 from melange.workload.workload import Buckets, Workload
 
 
@@ -99,3 +102,51 @@ def test_the_reason_has_the_load_of_the_traffic_alone(spare: int, factor: float,
     life.look(None)
     _, decision = life.look(factor)
     assert [line for line in decision.lines if "scale up" in line and why in line]
+
+
+def named(*names: tuple[str, str]) -> dict[str, ReplicaType]:
+    """Replica types by name, each with its accelerator."""
+    return {name: ReplicaType(name=name, offer=offer(accelerator, 1.0)) for name, accelerator in names}
+
+
+TYPES = named(
+    ("aws/us-east-1/g6.xlarge", "L4"),
+    ("aws/us-east-1/g6e.xlarge", "L40S"),
+    ("gcp/europe-west4/a2-highgpu-1g", "A100-40GB"),
+    ("gcp/europe-west4/a2-highgpu-2g x2", "A100-40GB"),
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "floor"),
+    [
+        ("L4=2", {"aws/us-east-1/g6.xlarge": 2}),
+        ("l40s=2", {"aws/us-east-1/g6e.xlarge": 2}),
+        ("g6.xlarge=1", {"aws/us-east-1/g6.xlarge": 1}),
+        ("g6=1", {"aws/us-east-1/g6.xlarge": 1}),
+        ("gcp/europe-west4/a2-highgpu-1g=3", {"gcp/europe-west4/a2-highgpu-1g": 3}),
+        ("7", {"": 7}),
+    ],
+)
+def test_a_floor_takes_the_names_that_a_replica_takes(text: str, floor: dict[str, int]) -> None:
+    """A type's name, its accelerator, or a part of the name that only it has."""
+    assert floor_of([text], TYPES) == floor
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        (["A100-40GB=1"], "--floor: 'A100-40GB' is ambiguous: gcp/europe-west4/a2-highgpu-1g, gcp/"),
+        (["us-east-1=1"], "--floor: 'us-east-1' is ambiguous: aws/us-east-1/g6.xlarge, aws/us-east-1/g6e.xlarge"),
+        (["X=2"], "--floor: unknown replica type 'X'"),
+        (["L=2"], "--floor: unknown replica type 'L'"),
+        (["L4=2", "l4=3"], "--floor: aws/us-east-1/g6.xlarge is given twice"),
+        (["1", "2"], "--floor: the total is given twice"),
+        (["L4=-1"], "--floor: must be NAME=N or N, got 'L4=-1'"),
+    ],
+)
+def test_a_floor_that_names_no_single_type_is_refused(texts: list[str], said: str) -> None:
+    """Letters within a word of a name are not a name."""
+    with pytest.raises(InputError) as fault:
+        floor_of(texts, TYPES)
+    assert str(fault.value).startswith(said)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from melange.deploy.addresses import named_among
 from melange.deploy.operate.decide import Brief
 from melange.deploy.operate.fleet_planner import FleetPlanner
 from melange.errors import InputError, unknown
@@ -88,28 +89,27 @@ class Operation:
         return Brief(planner=planner, settings=settings, first=first, rule=rule, reserved=reserved)
 
 
-def floor_of(texts: Sequence[str] | None, names: Mapping[str, object]) -> dict[str, int]:
+def floor_of(texts: Sequence[str] | None, types: Mapping[str, ReplicaType]) -> dict[str, int]:
     """A floor by replica type name from texts ``NAME=N`` or ``N``; the empty name: in total.
 
-    >>> floor_of(["4", "cloud/l4=2"], {"cloud/l4": 0, "cloud/h100": 0})
-    {'': 4, 'cloud/l4': 2}
+    >>> floor_of(["4"], {})
+    {'': 4}
     """
     floor: dict[str, int] = {}
     for text in texts or ():
         name, _, count = text.rpartition("=")
-        if not count.strip().isdecimal():
+        if not (count.strip().isdecimal() and count.isascii()):
             raise InputError(f"--floor: must be NAME=N or N, got {text!r}")
-        floor[type_named(name.strip(), names, "--floor") if name.strip() else ""] = int(count)
+        whole = type_named(name.strip(), types, "--floor") if name.strip() else ""
+        if whole in floor:
+            raise InputError(f"--floor: {whole or 'the total'} is given twice")
+        floor[whole] = int(count)
     return floor
 
 
-def type_named(name: str, names: Mapping[str, object], flag: str) -> str:
-    """The replica type with this name, or the only one whose name contains it."""
-    if name in names:
-        return name
-    found = [one for one in names if name.casefold() in one.casefold()]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise InputError(f"{flag}: {name!r} is ambiguous: {', '.join(found)}", hint="give the full name")
-    raise unknown("replica type", name, names, place=flag)
+def type_named(name: str, types: Mapping[str, ReplicaType], flag: str) -> str:
+    """The full name of the replica type with this name, as a replica's ``NAME=URL`` gives it."""
+    try:
+        return list(types)[named_among(list(types.values()), name)]
+    except InputError as error:
+        raise InputError(f"{flag}: {error}", hint=error.hint) from None
