@@ -17,6 +17,7 @@ import typer
 from melange.cli.flags import with_flags
 from melange.cli.terminal import need_plan
 from melange.errors import InputError, unknown
+from melange.units import count_of
 
 if TYPE_CHECKING:
     from melange.deploy.operate.drivers.driver import Driver
@@ -320,6 +321,7 @@ def _replay(operation: Operation, path: Path) -> None:
         same, other = same + is_same, other + (not is_same)
         for line in decision.lines:
             typer.echo(f"{number(content.get('at_s'), 'at_s'):.0f}  {'' if is_same else 'differs: '}{line}")
-    typer.echo(f"{same + other} decisions, {other} differ", err=True)
+    differ = "differs" if other == 1 else "differ"
+    typer.echo(f"{count_of(same + other, 'decision')}, {other} {differ}", err=True)
     if other:
         raise typer.Exit(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -102,6 +103,19 @@ def test_a_log_is_replayed_to_the_same_decisions(tmp_path: Path) -> None:
     lines[place]["steps"][0]["instances"] += 1
     log.write_text("".join(json.dumps(one) + "\n" for one in lines))
     assert CliRunner().invoke(app, ["operate", str(file), "--replay", str(log)]).exit_code == 1
+
+
+def test_one_replayed_decision_is_counted_as_one(tmp_path: Path) -> None:
+    """The same, and changed."""
+    plan, clock = service(3), [1e9]
+    file = plan.save(tmp_path / "plan.json")
+    controller_in(tmp_path / "state", plan, FailingFleet(), clock).look()
+    log = tmp_path / "state" / "log.jsonl"
+    found = CliRunner().invoke(app, ["operate", str(file), "--replay", str(log)])
+    assert found.output.splitlines()[-1] == "1 decision, 0 differ"
+    log.write_text(re.sub(r'"target": {[^}]+}, "steps"', '"target": {}, "steps"', log.read_text()))
+    found = CliRunner().invoke(app, ["operate", str(file), "--replay", str(log)])
+    assert found.output.splitlines()[-1] == "1 decision, 1 differs"
 
 
 def test_a_log_of_another_plan_is_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from melange.plan.problem import build
 from melange.plan.question import Question
 from melange.plan.servable import scope_of
 from melange.plan.solve import solve, with_instances
-from melange.units import counted
+from melange.units import count_of
 from melange.workload.workload import Array
 
 if TYPE_CHECKING:
@@ -213,5 +213,5 @@ class FleetPlanner:
         ]
         total = sum(fleet.values())
         if total < self.least_total:
-            parts.append(f"{counted(self.least_total, 'instance')} in total ({total} available)")
+            parts.append(f"{count_of(self.least_total, 'instance')} in total ({total} available)")
         return f"the floor cannot be reached: {', '.join(parts)}" if parts else ""
