@@ -126,7 +126,7 @@ class _Limits:
                 interval_s=self.interval,
                 window_s=traffic.window,
                 rule=replace(DEFAULT_RULE, target=traffic.target_load),
-                floor=floor_of(self.floor, operation.types()),
+                floor=floor_of(self.floor, operation),
                 slack=self.slack,
                 least_saving=self.least_saving,
                 spare=self.spare,
@@ -210,7 +210,6 @@ class _DriverFlags:
 
     def _process(self, operation: Operation, traffic: Traffic) -> Driver:
         from melange.deploy.operate.drivers.process_driver import ProcessDriver
-        from melange.deploy.operate.operation import type_named
         from melange.parsing import named_value
 
         types = operation.types()
@@ -219,7 +218,7 @@ class _DriverFlags:
             name, is_pair, command = named_value(text)
             if not is_pair:
                 raise InputError(f"--start: must be NAME=COMMAND, got {text!r}")
-            commands[type_named(name.strip(), types, "--start")] = command
+            commands[operation.type_named(name.strip(), "--start")] = command
         if not commands:
             raise InputError(
                 "--driver process: the start commands are missing", hint='--start "NAME=server --port {port}"'

@@ -121,21 +121,26 @@ def named_among(types: Sequence[ReplicaType], name: str) -> int:
     InputError
         The name fits no type, or several.
     """
+    matches = fitting(types, name)
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        names = ", ".join(types[k].name for k in matches)
+        raise InputError(f"{name!r} is ambiguous: {names}", hint="give the full name")
+    short = [one.offer.accelerator for one in types]
+    raise unknown("replica type", name, [one.name for one in types] + [one for one in short if short.count(one) == 1])
+
+
+def fitting(types: Sequence[ReplicaType], name: str) -> list[int]:
+    """Positions of the types that a name fits: the whole name; if there is none, the accelerator; if none, a part."""
     part = re.compile(rf"(?<![a-z0-9]){re.escape(name.casefold())}(?![a-z0-9])")
     rules = (
         lambda one: one.name == name,
         lambda one: one.offer.accelerator.casefold() == name.casefold(),
         lambda one: part.search(one.name.casefold()) is not None,
     )
-    for rule in rules:
-        matches = [k for k, one in enumerate(types) if rule(one)]
-        if len(matches) == 1:
-            return matches[0]
-        if matches:
-            names = ", ".join(types[k].name for k in matches)
-            raise InputError(f"{name!r} is ambiguous: {names}", hint="give the full name")
-    short = [one.offer.accelerator for one in types]
-    raise unknown("replica type", name, [one.name for one in types] + [one for one in short if short.count(one) == 1])
+    found = ([k for k, one in enumerate(types) if rule(one)] for rule in rules)
+    return next((matches for matches in found if matches), [])
 
 
 def _url(url: str) -> str:

@@ -6,18 +6,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from deploy_cases import plan_of, replica_type
 from operate_cases import Life, life_of
 from plan_cases import offer, profile
 
 from melange.deploy.operate.decide import Brief
 from melange.deploy.operate.fleet_planner import FleetPlanner
 from melange.deploy.operate.operate_settings import OperateSettings
-from melange.deploy.operate.operation import floor_of
+from melange.deploy.operate.operation import Operation, floor_of
 from melange.errors import InputError
 from melange.plan.options import Options
 from melange.plan.question import Question
 from melange.plan.solve import solve
-from melange.profile.profile import ReplicaType
 from melange.workload.workload import Buckets, Workload
 
 
@@ -104,23 +104,25 @@ def test_the_reason_has_the_load_of_the_traffic_alone(spare: int, factor: float,
     assert [line for line in decision.lines if "scale up" in line and why in line]
 
 
-def named(*names: tuple[str, str]) -> dict[str, ReplicaType]:
-    """Replica types by name, each with its accelerator."""
-    return {name: ReplicaType(name=name, offer=offer(accelerator, 1.0)) for name, accelerator in names}
-
-
-TYPES = named(
-    ("aws/us-east-1/g6.xlarge", "L4"),
-    ("aws/us-east-1/g6e.xlarge", "L40S"),
-    ("gcp/europe-west4/a2-highgpu-1g", "A100-40GB"),
-    ("gcp/europe-west4/a2-highgpu-2g x2", "A100-40GB"),
-)
+def operation(*used: str) -> Operation:
+    """A service with five types, of which a plan uses some: by default, the first."""
+    types = [
+        replica_type("aws/us-east-1/g6.xlarge", "L4"),
+        replica_type("aws/us-east-1/g6.12xlarge tp4", "L4"),
+        replica_type("aws/us-east-1/g6e.xlarge", "L40S"),
+        replica_type("gcp/europe-west4/a2-highgpu-1g", "A100-40GB"),
+        replica_type("gcp/europe-west4/a2-highgpu-2g tp2", "A100-40GB"),
+    ]
+    counts = [int(one.name in (used or (types[0].name,))) for one in types]
+    return Operation(plan=plan_of(np.full((5, 3, 2), 0.2), counts, types))
 
 
 @pytest.mark.parametrize(
     ("text", "floor"),
     [
         ("L4=2", {"aws/us-east-1/g6.xlarge": 2}),
+        ("aws/us-east-1/g6.12xlarge tp4=2", {"aws/us-east-1/g6.12xlarge tp4": 2}),
+        ("g6.12xlarge=2", {"aws/us-east-1/g6.12xlarge tp4": 2}),
         ("l40s=2", {"aws/us-east-1/g6e.xlarge": 2}),
         ("g6.xlarge=1", {"aws/us-east-1/g6.xlarge": 1}),
         ("g6=1", {"aws/us-east-1/g6.xlarge": 1}),
@@ -129,15 +131,18 @@ TYPES = named(
     ],
 )
 def test_a_floor_takes_the_names_that_a_replica_takes(text: str, floor: dict[str, int]) -> None:
-    """A type's name, its accelerator, or a part of the name that only it has."""
-    assert floor_of([text], TYPES) == floor
+    """A type's name, its accelerator, or a part of its name; types that the plan uses come first."""
+    assert floor_of([text], operation()) == floor
 
 
 @pytest.mark.parametrize(
     ("texts", "said"),
     [
         (["A100-40GB=1"], "--floor: 'A100-40GB' is ambiguous: gcp/europe-west4/a2-highgpu-1g, gcp/"),
-        (["us-east-1=1"], "--floor: 'us-east-1' is ambiguous: aws/us-east-1/g6.xlarge, aws/us-east-1/g6e.xlarge"),
+        (
+            ["europe-west4=1"],
+            "--floor: 'europe-west4' is ambiguous: gcp/europe-west4/a2-highgpu-1g, gcp/",
+        ),
         (["X=2"], "--floor: unknown replica type 'X'"),
         (["L=2"], "--floor: unknown replica type 'L'"),
         (["L4=2", "l4=3"], "--floor: aws/us-east-1/g6.xlarge is given twice"),
@@ -148,5 +153,11 @@ def test_a_floor_takes_the_names_that_a_replica_takes(text: str, floor: dict[str
 def test_a_floor_that_names_no_single_type_is_refused(texts: list[str], said: str) -> None:
     """Letters within a word of a name are not a name."""
     with pytest.raises(InputError) as fault:
-        floor_of(texts, TYPES)
+        floor_of(texts, operation())
     assert str(fault.value).startswith(said)
+
+
+def test_a_name_that_fits_several_used_types_is_ambiguous() -> None:
+    """An accelerator of two types of the plan."""
+    with pytest.raises(InputError, match=r"'L4' is ambiguous: aws/us-east-1/g6.xlarge, aws/us-east-1/g6.12xlarge tp4$"):
+        floor_of(["L4=2"], operation("aws/us-east-1/g6.xlarge", "aws/us-east-1/g6.12xlarge tp4"))
