@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from melange.catalog.bundled import accelerators, find_model
+from melange.units import count_of
 from reproduction.evaluate import Result
 from reproduction.published import FIGURE_9, SAVINGS, Published, implied_load
 from reproduction.setting import (
@@ -98,8 +99,8 @@ def fitted_types(found: Study) -> str:
     apart = max(abs(split.estimated[rate] - split.measured[rate]) for split in found.splits for rate in RATES)
     return f"""**Estimated capacities of A10G and A100** are {ours} times the draft's saturation rates in the median.
     The constants were fitted on these two types, so this is the best case. Counts from estimated rates differ from
-    those from measured rates by {apart} replicas at most. For these two types the remaining difference to Table 3 is
-    not an error of the estimate."""
+    those from measured rates by {count_of(apart, "replica")} at most. For these two types the remaining difference to
+    Table 3 is not an error of the estimate."""
 
 
 def other_types(found: Study, published: Published) -> str:

@@ -94,3 +94,12 @@ def saved(cost: float, against: float | None) -> float | None:
         return None
     part = 1.0 - cost / against
     return part if math.isfinite(part) else None
+
+
+def count_of(count: int, noun: str, plural: str = "") -> str:
+    """A count with its noun in the singular or the plural.
+
+    >>> count_of(1, "decision"), count_of(2_000, "decision"), count_of(0, "reply", "replies")
+    ('1 decision', '2,000 decisions', '0 replies')
+    """
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"

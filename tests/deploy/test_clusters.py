@@ -253,6 +253,15 @@ def test_keda_scales_around_the_plan() -> None:
     assert one_of(few, "ScaledObject", "g5-xlarge")["spec"]["maxReplicaCount"] == 3
 
 
+@pytest.mark.parametrize("target", ["kubernetes", "kserve"])
+def test_keda_asks_for_the_metrics_of_its_own_namespace(target: str) -> None:
+    """Every metric of a query has the namespace that was given, and none without one."""
+    given = json.dumps(list(objects_of(render(two_types(), target, scaling="keda", namespace="chat"))))
+    assert given.count("avg_over_time") == given.count(r"-.*\",namespace=\"chat\"}") == 4
+    without = json.dumps(list(objects_of(render(two_types(), target, scaling="keda"))))
+    assert without.count("avg_over_time") == without.count(r"-.*\"}") == 4
+
+
 @pytest.mark.parametrize("number", [-1, 2**31, 10**400])
 def test_numbers_of_replicas_are_those_that_clusters_count(number: int) -> None:
     """32 bits; none at least where they are scaled, one balancer at least."""

@@ -46,6 +46,34 @@ def test_compose_on_several_machines_has_a_file_for_each_kind() -> None:
     assert [caution.kind for caution in manifest.cautions] == ["limits", "machines"]
 
 
+@pytest.mark.parametrize(
+    ("instances", "accelerators", "where", "said"),
+    [
+        (
+            1,
+            1,
+            "On the machine of",
+            "The replica listens on port 8100 of the machine: only the balancer should be able to reach it.",
+        ),
+        (
+            3,
+            4,
+            "On each of the 3 machines of",
+            "Replicas listen on ports 8100 to 8103 of the machine: only the balancer",
+        ),
+    ],
+)
+def test_compose_says_where_replicas_listen(instances: int, accelerators: int, where: str, said: str) -> None:
+    """One port or a range, on one machine or several."""
+    one = replica_type("aws/x", "L4")
+    types = [replace(one, offer=replace(one.offer, accelerators=accelerators)), replica_type("aws/y", "A10G")]
+    plan = plan_of(np.full((2, 3, 2), 0.5), [instances, 1], types)
+    text = render(plan, "docker-compose", port=8100).files["aws-x/compose.yaml"]
+    words = " ".join(text.replace("\n# ", " ").split())
+    assert f"{where} aws/x: docker compose -f aws-x/compose.yaml up -d" in words
+    assert said in words
+
+
 def test_a_sky_service_has_the_planned_instances() -> None:
     """Each on its own instance type; in one service the rates that each carries, which is not a count."""
     manifest = render(in_market("spot"), "skypilot")

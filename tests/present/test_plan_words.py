@@ -295,3 +295,23 @@ def test_a_certificate_says_its_margin(margin: float, chance: float, slowed_by: 
     assert said.startswith("Margin: ")
     assert words in said
     assert margin_sentence(PROOF) == ""
+
+
+@pytest.mark.parametrize(
+    ("able", "unable", "said"),
+    [
+        (9, 0, "1 more expensive type not shown"),
+        (10, 0, "2 more expensive types not shown"),
+        (8, 5, "1 infeasible type not shown"),
+        (9, 5, "1 more expensive and 1 infeasible type not shown"),
+        (9, 6, "1 more expensive and 2 infeasible types not shown"),
+    ],
+)
+def test_types_that_are_not_shown_are_counted(plan: Plan, able: int, unable: int, said: str) -> None:
+    """Eight that can serve the traffic are shown, and four that cannot; one left is a type, two are types."""
+    cheapest, some = next((name, one) for name, one in plan.single_type.items() if one.cost_per_h is not None)
+    single = {cheapest if k == 0 else f"able-{k}": replace(some, cost_per_h=20.0 + k) for k in range(able)}
+    single |= {f"unable-{k}": replace(some, cost_per_h=None, instances=None, reason="no") for k in range(unable)}
+    console = Console(file=io.StringIO(), width=200)
+    console.print(plan_page(replace(plan, single_type=single)))
+    assert f"\n{said} (--json lists all, with reasons)" in console.file.getvalue().replace("\n  ", "\n")

@@ -16,6 +16,7 @@ from melange.catalog.shapes import interconnect
 from melange.errors import Caution, InputError, first_of, some_of
 from melange.files import read_text
 from melange.parsing import csv_rows, table_rows
+from melange.units import count_of
 
 # Faulty rows listed in an error before the rest is counted: enough to see the problem. Chosen by judgment.
 _SHOWN_FAULTS = 5
@@ -201,7 +202,7 @@ class Gathering:
         """Cautions about rows that were left out, and about rows whose form was assumed."""
         if self.skipped:
             names = ", ".join(name for name, _ in self.skipped.most_common(5))
-            more = f" and {len(self.skipped) - 5} others" if len(self.skipped) > 5 else ""
+            more = f" and {count_of(len(self.skipped) - 5, 'other')}" if len(self.skipped) > 5 else ""
             yield Caution(
                 "unknown-accelerator",
                 f"{path}: {_rows(self.skipped.total())} skipped, unknown accelerators: {names}{more}",

@@ -11,6 +11,7 @@ import typer
 from melange.cli.flags import with_flags
 from melange.cli.terminal import Inputs, JsonFlag, OnOption, QuickFlag, events, file_to_write, keep_text
 from melange.processes import on_cluster
+from melange.units import count_of
 
 
 @with_flags
@@ -59,7 +60,7 @@ def explore(
     if images is not None:
         with events("drawing images"):
             files = write_images(pictures, images, image_format)
-        typer.echo(f"{len(files)} pictures written to {images}", err=as_json)
+        typer.echo(f"{count_of(len(files), 'picture')} written to {images}", err=as_json)
     if as_json:
         typer.echo(json.dumps(study.exploration.to_json()))
         keep_text(lambda: [exploration_page(study.exploration)])

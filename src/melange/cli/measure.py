@@ -17,7 +17,7 @@ import typer
 from melange.cli.flags import with_flags
 from melange.cli.terminal import JsonFlag, OutOption, SetOption, need_live, parse_pairs, save_and_print
 from melange.errors import InputError, MelangeError
-from melange.units import S_PER_MIN
+from melange.units import S_PER_MIN, count_of
 
 if TYPE_CHECKING:
     from melange.measure.campaign import News, Result
@@ -240,9 +240,10 @@ class _Campaign:
     def say_how_to_go_on(self, why: str) -> None:
         """Print where the points are saved and how to use them."""
         if self.kept_points:
+            are = "is" if self.kept_points == 1 else "are"
             print(
-                f"{why}: {self.kept_points} load points are kept in {self.journal}; the same command with --resume "
-                "continues from there",
+                f"{why}: {count_of(self.kept_points, 'load point')} {are} kept in {self.journal}; the same command "
+                "with --resume continues from there",
                 file=sys.stderr,
             )
 

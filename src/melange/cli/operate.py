@@ -17,6 +17,7 @@ import typer
 from melange.cli.flags import with_flags
 from melange.cli.terminal import need_plan
 from melange.errors import InputError, unknown
+from melange.units import count_of
 
 if TYPE_CHECKING:
     from melange.deploy.operate.drivers.driver import Driver
@@ -25,7 +26,14 @@ if TYPE_CHECKING:
     from melange.deploy.operate.operate_settings import OperateSettings
     from melange.deploy.operate.operation import Operation
 
-_DRIVERS = ("dry-run", "files", "kubernetes", "command", "process")
+# Each driver, with the flags that only it uses.
+_DRIVERS = {
+    "dry-run": (),
+    "files": ("folder", "to", "option", "commit"),
+    "kubernetes": ("namespace", "service", "context", "api_server"),
+    "command": ("command", "command_timeout"),
+    "process": ("start",),
+}
 
 
 @dataclass(frozen=True)
@@ -64,10 +72,16 @@ class _TrafficFlags:
         from melange.deploy.operate.live_traffic import BalancerTraffic, LogTraffic, PrometheusTraffic
 
         buckets = operation.plan.workload.buckets
-        if sum(one is not None for one in (self.balancer, self.prometheus, self.log)) != 1:
+        sources = {"--balancer": self.balancer, "--prometheus": self.prometheus, "--log": self.log}
+        given = [flag for flag, source in sources.items() if source is not None]
+        if not given:
             raise InputError(
                 "the source of the traffic is missing", hint="one of --balancer URL, --prometheus URL, --log PATH"
             )
+        if len(given) > 1:
+            raise InputError(f"the traffic has one source, got {' and '.join(given)}", hint="leave out all but one")
+        if self.selector and self.prometheus is None:
+            raise InputError(f"{given[0]} does not use --selector, an option of --prometheus")
         if self.balancer is not None:
             return BalancerTraffic(self.balancer, buckets, os.environ.get("MELANGE_OPERATE_KEY", ""))
         if self.prometheus is not None:
@@ -112,7 +126,7 @@ class _Limits:
                 interval_s=self.interval,
                 window_s=traffic.window,
                 rule=replace(DEFAULT_RULE, target=traffic.target_load),
-                floor=floor_of(self.floor, operation.types()),
+                floor=floor_of(self.floor, operation),
                 slack=self.slack,
                 least_saving=self.least_saving,
                 spare=self.spare,
@@ -152,6 +166,20 @@ class _DriverFlags:
     context: Annotated[str, typer.Option(help="kubernetes: context of the kubeconfig.")] = ""
     api_server: Annotated[str, typer.Option(metavar="URL", help="kubernetes: an API server without login.")] = ""
 
+    def check(self, call: typer.Context) -> None:
+        """Refuse an unknown driver, and flags of other drivers, which would have no effect."""
+        if self.driver not in _DRIVERS:
+            raise unknown("driver", self.driver, _DRIVERS)
+        faults = []
+        for driver, names in _DRIVERS.items():
+            given = [one for one in names if getattr(call.get_parameter_source(one), "name", "") != "DEFAULT"]
+            if given and driver != self.driver:
+                flags = ", ".join(f"--{one.replace('_', '-')}" for one in given)
+                kind = "an option" if len(given) == 1 else "options"
+                faults.append(f"--driver {self.driver} does not use {flags}, {kind} of --driver {driver}")
+        if faults:
+            raise InputError("\n".join(faults))
+
     def made(self, operation: Operation, settings: OperateSettings, traffic: Traffic) -> tuple[Driver, Lease]:
         """The driver and its lease."""
         from melange.deploy.operate.lease import FileLease
@@ -172,8 +200,6 @@ class _DriverFlags:
         paper = DryRun(first, settings.start_up_s, settings.drain_s, self.state / "paper.json")
         if self.driver == "dry-run":
             return paper, lease
-        if self.driver != "files":
-            raise unknown("driver", self.driver, _DRIVERS)
         if self.folder is None:
             raise InputError("--driver files: the output folder is missing", hint="--folder DIR")
         from melange.deploy.operate.drivers.files_driver import FilesDriver
@@ -184,7 +210,6 @@ class _DriverFlags:
 
     def _process(self, operation: Operation, traffic: Traffic) -> Driver:
         from melange.deploy.operate.drivers.process_driver import ProcessDriver
-        from melange.deploy.operate.operation import type_named
         from melange.parsing import named_value
 
         types = operation.types()
@@ -193,7 +218,7 @@ class _DriverFlags:
             name, is_pair, command = named_value(text)
             if not is_pair:
                 raise InputError(f"--start: must be NAME=COMMAND, got {text!r}")
-            commands[type_named(name.strip(), types, "--start")] = command
+            commands[operation.type_named(name.strip(), "--start")] = command
         if not commands:
             raise InputError(
                 "--driver process: the start commands are missing", hint='--start "NAME=server --port {port}"'
@@ -224,6 +249,7 @@ class _DriverFlags:
 
 @with_flags
 def operate(
+    call: typer.Context,
     plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="A plan.json (melange plan --out).")],
     traffic: _TrafficFlags,
     limits: _Limits,
@@ -258,6 +284,7 @@ def operate(
         raise InputError("melange operate runs on Linux and macOS", hint="run it in a container or in WSL")
     from melange.deploy.operate.control_loop import Controller
 
+    driver.check(call)
     settings = limits.settings(operation, traffic)
     source = traffic.read(operation)
     acting, lease = driver.made(operation, settings, source)
@@ -293,6 +320,7 @@ def _replay(operation: Operation, path: Path) -> None:
         same, other = same + is_same, other + (not is_same)
         for line in decision.lines:
             typer.echo(f"{number(content.get('at_s'), 'at_s'):.0f}  {'' if is_same else 'differs: '}{line}")
-    typer.echo(f"{same + other} decisions, {other} differ", err=True)
+    differ = "differs" if other == 1 else "differ"
+    typer.echo(f"{count_of(same + other, 'decision')}, {other} {differ}", err=True)
     if other:
         raise typer.Exit(1)

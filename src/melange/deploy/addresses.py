@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from melange.parsing import named_value
 
 if TYPE_CHECKING:
     from melange.plan.plan import Plan
+    from melange.profile.profile import ReplicaType
 
 # Faulty lines of a list of replicas that an error shows before it counts the rest. Chosen by judgment.
 _MOST_FAULTS = 20
@@ -101,25 +103,44 @@ def _address(text: str, plan: Plan) -> Address:
 
 
 def place_of(name: str, plan: Plan) -> int:
-    """The used type with that name, or that accelerator (ignoring case), or the only one whose name contains it."""
+    """The used type of a plan with that name; see :func:`named_among`."""
     types, used = plan.replica_types, known_types(plan)
-    by_rule = (
-        lambda one: one.name == name,
-        lambda one: one.offer.accelerator.casefold() == name.casefold(),
-        lambda one: name.casefold() in one.name.casefold(),
-    )
-    for rule in by_rule:
-        matches = [r for r in used if rule(types[r])]
-        if len(matches) == 1:
-            return matches[0]
-        if matches:
-            names = ", ".join(types[r].name for r in matches)
-            raise InputError(f"{name!r} is ambiguous: {names}", hint="give the full name")
-    if any(one.name == name for one in types):
+    if any(one.name == name for one in types) and all(types[r].name != name for r in used):
         names = ", ".join(types[r].name for r in used)
         raise InputError(f"the plan does not use {name}", hint=f"it uses {names}")
-    short = [types[r].offer.accelerator for r in used]
-    raise unknown("replica type", name, [types[r].name for r in used] + [one for one in short if short.count(one) == 1])
+    return used[named_among([types[r] for r in used], name)]
+
+
+def named_among(types: Sequence[ReplicaType], name: str) -> int:
+    """Position of the type with that name, or that accelerator, or the only one with that part in its name.
+
+    Case is ignored, except in whole names. A part is a word, or several: ``g6.xlarge``, ``us-east-1``.
+
+    Raises
+    ------
+    InputError
+        The name fits no type, or several.
+    """
+    matches = fitting(types, name)
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        names = ", ".join(types[k].name for k in matches)
+        raise InputError(f"{name!r} is ambiguous: {names}", hint="give the full name")
+    short = [one.offer.accelerator for one in types]
+    raise unknown("replica type", name, [one.name for one in types] + [one for one in short if short.count(one) == 1])
+
+
+def fitting(types: Sequence[ReplicaType], name: str) -> list[int]:
+    """Positions of the types that a name fits: the whole name; if there is none, the accelerator; if none, a part."""
+    part = re.compile(rf"(?<![a-z0-9]){re.escape(name.casefold())}(?![a-z0-9])")
+    rules = (
+        lambda one: one.name == name,
+        lambda one: one.offer.accelerator.casefold() == name.casefold(),
+        lambda one: part.search(one.name.casefold()) is not None,
+    )
+    found = ([k for k, one in enumerate(types) if rule(one)] for rule in rules)
+    return next((matches for matches in found if matches), [])
 
 
 def _url(url: str) -> str:

@@ -219,8 +219,7 @@ def _across(
         f"{one.name}: one replica spans {one.machines} machines, which melange deploy does not start",
         hint=f"join {one.machines} x {node.instance_type or one.offer.name} in a Ray cluster (ray start --head, then "
         f"ray start --address=HEAD:6379 on the others) and run on the first: {command} --distributed-executor-backend "
-        "ray; "
-        "then melange deploy --to haproxy --replicas, or melange balance, routes to it",
+        "ray; then melange deploy --to haproxy --replica NAME=URL, or melange balance, routes to it",
     )
 
 

@@ -12,6 +12,7 @@ from melange.deploy.heading import one_line
 from melange.errors import Caution, InputError
 from melange.parsing import named_value
 from melange.plan.plan import Plan
+from melange.units import count_of
 
 # Port of URLs without one; and vLLM's default port, for placeholder names.
 _DEFAULT_PORT = 80
@@ -184,7 +185,7 @@ def _sorted_by_type(plan: Plan, urls: Mapping[str, Sequence[str]]) -> dict[str, 
 def _counted(plan: Plan, given: Mapping[str, Sequence[HostPort]]) -> tuple[Caution, ...]:
     """A caution for each type whose number of replicas differs from the plan."""
     return tuple(
-        Caution("replicas", f"{name}: the plan has {plan.replicas[name]} replicas, {len(some)} given")
+        Caution("replicas", f"{name}: the plan has {count_of(plan.replicas[name], 'replica')}, {len(some)} given")
         for name, some in given.items()
         if len(some) != plan.replicas[name]
     )

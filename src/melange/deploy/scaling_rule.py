@@ -33,6 +33,7 @@ from melange.workload.workload import Buckets
 # Interval at which a signal is recorded [s].
 _RECORDED_S = 60
 # Longest time for which Kubernetes' autoscaler waits before it scales down [s].
+_MOST_LISTED = 1_000  # instances of a type that are looked at
 _MOST_STABLE_S = 3600
 _ABOUT = """\
 Rule for {name}: {settings}. {signals} in Prometheus (recording-rules.yaml), in instances; KEDA takes the highest. An
@@ -179,7 +180,7 @@ def _cautions(schedule: Schedule, rule: ScalingRule, one: ReplicaType) -> list[C
 
 def _too_small(one: ReplicaType, most: int) -> list[Caution]:
     per_instance = one.replicas_per_instance
-    steps = ignored_steps(range(0, min(most, 1_000 * per_instance) + 1, per_instance))
+    steps = ignored_steps(range(0, min(most, _MOST_LISTED * per_instance) + 1, per_instance))
     if not steps:
         return []
     words = f"Kubernetes ignores changes of up to 10 %: from {steps[0][0]} pods on, one more instance is not started"

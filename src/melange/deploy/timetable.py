@@ -29,16 +29,16 @@ from melange.deploy.schedule_options import CronOptions, ScheduleTarget
 from melange.errors import Caution, InputError
 from melange.plan.problem import Positions
 from melange.plan.schedule.schedule import Schedule
-from melange.units import S_PER_H, S_PER_MIN
+from melange.units import MIN_PER_H, S_PER_DAY, S_PER_H, S_PER_MIN
 from melange.workload.cycle import WEEK
 from melange.workload.demand import zone_of
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-_MIN_PER_H, _MIN_PER_DAY = 60, 24 * 60
+_MIN_PER_DAY = S_PER_DAY // S_PER_MIN
 # Years of changes of the clocks that the timetable is right for; rules of time zones rarely last longer.
 _YEARS = 10
 # Time in a cycle in which a trigger must be inactive [min]: more than any gap of the clocks.
-_INACTIVE_MIN = 4 * _MIN_PER_H
+_INACTIVE_MIN = 4 * MIN_PER_H
 _ABOUT = """\
 A fleet for each hour of the {over} in {zone} time, whatever the traffic is. Counts are pods: an instance has one for
 each of its replicas. Triggers start {lead} min before their hours, for the start-up, and end with them; KEDA takes the
@@ -57,7 +57,7 @@ def _render(schedule: Schedule, options: CronOptions, written: date) -> Manifest
             "the schedule's hours are local times, and their time zone is missing",
             hint="--option time_zone=Europe/Berlin: that of the service's workload.time_zone, or Etc/UTC",
         )
-    cycle, lead = len(schedule.labels) * _MIN_PER_H, _lead(schedule)
+    cycle, lead = len(schedule.labels) * MIN_PER_H, _lead(schedule)
     gaps = clock_gaps(zone, written, cycle)
     names = deployment_names(schedule, options.deployment)
     counts = (schedule.on_demand + schedule.spot).astype(int)
@@ -98,10 +98,10 @@ def _lead(schedule: Schedule) -> int:
     It is at least one: a trigger that starts with an hour that clocks repeat would not be active in its first pass.
     """
     lead = max(1, math.ceil(schedule.options.start_up_s / S_PER_MIN - 1e-9))
-    most = len(schedule.labels) * _MIN_PER_H // 2 - _INACTIVE_MIN
+    most = len(schedule.labels) * MIN_PER_H // 2 - _INACTIVE_MIN
     if lead > most:
         raise InputError(
-            f"cron: start-up must be at most {most // _MIN_PER_H} h for a timetable of a {schedule.over}, got "
+            f"cron: start-up must be at most {most // MIN_PER_H} h for a timetable of a {schedule.over}, got "
             f"{schedule.options.start_up_s / S_PER_H:g} h",
             hint="set schedule.start_up in the service, and plan again",
         )
@@ -120,16 +120,16 @@ def stretches(pods: Positions, lead: int, gaps: tuple[Gap, ...] = ()) -> Iterato
     gaps
         Times that clocks skip, from and to [minutes of the cycle].
     """
-    cycle = len(pods) * _MIN_PER_H
+    cycle = len(pods) * MIN_PER_H
     begins = [0, *(np.flatnonzero(np.diff(pods)) + 1).tolist()]
     for begin, end in zip(begins, [*begins[1:], len(pods)], strict=True):
         if not pods[begin]:
             continue
         # KEDA has no trigger that is always active.
-        is_long = (end - begin) * _MIN_PER_H + lead > cycle - _INACTIVE_MIN
+        is_long = (end - begin) * MIN_PER_H + lead > cycle - _INACTIVE_MIN
         middle = (begin + end) // 2
         for first, last in [(begin, middle), (middle, end)] if is_long else [(begin, end)]:
-            start, stop = (first * _MIN_PER_H - lead) % cycle, last * _MIN_PER_H % cycle
+            start, stop = (first * MIN_PER_H - lead) % cycle, last * MIN_PER_H % cycle
             start = next(((a - 1) % cycle for a, b in gaps if a <= start < b), start)
             yield start, stop, int(pods[begin])
             for early in {(a - 1) % cycle for a, b in gaps if a <= stop < b} - {start}:
@@ -168,7 +168,7 @@ def _clock(minute: int, over: str) -> str:
     ('55 23 * * sun', '5 1 * * *')
     """
     day, rest = divmod(minute, _MIN_PER_DAY)
-    return f"{rest % _MIN_PER_H} {rest // _MIN_PER_H} * * {_DAYS[day] if over == WEEK else '*'}"
+    return f"{rest % MIN_PER_H} {rest // MIN_PER_H} * * {_DAYS[day] if over == WEEK else '*'}"
 
 
 def _too_small(name: str, pods: Positions) -> list[Caution]:

@@ -130,7 +130,7 @@ async def connect(
     if model and model not in served:
         raise MeasurementError(f"{place}: {unknown('model', model, served)}")
     if not model and len(served) > 1:
-        raise MeasurementError(f"{place}: serves {', '.join(served)}", hint="choose one with --served-model-name")
+        raise MeasurementError(f"{place}: serves {', '.join(served)}", hint="choose one with --model")
     name = model or next(iter(served))
     cache = await _cache(session, place)
     known = id_vocabulary(await _token_ids(session, place, name))

@@ -16,6 +16,7 @@ from melange.errors import MeasurementError
 from melange.measure.answer import BUSY, Answer, ask
 from melange.measure.endpoint import Endpoint
 from melange.measure.window import Window
+from melange.units import count_of
 from melange.workload.workload import Array
 
 if TYPE_CHECKING:
@@ -275,7 +276,7 @@ def _check(endpoint: Endpoint, answers: Sequence[Answer], input_tokens: int, out
     if not whole:
         return
     if not counted:
-        raise MeasurementError(f"{endpoint.target}: none of {len(whole)} streams had a usage block")
+        raise MeasurementError(f"{endpoint.target}: none of {count_of(len(whole), 'stream')} had a usage block")
     for what, wanted, found in (
         ("prompts", input_tokens, float(np.mean([answer.input_tokens for answer in counted]))),
         ("completions", output_tokens, float(np.mean([answer.output_tokens for answer in counted]))),

@@ -20,6 +20,7 @@ from melange.profile.rate_cache import RateCache
 from melange.replica.capacity import max_request_rate
 from melange.replica.reasons import why_zero
 from melange.slo import Slo
+from melange.units import count_of
 from melange.workload.workload import Workload
 
 # Price of an instance if the user gives none [USD/h].
@@ -123,6 +124,6 @@ class _Fitted:
             reason=reason,
             slo=self.slo.on_mean(),
             model=self.server.model,
-            source=f"step times fitted to {len(points)} load points of the server itself",
+            source=f"step times fitted to {count_of(len(points), 'load point')} of the server itself",
             engines=(engine,),
         )

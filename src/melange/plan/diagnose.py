@@ -17,6 +17,7 @@ from melange.plan.milp.formulation import formulate
 from melange.plan.milp.highs import LinearRows, minimise
 from melange.plan.milp.milp import Block, extended
 from melange.plan.problem import Limit, Problem
+from melange.units import count_of
 
 # Time limit of one question to the solver [s]; there are six at most. An error should not take longer than the plan
 # would have. What is found by then is reported; if nothing is found, that limit is not named. On 48 random instances of
@@ -104,7 +105,11 @@ def _min_total(problem: Problem, unlimited: Problem) -> str:
     bare = problem.with_changes(min_total=0, least=np.ones(len(problem.cost), np.int64))
     if not (problem.min_total or least) or not _possible(bare):
         return ""
-    asked = f"{problem.min_total} replicas in total" if problem.min_total else "the minimum replicas of a used type"
+    asked = (
+        f"{count_of(problem.min_total, 'replica')} in total"
+        if problem.min_total
+        else "the minimum replicas of a used type"
+    )
     return f"minimum replicas: the other limits leave no room for {asked}"
 
 

@@ -14,7 +14,7 @@ from melange.plan.problem import allowed_types
 from melange.plan.question import Question
 from melange.profile.profile import Profile
 from melange.replica.layout_cost import UNSPLITTABLE
-from melange.units import S_PER_MS, percent, significant
+from melange.units import S_PER_MS, count_of, percent, significant
 from melange.workload.workload import Mask
 
 # Sentences of an error, reasons in a sentence, names of types or sizes before a reason. With more, the text is too long
@@ -100,7 +100,7 @@ def _why_unservable(question: Question, allowed: Mask, cells: Sequence[int] | np
         for why, group in groups[:_MOST_SENTENCES]
     ]
     rest = sum(len(group) for _, group in groups[_MOST_SENTENCES:])
-    return (*sentences, f"and {rest} more request sizes") if rest else tuple(sentences)
+    return (*sentences, f"and {count_of(rest, 'more request size')}") if rest else tuple(sentences)
 
 
 def _why(profile: Profile, allowed: Mask, cell: int) -> str:
@@ -122,7 +122,7 @@ def _why(profile: Profile, allowed: Mask, cell: int) -> str:
         return "no replica type is allowed"
     parts = [_together(told) for told in list(told_by_kind.values())[:_MOST_REASONS]]
     rest = len(told_by_kind) - len(parts)
-    return "; ".join(parts) + (f"; and {rest} more reasons" if rest > 0 else "")
+    return "; ".join(parts) + (f"; and {count_of(rest, 'more reason')}" if rest > 0 else "")
 
 
 def _together(told: Sequence[tuple[str, str]]) -> str:

@@ -24,6 +24,7 @@ from melange.plan.milp.program import Say, by_program, start_point, unsafe_losse
 from melange.plan.options import Options
 from melange.plan.problem import ROUNDING, Positions, Problem
 from melange.plan.search_clock import now_s
+from melange.units import count_of
 from melange.workload.workload import Array, Mask
 
 # Shares of the time left for the fleet with spare replicas of every type, and for small changes to it. Both take
@@ -128,7 +129,7 @@ def _proven(
         listed = fleets_below(survival, ceiling, _MOST_LISTED)
         if listed is None:
             continue
-        say(f"{len(listed)} fleets may cost less than {cost:.2f} USD/h")
+        say(f"{count_of(len(listed), 'fleet')} may cost less than {cost:.2f} USD/h")
         now = now_s()
         found = survival.cheapest_of(listed, now + _LISTED_TIME * (deadline - now))
         best = known if found is None else found

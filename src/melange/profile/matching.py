@@ -14,6 +14,7 @@ from melange.profile.estimate_inputs import EstimateInputs
 from melange.profile.measurement import Measurement, split_name
 from melange.replica.era import find_era
 from melange.replica.hardware import Hardware
+from melange.units import count_of
 
 
 def points_by_hardware(
@@ -49,7 +50,7 @@ def _usable(
         else:
             used.append(point)
             if point.failed:
-                what = f"{point.source}: {point.failed} requests failed; measure at a lower load"
+                what = f"{point.source}: {count_of(point.failed, 'request')} failed; measure at a lower load"
                 cautions.append(Caution("anchor", what))
     return used, cautions
 

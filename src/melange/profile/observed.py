@@ -18,6 +18,7 @@ from melange.profile.profile import ESTIMATED, PROVENANCES, Profile
 from melange.records import items, record
 from melange.replica.hardware import Hardware
 from melange.replica.spread import DECILE, spread
+from melange.units import count_of
 
 # Fewest requests to use: from this number on, a factor is accurate to a tenth (bench/regret.py). Chosen by judgment.
 LEAST_REQUESTS = 50
@@ -172,7 +173,11 @@ def with_observed(profile: Profile, inputs: EstimateInputs, factors: Sequence[St
             own = _variance(inputs, hardware) - min(spread().common ** 2, _variance(inputs, hardware))
             found = _correction(inputs, level, math.sqrt(own + variance))
             profile = with_corrected_types(profile, inputs, hardware, found, where, ESTIMATED)
-    source = f"{profile.source}, corrected by live traffic of {len(seen)} kinds of replicas" if seen else profile.source
+    source = (
+        f"{profile.source}, corrected by live traffic of {count_of(len(seen), 'kind')} of replicas"
+        if seen
+        else profile.source
+    )
     return replace(profile, source=source, cautions=(*profile.cautions, *cautions))
 
 

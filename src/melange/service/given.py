@@ -24,6 +24,7 @@ from melange.service.changes import Changes, contradiction, in_yaml, said_by
 from melange.service.schema import Service
 from melange.service.traffic_sections import DEFAULT_CLASS
 from melange.slo import Slo
+from melange.units import count_of
 from melange.workload.workload import Workload
 
 # Keys that a given profile already fixes: the source of capacities and prices, and what they are for. The engine's
@@ -233,7 +234,7 @@ def _held(profile: Profile, key: str) -> str:
     found = _held_values(profile, key)
     if not found:
         count = len(profile.replica_types)
-        return f"capacities and prices of {count} replica types ({profile.source or 'no source'})"
+        return f"capacities and prices of {count_of(count, 'replica type')} ({profile.source or 'no source'})"
     return f"{key} {some_of([one if isinstance(one, str) else in_yaml(one) for one in found])}"
 
 

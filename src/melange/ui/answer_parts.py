@@ -14,7 +14,7 @@ from melange.present.pages.html import bullets, escape, folding_table, paragraph
 from melange.present.terminal import plan_tables as tables
 from melange.present.terminal import plan_words as words
 from melange.present.terminal.layout import share_text, usd
-from melange.units import H_PER_MONTH, percent, significant
+from melange.units import H_PER_MONTH, count_of, percent, significant
 
 if TYPE_CHECKING:
     from melange.plan.plan import Plan
@@ -197,7 +197,7 @@ def _warnings(plan: Plan) -> str:
     if not plan.cautions:
         return ""
     lines = bullets((str(caution) for caution in plan.cautions), "warnings")
-    return f'<details class="more"><summary>{len(plan.cautions)} warnings</summary>{lines}</details>'
+    return f'<details class="more"><summary>{count_of(len(plan.cautions), "warning")}</summary>{lines}</details>'
 
 
 def no_answer(error: MelangeError) -> Json:
@@ -207,7 +207,7 @@ def no_answer(error: MelangeError) -> Json:
         '<p class="badge" data-kind="none">No plan</p>',
         paragraph(str(error), "fault"),
         bullets(reasons[:_MOST_REASONS], "reasons"),
-        paragraph(f"{len(reasons) - _MOST_REASONS} more reasons") if len(reasons) > _MOST_REASONS else "",
+        paragraph(count_of(len(reasons) - _MOST_REASONS, "more reason")) if len(reasons) > _MOST_REASONS else "",
         paragraph(error.hint, "dim") if error.hint else "",
     ]
     first = str(error).partition("\n")[0]

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from melange.errors import Caution, InputError
-from melange.units import S_PER_DAY, S_PER_H, S_PER_MIN
+from melange.units import S_PER_DAY, S_PER_H, S_PER_MIN, count_of
 from melange.workload.layouts import Layout
 from melange.workload.logs import DAMAGED, Log
 from melange.workload.malformed import has_malformed, malformed_rows, rows_at
@@ -158,7 +158,7 @@ def _changes(log: Log, arrival_s: Array) -> tuple[Caution, ...]:
         return ()
     at = int(back[0])
     before, after = (_clock(arrival_s[n]) for n in (at, at + 1))
-    times = "" if len(back) == 1 else f", and {len(back) - 1} more times"
+    times = "" if len(back) == 1 else f", and {count_of(len(back) - 1, 'more time')}"
     return (
         Caution(
             "clock-runs-back",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from melange.errors import Caution, InputError
+from melange.units import count_of
 from melange.workload.workload import Array, Buckets
 
 # The standard error of a count n is sqrt(n): 3 % for 1,000 requests in all and 18 % for 30 in a bucket. With fewer
@@ -42,7 +43,10 @@ def thin_data(buckets: Buckets, requests: Array) -> tuple[Caution, ...]:
     thin = np.argwhere((requests > 0.01 * total) & (requests < _THIN_BUCKET))
     findings = []
     if total < THIN_WORKLOAD:
-        findings.append(f"only {total:,.0f} requests were observed; at least {THIN_WORKLOAD:,} are recommended")
+        were = "was" if round(total) == 1 else "were"
+        findings.append(
+            f"only {count_of(round(total), 'request')} {were} observed; at least {THIN_WORKLOAD:,} are recommended"
+        )
     if len(thin):
         named = ", ".join(f"{buckets.label(i, o)}: {requests[i, o]:.0f}" for i, o in thin[:3])
         named += f" and {len(thin) - 3} more" if len(thin) > 3 else ""

@@ -116,7 +116,7 @@ def test_requests_beyond_the_last_bucket_are_spoken_of() -> None:
     serve(ledger, balancer, 5000, 20)
     live = live_workload(counters, PLAN.workload)
     assert live.request_rate[1, 0] > 0
-    assert any("1 requests were larger" in caution.message for caution in live.cautions)
+    assert any("1 request was larger" in caution.message for caution in live.cautions)
 
 
 def test_no_traffic_is_no_workload() -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from deploy_cases import plan_of, replica_type
 from operate_cases import FailingFleet, life_of, service
 from typer.testing import CliRunner
 
@@ -23,11 +26,13 @@ from melange.deploy.operate.controller_state import ControllerState
 from melange.deploy.operate.decide import Brief
 from melange.deploy.operate.decision_log import lines_of
 from melange.deploy.operate.drivers.driver import Order
+from melange.deploy.operate.drivers.dry_run import DryRun
+from melange.deploy.operate.drivers.files_driver import FilesDriver
 from melange.deploy.operate.fleet_planner import FleetPlanner
 from melange.deploy.operate.lease import FileLease
 from melange.deploy.operate.observation import TypeSeen
 from melange.deploy.operate.operate_settings import OperateSettings
-from melange.errors import InputError, MelangeError
+from melange.errors import Caution, InputError, MelangeError
 from melange.plan.plan import Plan
 from melange.workload.workload import Array
 
@@ -44,9 +49,10 @@ class PaperDriver:
             raise MelangeError("the cloud does not answer")
         return self.fleet.look(now_s)
 
-    def act(self, order: Order) -> None:
+    def act(self, order: Order) -> tuple[Caution, ...]:
         """Take the steps."""
         self.fleet.take(order.steps, order.at_s)
+        return ()
 
 
 class Given:
@@ -97,6 +103,19 @@ def test_a_log_is_replayed_to_the_same_decisions(tmp_path: Path) -> None:
     lines[place]["steps"][0]["instances"] += 1
     log.write_text("".join(json.dumps(one) + "\n" for one in lines))
     assert CliRunner().invoke(app, ["operate", str(file), "--replay", str(log)]).exit_code == 1
+
+
+def test_one_replayed_decision_is_counted_as_one(tmp_path: Path) -> None:
+    """The same, and changed."""
+    plan, clock = service(3), [1e9]
+    file = plan.save(tmp_path / "plan.json")
+    controller_in(tmp_path / "state", plan, FailingFleet(), clock).look()
+    log = tmp_path / "state" / "log.jsonl"
+    found = CliRunner().invoke(app, ["operate", str(file), "--replay", str(log)])
+    assert found.output.splitlines()[-1] == "1 decision, 0 differ"
+    log.write_text(re.sub(r'"target": {[^}]+}, "steps"', '"target": {}, "steps"', log.read_text()))
+    found = CliRunner().invoke(app, ["operate", str(file), "--replay", str(log)])
+    assert found.output.splitlines()[-1] == "1 decision, 1 differs"
 
 
 def test_a_log_of_another_plan_is_refused(tmp_path: Path) -> None:
@@ -151,6 +170,7 @@ def test_the_lease_of_a_process_that_has_ended_is_free_at_once(tmp_path: Path) -
     """On the same machine nobody waits for the dead."""
     path = tmp_path / "lease.json"
     program = f"""
+from dataclasses import replace
 from pathlib import Path
 from melange.deploy.operate.lease import FileLease
 assert FileLease(Path({str(path)!r}), 1e6).hold(1.0) == ""
@@ -167,6 +187,7 @@ assert FileLease(Path({str(path)!r}), 1e6).hold(1.0) == ""
 
 LOOPING = """
 import sys, time
+from dataclasses import replace
 from pathlib import Path
 from melange.deploy.operate.controller_state import ControllerState
 state = ControllerState.read(Path(sys.argv[1]))
@@ -204,3 +225,27 @@ def test_a_state_is_the_same_after_a_file(seed: int, tmp_path: Path) -> None:
     life.state.save(tmp_path / "state.json")
     again = ControllerState.read(tmp_path / "state.json")
     assert again.to_json() == life.state.to_json()
+
+
+def test_cautions_about_manifests_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What Terraform cannot start stands on stderr and in the log, once per change of the fleet."""
+    types = [replica_type("aws/us-east-1/g6.xlarge", "L4"), replica_type("lambda/us-east-1/h100", "H100")]
+    types[1] = replace(types[1], offer=replace(types[1].offer, provider="lambda"))
+    plan = plan_of(np.full((2, 3, 2), 0.5), [2, 2], types)
+    settings = OperateSettings(interval_s=60.0, window_s=300.0, start_up_s=120.0, floor={types[1].name: 2})
+    first = dict(plan.instances_by_name)
+    driver = FilesDriver(
+        DryRun(first, 60, 60, tmp_path / "p.json"), tmp_path / "tf", "terraform", {}, is_committed=False
+    )
+    brief = Brief(planner=FleetPlanner(plan, floor=settings.floor), settings=settings, first=first)
+    lease = FileLease(tmp_path / "lease.json", settings.lease_s)
+    clock = [1e9]
+    given = Given(np.asarray(plan.workload.request_rate))
+    controller = Controller(brief, plan, driver, given, lease, tmp_path, clock=lambda: clock[0])
+    for _ in range(3):
+        controller.look()
+        clock[0] += 60.0
+    said = "left-out: 2 x lambda/us-east-1/h100: not written, since Terraform files support only instances of aws, gcp"
+    notes = [content["note"] for _, content in lines_of(tmp_path / "log.jsonl") if content["kind"] == "note"]
+    assert [one[: len(said)] for one in notes if one.startswith("left-out")] == [said]
+    assert [one.levelname for one in caplog.records if one.getMessage().startswith(said)] == ["WARNING"]

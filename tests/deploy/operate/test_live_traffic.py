@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import get_type_hints
 from urllib.parse import parse_qs
 
 import numpy as np
@@ -17,6 +18,7 @@ from balance_cases import BUCKETS, small_plan
 from typer.testing import CliRunner
 
 from melange.cli.app import app
+from melange.cli.operate import _DRIVERS, _DriverFlags
 from melange.deploy.operate.live_traffic import BalancerTraffic, LogTraffic, PrometheusTraffic, spread
 from melange.errors import InputError, MelangeError
 from melange.workload.workload import Workload
@@ -139,7 +141,8 @@ def test_a_log_is_read_for_its_last_window(tmp_path: Path) -> None:
     ("flags", "words"),
     [
         ([], "the source of the traffic is missing"),
-        (["--balancer", "http://a", "--log", "b"], "the source of the traffic is missing"),
+        (["--balancer", "http://a", "--log", "b"], "the traffic has one source, got --balancer and --log"),
+        (["--log", "b", "--selector", "x"], "--log does not use --selector, an option of --prometheus"),
         (["--balancer", "http://a", "--driver", "magic"], "magic"),
         (["--balancer", "http://a", "--driver", "files"], "the output folder is missing"),
         (["--balancer", "http://a", "--driver", "command"], "must name a program"),
@@ -156,6 +159,47 @@ def test_faults_of_the_command_say_the_next_step(flags: list[str], words: str, t
     outcome = CliRunner().invoke(app, ["operate", str(plan), "--state", str(tmp_path / "state"), *flags])
     assert isinstance(outcome.exception, InputError), outcome.output
     assert words in f"{outcome.exception} {outcome.exception.hint}"
+
+
+@pytest.mark.parametrize(
+    ("driver", "flags", "said"),
+    [
+        ("dry-run", "--command x", ["dry-run does not use --command, an option of --driver command"]),
+        ("dry-run", "--option scaling=keda", ["dry-run does not use --option, an option of --driver files"]),
+        ("dry-run", "--to kubernetes", ["dry-run does not use --to, an option of --driver files"]),
+        (
+            "kubernetes",
+            "--folder f --commit",
+            ["kubernetes does not use --folder, --commit, options of --driver files"],
+        ),
+        ("process", "--command-timeout 3", ["process does not use --command-timeout, an option of --driver command"]),
+        (
+            "files",
+            "--namespace x --api-server http://1 --command y --start L4=x --folder f",
+            [
+                "files does not use --namespace, --api-server, options of --driver kubernetes",
+                "files does not use --command, an option of --driver command",
+                "files does not use --start, an option of --driver process",
+            ],
+        ),
+    ],
+)
+def test_options_of_other_drivers_are_refused(driver: str, flags: str, said: list[str], tmp_path: Path) -> None:
+    """All of them, each with its driver, even with the value that is the default; nothing is written."""
+    plan = small_plan().save(tmp_path / "plan.json")
+    words = ["operate", str(plan), "--balancer", "http://a", "--state", str(tmp_path / "s"), "--driver", driver]
+    outcome = CliRunner().invoke(app, [*words, *flags.split()])
+    assert isinstance(outcome.exception, InputError), outcome.output
+    assert str(outcome.exception).splitlines() == [f"--driver {one}" for one in said]
+    assert not (tmp_path / "s").exists()
+
+
+def test_each_option_of_a_driver_is_listed_with_it() -> None:
+    """A new flag of a driver is refused with the other drivers, as its help says which driver it is for."""
+    hints = get_type_hints(_DriverFlags, include_extras=True)
+    said = {name: hints[name].__metadata__[0].help.partition(":")[0] for name in hints}
+    for driver, names in _DRIVERS.items():
+        assert {name for name, word in said.items() if word == driver} == set(names)
 
 
 def test_a_dry_run_says_what_it_would_do(site: tuple[str, Answers, list[str]], tmp_path: Path) -> None:

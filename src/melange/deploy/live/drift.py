@@ -10,7 +10,7 @@ import numpy as np
 from melange.errors import InfeasibleError, InputError, MelangeError
 from melange.plan.plan import Plan
 from melange.plan.solve import solve
-from melange.units import percent, significant
+from melange.units import count_of, percent, significant
 from melange.workload.sizes import THIN_WORKLOAD
 from melange.workload.workload import Workload
 
@@ -69,7 +69,8 @@ def find_drift(plan: Plan, live: Workload, threshold: float, profile: Profile | 
         raise InputError(f"threshold must be 0 to 1, got {threshold:g}")
     nan = float("nan")
     if (live.requests or 0) < THIN_WORKLOAD:
-        few = f"{live.requests or 0:,} requests are too few to plan on ({THIN_WORKLOAD:,} are needed)"
+        are = "is" if live.requests == 1 else "are"
+        few = f"{count_of(live.requests or 0, 'request')} {are} too few to plan on ({THIN_WORKLOAD:,} are needed)"
         return Drift(state=UNKNOWN, cost_per_h=plan.cost_per_h, new_cost_per_h=nan, message=few)
     try:
         question = replace(plan.question, workload=_seen(live, plan.workload), profile=profile or plan.question.profile)

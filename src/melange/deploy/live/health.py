@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from melange.deploy.live.links import LinkError
 from melange.deploy.live.punctuality import Punctuality
+from melange.units import count_of
 
 if TYPE_CHECKING:
     from melange.deploy.live.balancer import Balancer, LiveReplica
@@ -107,7 +108,9 @@ class Health:
             self._eject(replica, why)
         elif replica.failures >= self.balancer.settings.most_failures and self.balancer.ups > 1:
             # The last replica is kept: a service that fails some requests is better than none.
-            self._eject(replica, f"{why}, {replica.failures} times in a row{self._send_away(replica, fault)}")
+            self._eject(
+                replica, f"{why}, {count_of(replica.failures, 'time')} in a row{self._send_away(replica, fault)}"
+            )
 
     def _send_away(self, replica: LiveReplica, fault: str) -> str:
         """Eject a replica that answers wrongly: its health checks may pass."""

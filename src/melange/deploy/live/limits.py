@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from melange.deploy.live.answers import UnservedError, error
 from melange.deploy.live.counters import TENANT_LIMITS
-from melange.units import S_PER_MIN
+from melange.units import S_PER_MIN, count_of
 
 if TYPE_CHECKING:
     from melange.deploy.live.counters import Counters
@@ -68,7 +68,9 @@ class Limits:
         if slot is None:
             slot = self._slots[tenant.name] = self._counters.tenant_slot(tenant.name)
         if tenant.concurrent is not None and self._counters.summed(self._running + slot) >= tenant.concurrent:
-            raise self._refused(slot, _CONCURRENT, f"{tenant.concurrent} requests at once", self._retry_after_s)
+            raise self._refused(
+                slot, _CONCURRENT, f"{count_of(tenant.concurrent, 'request')} at once", self._retry_after_s
+            )
         rate, most = tenant.requests_per_s, tenant.tokens_per_min
         each_s = 1.0 / rate if rate is not None else 0.0
         used_s = input_tokens * S_PER_MIN / most if most is not None else 0.0

@@ -8,6 +8,7 @@ import numpy as np
 
 from melange.deploy.live.counters import REASONS, Counters
 from melange.errors import Caution, InputError
+from melange.units import count_of
 from melange.workload.burstiness import pooled_burstiness
 from melange.workload.sizes import mean_sizes, thin_data
 from melange.workload.workload import Workload
@@ -59,11 +60,12 @@ def _oversized(counters: Counters, planned: Workload) -> tuple[Caution, ...]:
     count = int(counters.window("oversized")[0])
     if not count:
         return ()
+    were = "was" if count == 1 else "were"
     last_in, last_out = planned.buckets.input_edges[-1], planned.buckets.output_edges[-1]
     return (
         Caution(
             "oversized",
-            f"{count:,} requests were larger than the plan's last bucket ({last_in:,} in, {last_out:,} out) and were "
-            "counted in it; plan again with larger edges",
+            f"{count_of(count, 'request')} {were} larger than the plan's last bucket "
+            f"({last_in:,} in, {last_out:,} out) and {were} counted in it; plan again with larger edges",
         ),
     )

@@ -105,7 +105,7 @@ class Controller:
             self._note(f"another controller took over: {other}")
             self.state = None
             return None
-        self.driver.act(
+        cautions = self.driver.act(
             Order(
                 at_s=now_s,
                 steps=decision.steps,
@@ -115,6 +115,8 @@ class Controller:
                 is_changed=decision.is_changed or is_first,
             )
         )
+        for caution in cautions:
+            self._note(str(caution))
         return decision
 
     def _seen(self, now_s: float, state: ControllerState) -> Observation:

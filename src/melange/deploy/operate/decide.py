@@ -97,6 +97,7 @@ def decide(brief: Brief, state: ControllerState, seen: Observation) -> Decision:
         changes_s=_of_last_hour(state.changes_s, now_s),
         voluntary_s=_of_last_hour(state.voluntary_s, now_s),
     )
+    is_first = state.target is None
     if state.target is None:
         state = replace(state, target=_first_target(brief, seen))
         lines.append(f"start: target {in_words(state.target or {})}")
@@ -112,6 +113,8 @@ def decide(brief: Brief, state: ControllerState, seen: Observation) -> Decision:
     wanted = wanted_after(brief, state, seen, is_new_window=is_new, is_new_failure=bool(said))
     lines += wanted.lines
     state, is_changed = _revised(state, wanted, now_s)
+    if (is_first or is_changed) and (short := brief.planner.short_of_floor(state.target or {})):
+        lines.append(short)
     out = {name for name in excluded if is_out(excluded, name, now_s)}
     steps = steps_towards(state.target or {}, seen, out, brief)
     lines += map(str, steps)
@@ -126,11 +129,7 @@ def _first_target(brief: Brief, seen: Observation) -> dict[str, int]:
         for name in names
         if name in brief.planner.types_by_name
     }
-    lacking = brief.planner.least_total - sum(first.values())
-    if lacking > 0:
-        name = min(first or brief.planner.types_by_name, key=brief.planner.cost_per_h.__getitem__)
-        first[name] = first.get(name, 0) + lacking
-    return {name: count for name, count in first.items() if count}
+    return {name: count for name, count in brief.planner.at_total(first).items() if count}
 
 
 def _revised(state: ControllerState, wanted: Wanted, now_s: float) -> tuple[ControllerState, bool]:

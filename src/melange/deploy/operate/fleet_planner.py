@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from melange.deploy.operate.fleet_room import Room
 from melange.errors import InfeasibleError, InputError, SolverError, unknown
 from melange.plan.bindings import INSTANCE_TYPE, OFFER, REPLICA_TYPE, Bindings
 from melange.plan.fleet import least_peak_shares
@@ -15,6 +16,7 @@ from melange.plan.problem import build
 from melange.plan.question import Question
 from melange.plan.servable import scope_of
 from melange.plan.solve import solve, with_instances
+from melange.units import count_of
 from melange.workload.workload import Array
 
 if TYPE_CHECKING:
@@ -53,11 +55,14 @@ class FleetPlanner:
         self.types_by_name = {one.name: one for one in self.types}
         self.cost_per_h = {one.name: one.cost_per_h for one in self.types}
         self.replicas = {one.name: one.replicas_per_instance for one in self.types}
-        self.floor = dict(floor or {})
-        self.least_total = self.floor.pop("", 0)
-        for name in self.floor:
+        self.wanted_floor = dict(floor or {})
+        self.least_total = self.wanted_floor.pop("", 0)
+        for name in self.wanted_floor:
             if name not in self.cost_per_h:
                 raise unknown("replica type", name, self.cost_per_h)
+        self.room = Room(self.question)
+        # Instances that the question's limits do not allow are in no fleet, even if the floor requires them.
+        self.floor = self.room.within(self.wanted_floor)
         self._bindings = Bindings(self.types, (OFFER, INSTANCE_TYPE, REPLICA_TYPE))
         rate = asked.profile.max_request_rate * np.array([*self.replicas.values()])[:, None, None]
         with np.errstate(divide="ignore"):
@@ -148,7 +153,7 @@ class FleetPlanner:
             found = solve(question, incumbent=near)
         except (InfeasibleError, SolverError, InputError):
             return None
-        return self._at_total({name: int(n) for name, n in found.instances_by_name.items() if n}, at_most or {})
+        return self.at_total({name: int(n) for name, n in found.instances_by_name.items() if n}, at_most)
 
     def plan_of(self, fleet: Counts, request_rate: Array | None) -> Plan | None:
         """The plan of a fleet, with shares for this traffic (None: the planned one); None if it cannot serve it."""
@@ -184,12 +189,29 @@ class FleetPlanner:
             max_instances=caps,
         )
 
-    def _at_total(self, fleet: dict[str, int], at_most: Counts) -> dict[str, int]:
-        """The fleet with instances of its cheapest types added up to the floor in total, if available."""
-        lacking = self.least_total - sum(fleet.values())
-        for name in sorted(self.cost_per_h, key=lambda one: (one not in fleet, self.cost_per_h[one])):
-            room = max(0, at_most[name] - fleet.get(name, 0)) if name in at_most else lacking
-            if lacking > 0 and room:
-                fleet[name] = fleet.get(name, 0) + min(room, lacking)
-                lacking -= min(room, lacking)
-        return fleet
+    def at_total(self, fleet: Counts, at_most: Counts | None = None) -> dict[str, int]:
+        """The fleet with instances added up to the floor in total, as far as all limits allow.
+
+        Its own types are added to first, the cheapest first; then the cheapest other types.
+        """
+        after, caps = dict(fleet), at_most or {}
+        for name in sorted(self.cost_per_h, key=lambda one: (not fleet.get(one, 0), self.cost_per_h[one])):
+            lacking = self.least_total - sum(after.values())
+            if name in caps:
+                lacking = min(lacking, caps[name] - after.get(name, 0))
+            added = self.room.of(after, name, lacking)
+            if added and (name not in caps or after.get(name, 0) + added <= caps[name]):
+                after[name] = after.get(name, 0) + added
+        return after
+
+    def short_of_floor(self, fleet: Counts) -> str:
+        """What a fleet has less than the floor, in words; empty: nothing."""
+        parts = [
+            f"{count} x {name} ({fleet.get(name, 0)} available)"
+            for name, count in self.wanted_floor.items()
+            if fleet.get(name, 0) < count
+        ]
+        total = sum(fleet.values())
+        if total < self.least_total:
+            parts.append(f"{count_of(self.least_total, 'instance')} in total ({total} available)")
+        return f"the floor cannot be reached: {', '.join(parts)}" if parts else ""

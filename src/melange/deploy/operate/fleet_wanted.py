@@ -154,7 +154,7 @@ class _Question:
             found = self._partly(need, without_spare)
             if found is None or self.planner.cost(found) <= self.planner.cost(without_spare):
                 return Wanted(target=self.target, lines=("no available fleet carries the traffic",))
-        return self._change(UP, self._with_spare(found), self._loaded(peak), may=self.may_grow)
+        return self._change(UP, self._with_spare(found), self._loaded(need, without_spare, peak), may=self.may_grow)
 
     def cheaper(self) -> Wanted | None:
         """A smaller fleet or another mix: the one that saves more over its expected duration, minus the switching cost.
@@ -243,12 +243,12 @@ class _Question:
     def _by_rule(self) -> dict[str, int]:
         rule = self.brief.rule
         assert rule is not None
-        count = max(0, rule.wanted(self.state.rates())) + self.settings.spare
+        name, reserved = rule.replica_type, self.brief.reserved.get(rule.replica_type, 0)
         fleet = dict(self.held)
-        reserved = self.brief.reserved.get(rule.replica_type, 0)
-        fleet[rule.replica_type] = max(fleet.get(rule.replica_type, 0), reserved + count)
-        lacking = self.planner.least_total - sum(fleet.values())
-        fleet[rule.replica_type] += max(0, lacking)
+        have = fleet.get(name, 0)
+        count = max(reserved + max(0, rule.wanted(self.state.rates())) + self.settings.spare, have)
+        count = max(count, self.planner.least_total - sum(fleet.values()) + have)
+        fleet[name] = have + min(count - have, self.planner.room.of(fleet, name, count - have))
         return fleet
 
     def _needed(self) -> Array:
@@ -313,7 +313,8 @@ class _Question:
         after = dict(fleet)
         if self.settings.spare and after:
             name = _main(self.planner.cost_per_h, {one: n for one, n in after.items() if one not in self.most} or after)
-            after[name] = min(after[name] + self.settings.spare, self.most.get(name, after[name] + self.settings.spare))
+            added = min(self.settings.spare, self.planner.room.of(after, name, self.settings.spare))
+            after[name] = min(after[name] + added, self.most.get(name, after[name] + added))
         return after
 
     def _without_spare(self, fleet: Mapping[str, int]) -> dict[str, int]:
@@ -323,10 +324,19 @@ class _Question:
             after[name] = max(after[name] - self.settings.spare, self.held.get(name, 0))
         return after
 
-    def _loaded(self, peak: float) -> str:
-        if np.isinf(peak):
+    def _loaded(self, need: Array, without_spare: Mapping[str, int], peak: float) -> str:
+        """The load of the target fleet, and ``peak``, that without its spare instances."""
+        whole = self.planner.peak(self.target, need)
+        if np.isinf(whole):
             return "requests have sizes that no type of the fleet serves"
-        return f"the predicted traffic takes {peak:.0%} of the capacity"
+        said = f"the predicted traffic takes {whole:.0%} of the capacity"
+        spare = sum(self.target.values()) - sum(without_spare.values())
+        if not spare:
+            return said
+        without = "the spare instance" if spare == 1 else f"the {spare} spare instances"
+        if np.isinf(peak):
+            return f"{said}, and nothing else serves it without {without}"
+        return f"{said}, and {peak:.0%} without {without}"
 
     def _change(
         self, verb: str, after: Mapping[str, int], why: str, *, may: bool, is_mix_checked: bool = False

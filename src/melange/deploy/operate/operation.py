@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from melange.deploy.addresses import fitting, named_among
 from melange.deploy.operate.decide import Brief
 from melange.deploy.operate.fleet_planner import FleetPlanner
 from melange.errors import InputError, unknown
@@ -39,6 +40,18 @@ class Operation:
         """All types that may be rented, by name."""
         profile = self.profile or self.plan.question.profile
         return {one.name: one for one in profile.replica_types}
+
+    def type_named(self, name: str, flag: str) -> str:
+        """The full name of a type: one that the plan uses, as a replica's ``NAME=URL`` names it, or any other type."""
+        types = self.types()
+        if name in types:
+            return name
+        used = [types[one] for one, count in self.plan.instances_by_name.items() if count and one in types]
+        among = used if fitting(used, name) else list(types.values())
+        try:
+            return among[named_among(among, name)].name
+        except InputError as error:
+            raise InputError(f"{flag}: {error}", hint=error.hint) from None
 
     def settings(self, given: OperateSettings) -> OperateSettings:
         """The settings with the schedule's rule, window, start-up time and drain time."""
@@ -88,28 +101,15 @@ class Operation:
         return Brief(planner=planner, settings=settings, first=first, rule=rule, reserved=reserved)
 
 
-def floor_of(texts: Sequence[str] | None, names: Mapping[str, object]) -> dict[str, int]:
-    """A floor by replica type name from texts ``NAME=N`` or ``N``; the empty name: in total.
-
-    >>> floor_of(["4", "cloud/l4=2"], {"cloud/l4": 0, "cloud/h100": 0})
-    {'': 4, 'cloud/l4': 2}
-    """
+def floor_of(texts: Sequence[str] | None, operation: Operation) -> dict[str, int]:
+    """A floor by replica type name from texts ``NAME=N`` or ``N``; the empty name: in total."""
     floor: dict[str, int] = {}
     for text in texts or ():
         name, _, count = text.rpartition("=")
-        if not count.strip().isdecimal():
+        if not (count.strip().isdecimal() and count.isascii()):
             raise InputError(f"--floor: must be NAME=N or N, got {text!r}")
-        floor[type_named(name.strip(), names, "--floor") if name.strip() else ""] = int(count)
+        whole = operation.type_named(name.strip(), "--floor") if name.strip() else ""
+        if whole in floor:
+            raise InputError(f"--floor: {whole or 'the total'} is given twice")
+        floor[whole] = int(count)
     return floor
-
-
-def type_named(name: str, names: Mapping[str, object], flag: str) -> str:
-    """The replica type with this name, or the only one whose name contains it."""
-    if name in names:
-        return name
-    found = [one for one in names if name.casefold() in one.casefold()]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise InputError(f"{flag}: {name!r} is ambiguous: {', '.join(found)}", hint="give the full name")
-    raise unknown("replica type", name, names, place=flag)

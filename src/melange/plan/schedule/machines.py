@@ -18,6 +18,7 @@ from melange.plan.problem import Limit, Positions, limits_of, spare_of
 from melange.plan.question import by_replica_type
 from melange.plan.schedule.contracts import Reserved, SavingsPlan, Spot
 from melange.profile.profile import Profile, ReplicaType
+from melange.units import count_of
 from melange.workload.workload import Array, Mask
 
 ON_DEMAND, SPOT, RESERVED = "on-demand", "spot", "reserved"
@@ -245,7 +246,7 @@ def machines_of(
                 for b in np.flatnonzero(wanted & ~served)[:8]
             )
             raise InfeasibleError(
-                f"no replica type can serve {len(sizes)} request sizes ({part:.2%} of requests)",
+                f"no replica type can serve {count_of(len(sizes), 'request size')} ({part:.2%} of requests)",
                 reasons=reasons,
                 hint="plan for the rest with plan: {drop_unservable: true}, relax the SLO or offer larger accelerators",
             )

@@ -21,6 +21,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from melange.errors import InputError
 from melange.files import Json
 from melange.records import items, number, record
+from melange.units import count_of
 from melange.workload.workload import Array, Buckets
 
 LAST, HIGHEST, LINE = "last", "highest", "line"
@@ -101,8 +102,8 @@ class RuleSettings:
         """
         looked = {
             LAST: "load of the last window",
-            HIGHEST: f"highest load of {self.look_back} windows",
-            LINE: f"line through {self.look_back} windows",
+            HIGHEST: f"highest load of {count_of(self.look_back, 'window')}",
+            LINE: f"line through {count_of(self.look_back, 'window')}",
         }[self.ahead]
         margin = f" + {self.margin * 100:.3g}%" if self.margin else ""
         stable = f", down after {self.stable_windows} windows" if self.stable_windows > 1 else ""

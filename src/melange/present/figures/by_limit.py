@@ -149,7 +149,10 @@ def _winners_by_limit_finding(best: Sequence[Sequence[int]]) -> str:
     """How many sizes have a cheapest type that depends on the limit, in a sentence."""
     changing = sum(len({r for r in row if r >= 0}) > 1 for row in best)
     if not changing:
-        return f"For all {len(best)} typical sizes the cheapest type stays the same at every limit that can be met"
+        sizes = "the only typical size" if len(best) == 1 else f"all {len(best)} typical sizes"
+        return f"For {sizes} the cheapest type stays the same at every limit that can be met"
+    if len(best) == 1:
+        return "The cheapest type depends on the limit"
     counted = f"all {changing}" if changing == len(best) else f"{changing} of {len(best)}"
     return f"For {counted} typical sizes the cheapest type depends on the limit"
 

@@ -20,7 +20,7 @@ from melange.present.figures.theme import (
     with_title_room,
 )
 from melange.present.terminal.layout import LEAST_SHOWN
-from melange.units import significant
+from melange.units import count_of, significant
 
 # How the points of curves were computed, as shown in legends.
 CLOSED_FORM = "closed form"
@@ -113,11 +113,12 @@ def _cost_finding(points: Sequence[SweepPoint], legend: Legend) -> str:
     savings = [plan.savings for plan in planned if plan.savings is not None]
     if not savings:
         return "No single type can serve this traffic; the mix can"
+    rates = count_of(len(savings), "rate")
     cheaper = sum(saved > LEAST_SHOWN for saved in savings)
     if not cheaper:
-        return f"By closed form, the mix is not cheaper than the best single type at any of the {len(savings)} rates"
+        return f"By closed form, the mix is not cheaper than the best single type at any of {rates}"
     return (
-        f"By closed form, the mix is cheaper than every single type at {cheaper} of {len(savings)} rates, "
+        f"By closed form, the mix is cheaper than every single type at {cheaper} of {rates}, "
         f"by up to {percent(max(savings))}"
     )
 
@@ -138,7 +139,7 @@ def mix_hover(point: SweepPoint, legend: Legend) -> str:
     ]
     lines += counted[:_MOST_COUNTED]
     if len(counted) > _MOST_COUNTED:
-        lines.append(f"and {len(counted) - _MOST_COUNTED} more types")
+        lines.append(f"and {count_of(len(counted) - _MOST_COUNTED, 'more type')}")
     if plan.served_fraction < 1:
         lines.append(f"for {percent(plan.served_fraction)} of the requests")
     return "<br>".join([lines[0], *(plain(line) for line in lines[1:])])

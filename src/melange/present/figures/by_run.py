@@ -12,7 +12,7 @@ from melange.present.figures.figure import Figure
 from melange.present.figures.legend import COLORS, DASHES, MIX_COLOR, NONE_COLOR, OTHER_COLOR
 from melange.present.figures.theme import GRID, new_figure, percent, plain, value_axis, with_title_room
 from melange.present.terminal.plan_words import used_types
-from melange.units import ms
+from melange.units import count_of, ms
 from melange.validate.causes import CAUSES
 from melange.validate.report import PERCENTILES, Report
 
@@ -84,10 +84,11 @@ def _attainment_finding(report: Report) -> str:
     came = report.bucket_requests > 0
     below = came & (report.bucket_attainment < report.target)
     if not below.any():
-        return f"All {int(came.sum())} request sizes meet {percent(report.target)}"
+        meet = "The only request size meets" if came.sum() == 1 else f"All {int(came.sum())} request sizes meet"
+        return f"{meet} {percent(report.target)}"
     part = float(report.bucket_requests[below].sum())
     return (
-        f"{int(below.sum())} of {int(came.sum())} request sizes, with {percent(part)} of the requests, "
+        f"{int(below.sum())} of {count_of(int(came.sum()), 'request size')}, with {percent(part)} of the requests, "
         f"stay below {percent(report.target)}"
     )
 

@@ -80,4 +80,6 @@ def intervals_finding(ranked: list[tuple[Entry, _CostInterval]], workload: Workl
     rivals = [entry.label for entry, interval in ranked[1:] if interval[0] < high]
     if not rivals:
         return f"{text}, and no other interval overlaps"
+    if len(ranked) == 2:
+        return f"{text}; the other interval overlaps"
     return f"{text}; the intervals of {len(rivals)} of {len(ranked) - 1} others overlap"

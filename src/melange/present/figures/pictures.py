@@ -29,7 +29,7 @@ from melange.present.study import Study
 from melange.present.terminal.layout import LEAST_SHOWN, share_text
 from melange.present.terminal.plan_tables import SHOWN_SHARE
 from melange.profile.profile import Profile
-from melange.units import REQUESTS_PER_THOUSAND, ms, significant
+from melange.units import REQUESTS_PER_THOUSAND, count_of, ms, significant
 
 # Multiples of the service's rate; every sweep contains some of them. With more, bars get too thin for their labels.
 _BAR_FACTORS = (0.25, 0.5, 1.0, 2.0)
@@ -169,7 +169,7 @@ def pictures_by_rate(study: Study, points: Sequence[SweepPoint]) -> list[Picture
     entries = by_rate.able_entries(points, legend)
     unable = [entry.label for entry in legend.of_compared if entry not in entries]
     cannot = f" Cannot serve this traffic alone: {', '.join(unable)}." if unable else ""
-    lost = f" At {missing} rates no plan was found." if missing else ""
+    lost = f" At {count_of(missing, 'rate')} no plan was found." if missing else ""
     budget = " The budget does not apply here." if study.options.budget_per_h is not None else ""
     chosen = [point for point in points if np.isclose(point.at / own, _BAR_FACTORS).any()]
     header = ("Rate [1/s]", "Kind", "Mix [USD/h]", "Gap", *(f"Only {entry.label} [USD/h]" for entry in entries))

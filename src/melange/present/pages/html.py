@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from melange.present.figures.theme import untitled
 from melange.present.pages.packing import library, packed
+from melange.units import count_of
 
 if TYPE_CHECKING:
     from melange.present.figures.picture import Picture
@@ -126,7 +127,7 @@ def folding_table(
     if len(body) <= _LONG_TABLE:
         return shown
     rest = _scrolling(f"<table>{head}<tbody>{''.join(body[_LONG_TABLE:])}</tbody></table>")
-    return f"{shown}<details><summary>{len(body) - _LONG_TABLE} more rows</summary>{rest}</details>"
+    return f"{shown}<details><summary>{count_of(len(body) - _LONG_TABLE, 'more row')}</summary>{rest}</details>"
 
 
 def _row(row: Sequence[str], chip: str) -> str:

@@ -19,7 +19,7 @@ from melange.present.study import Study
 from melange.present.terminal import plan_tables as tables
 from melange.present.terminal import plan_words as words
 from melange.present.terminal.layout import usd
-from melange.units import significant
+from melange.units import count_of, significant
 
 
 def report_pictures(study: Study) -> list[Picture]:
@@ -216,17 +216,20 @@ def assumptions_section(study: Study) -> str:
     span = " to ".join(dict.fromkeys(day.isoformat() for day in (dates[0], dates[-1]))) if dates else ""
     seen = f"seen {span}" if dates else "without dates"
     sources = sorted({_site(t.offer.source) for t in profile.replica_types if t.offer.source})
-    counted = f"{workload.requests:,} requests" if workload.requests else ""
+    counted = count_of(workload.requests, "request") if workload.requests else ""
     counted = f"; {counted} observed" if counted and counted not in workload.source else ""
-    failed = f"; {workload.failed_requests:,} failed rows left out" if workload.failed_requests else ""
-    shares = "fractional routing" if plan.options.slices is None else f"{plan.options.slices} slices per bucket"
+    failed = f"; {count_of(workload.failed_requests, 'failed row')} left out" if workload.failed_requests else ""
+    types = count_of(len(profile.replica_types), "replica type")
+    shares = (
+        "fractional routing" if plan.options.slices is None else f"{count_of(plan.options.slices, 'slice')} per bucket"
+    )
     items = [
         f"Model: {plan.model or 'not named'}",
         f"SLO: {plan.slo or 'not named'}",
         f"Traffic: {significant(workload.total_rate, 4)} requests/s; "
         f"{workload.source or 'source not named'}{counted}{failed}",
         f"Capacities: {profile.source or 'source not named'}",
-        f"Prices: {len(profile.replica_types)} replica types, {seen}; {', '.join(sources) or 'source not named'}",
+        f"Prices: {types}, {seen}; {', '.join(sources) or 'source not named'}",
         f"Plan: {_proven(plan, shares)}",
         "A type's load is the sum of the loads of its request sizes (Mélange, arXiv 2404.14527, section 5.4)",
     ]

@@ -20,7 +20,7 @@ from melange.present.terminal.schedule_words import (
     schedule_sentence,
     shortage_sentence,
 )
-from melange.units import H_PER_MONTH, H_PER_WEEK, percent
+from melange.units import H_PER_MONTH, H_PER_WEEK, count_of, percent
 
 
 def schedule_pictures(schedule: Schedule) -> list[Picture]:
@@ -221,14 +221,15 @@ def _assumptions(schedule: Schedule) -> str:
     ]
     if spot is not None:
         lost = (
-            f"fleets carry their traffic even without {spot.spare_pools} pools of any type; "
+            f"fleets carry their traffic even without {count_of(spot.spare_pools, 'pool')} of any type; "
             if spot.spare_pools
             else ""
         )
         lines.append(
             f"Spot carries at most {percent(spot.max_share)} of the load, {percent(spot.max_share_per_pool)} in one "
-            f"pool, over {spot.zones} zones; {lost}each zone has no spot for {percent(spot.unavailable_fraction)} of "
-            "the time, independently and at random; on-demand instances replace it"
+            f"pool, over {count_of(spot.zones, 'zone')}; {lost}each zone has no spot for "
+            f"{percent(spot.unavailable_fraction)} of the time, independently and at random; "
+            "on-demand instances replace it"
         )
     if schedule.commitment is not None:
         lines.append(

@@ -11,7 +11,7 @@ from melange.present.terminal.engine_words import engine_lines
 from melange.present.terminal.layout import cautions, share_text, spaced, usd
 from melange.present.terminal.plan_tables import mix_part, routes_part
 from melange.profile.profile import PREFILL_POOL
-from melange.units import duration, percent
+from melange.units import count_of, duration, percent
 
 _PURPOSE = {"prefill": "processes prompts", "decode": "generates tokens"}
 
@@ -37,7 +37,8 @@ def _sentence(plan: DisaggregatedPlan) -> str:
     if plan.attainment is None or plan.low is None or plan.target is None:
         held = "by closed form (nothing was simulated)"
     else:
-        met = f"{percent(plan.attainment, 2)} of the requests met the SLO in {plan.seeds} simulations of both pools"
+        runs = f"{count_of(plan.seeds, 'simulation')} of both pools"
+        met = f"{percent(plan.attainment, 2)} of the requests met the SLO in {runs}"
         held = f"{met}, {percent(plan.low, 2)} at least (target {share_text(plan.target)})"
         held += "" if plan.holds else "; the simulations do not prove it"
     if plan.savings is None:

@@ -7,13 +7,13 @@ from melange.plan.joint.next_unit import Exchange
 from melange.plan.problem import ROUNDING
 from melange.present.terminal.layout import usd
 from melange.present.terminal.schedule_words import counted
-from melange.units import percent, significant
+from melange.units import count_of, percent, significant
 
 
 def fleet_sentence(plan: JointPlan) -> str:
     """The cost of all services, and the cost of sharing."""
     count = len(plan.plans)
-    services = "1 service" if count == 1 else f"{count} services"
+    services = count_of(count, "service")
     shown = {True: "each certified or simulated to meet its SLO", False: "not all shown to meet their SLOs"}
     how = shown.get(bool(plan.holds), "") if plan.holds is not None else "by closed form (nothing was simulated)"
     return f"{services}: {usd(plan.cost_per_h)}/h, {how}; {_sharing(plan)}."

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from melange.present.terminal.layout import MAX_ROWS, add_column, cautions, edge, spaced, table_of, titled
 from melange.profile.profile import PROVENANCES, Profile
-from melange.units import REQUESTS_PER_THOUSAND, S_PER_H, significant
+from melange.units import REQUESTS_PER_THOUSAND, S_PER_H, count_of, significant
 from melange.workload.workload import Array, Workload
 
 
@@ -30,10 +30,12 @@ def workload_page(workload: Workload) -> RenderableType:
         total += f", {workload.input_token_rate:,.0f} tokens/s in, {workload.output_token_rate:,.0f} tokens/s out"
     if workload.burstiness is not None:
         total += f", burstiness {workload.burstiness:.2f} (1 is Poisson)"
-    counted = f"{workload.requests:,} requests observed" if workload.requests else "number of requests unknown"
-    if workload.requests and f"{workload.requests:,} requests" in workload.source:
+    counted = (
+        f"{count_of(workload.requests, 'request')} observed" if workload.requests else "number of requests unknown"
+    )
+    if workload.requests and count_of(workload.requests, "request") in workload.source:
         counted = ""  # the source states it
-    failed = f"{workload.failed_requests:,} failed rows left out" if workload.failed_requests else ""
+    failed = f"{count_of(workload.failed_requests, 'failed row')} left out" if workload.failed_requests else ""
     told = ", ".join(one for one in (counted, failed) if one)
     source = Text(f"{workload.source} ({told})" if told else workload.source)
     parts: list[RenderableType] = [Text(total, style="bold"), source, titled(title, table)]
@@ -66,7 +68,7 @@ def profile_page(profile: Profile, workload: Workload | None) -> RenderableType:
     if len(rows) > len(shown):
         parts.append(
             Text(
-                f"{len(rows) - len(shown)} more expensive or infeasible types not shown (--json lists all)",
+                f"{count_of(len(rows) - len(shown), 'more expensive or infeasible type')} not shown (--json lists all)",
                 style="dim",
             )
         )

@@ -13,7 +13,7 @@ from melange.measure.outlook import Outlook
 from melange.measure.search import Found
 from melange.measure.subject import Subject
 from melange.present.terminal.layout import MAX_ROWS, add_column, cautions, spaced, table_of, titled, usd
-from melange.units import S_PER_H, S_PER_MIN, significant
+from melange.units import S_PER_H, S_PER_MIN, count_of, significant
 
 _SIZE_COLUMNS = ("Tokens in", "Tokens out", "Traffic")
 
@@ -78,7 +78,7 @@ def result_page(result: Result, subject: Subject) -> RenderableType:
     others = int((subject.workload.request_rate > 0).sum()) - len(result.found_by_bucket)
     parts: list[RenderableType] = [
         titled(f"{subject.replica_type}: {subject.slo}", table),
-        Text(f"{result.points} load points. Ended: {result.ended}. {_anchored(others)}"),
+        Text(f"{count_of(result.points, 'load point')}. Ended: {result.ended}. {_anchored(others)}"),
     ]
     if result.profile.cautions:
         parts.append(cautions(result.profile.cautions))

@@ -33,7 +33,7 @@ from melange.present.terminal.layout import (
 from melange.present.terminal.plan_words import changes_sentence, decision_sentence, plan_sentence, proof, used_types
 from melange.present.terminal.suggestions import uncertainty_part
 from melange.profile.profile import LONG_POOL
-from melange.units import percent, significant
+from melange.units import count_of, percent, significant
 from melange.workload.request_classes import rate_by_class
 from melange.workload.workload import Mask, Workload
 
@@ -80,7 +80,9 @@ def assumptions(plan: Plan) -> str:
         mean_in, mean_out = workload.input_token_rate / served, workload.output_token_rate / served
         parts.append(f"mean {mean_in:,.0f} tokens in and {mean_out:,.0f} out")
     parts.append("headroom set by the simulation" if plan.certificate else f"headroom {plan.options.headroom:.0%}")
-    parts.append("fractional routing" if plan.options.slices is None else f"{plan.options.slices} slices per bucket")
+    parts.append(
+        "fractional routing" if plan.options.slices is None else f"{count_of(plan.options.slices, 'slice')} per bucket"
+    )
     parts += _spares(plan)
     told = [" | ".join(part for part in parts if part)]
     told += [f"Traffic: {workload.source}"] if workload.source else []
@@ -231,7 +233,11 @@ def _single_types(plan: Plan) -> RenderableType:
     costlier = max(len(able) - MAX_ROWS, 0)
     words = [f"{costlier} more expensive"] * (costlier > 0)
     words += [f"{hidden - costlier} infeasible"] * (hidden > costlier)
-    more = Text(f"{' and '.join(words)} types not shown (--json lists all, with reasons)", style="dim")
+    last = hidden - costlier or costlier
+    more = Text(
+        f"{' and '.join(words)} {'type' if last == 1 else 'types'} not shown (--json lists all, with reasons)",
+        style="dim",
+    )
     return titled(title, Group(table, more))
 
 

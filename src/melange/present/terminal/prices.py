@@ -9,6 +9,7 @@ from rich.text import Text
 
 from melange.catalog.update import PriceChange, PriceUpdate
 from melange.present.terminal.layout import add_column, table_of
+from melange.units import count_of
 
 # Rows shown before the rest is counted: one screen. Chosen by judgment.
 _SHOWN = 30
@@ -42,7 +43,9 @@ def _summary(update: PriceUpdate) -> str:
         ("known but missing there (kept)", update.missing),
     ]
     told = ", ".join(f"{what}: {count:,}" for what, count in counts if count)
-    other = f"; {update.elsewhere:,} offers of other providers and regions were skipped" if update.elsewhere else ""
+    were = "was" if update.elsewhere == 1 else "were"
+    skipped = f"; {count_of(update.elsewhere, 'offer')} of other providers and regions {were} skipped"
+    other = skipped if update.elsewhere else ""
     return f"Prices from {update.source}. {told[:1].upper()}{told[1:]}{other}."
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from melange.deploy.operate.drivers.driver import Order
 from melange.deploy.operate.observation import TypeSeen, fleet_from
-from melange.errors import InputError, MelangeError
+from melange.errors import Caution, InputError, MelangeError
 from melange.parsing import parse_json
 from melange.records import items, mapping, text
 
@@ -49,10 +49,10 @@ class CommandDriver:
             fleet[name] = replace(one, failures=(*one.failures, *failures))
         return fleet
 
-    def act(self, order: Order) -> None:
+    def act(self, order: Order) -> Sequence[Caution]:
         """Have it done."""
         if not order.steps:
-            return
+            return ()
         steps = [step.to_json() for step in order.steps]
         answer = self._run({"do": "act", "at_s": order.at_s, "steps": steps, "target": dict(order.target)})
         place = f"{self.command[0]}: failures"
@@ -60,6 +60,7 @@ class CommandDriver:
             name: tuple(text(one, at) for at, one in items(some, f"{place}.{name}"))
             for name, some in mapping(answer.get("failures", {}), place).items()
         }
+        return ()
 
     def _run(self, question: dict[str, Any]) -> Mapping[str, Any]:
         name = self.command[0]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from melange.deploy.operate.fleet_steps import Step
     from melange.deploy.operate.observation import TypeSeen
+    from melange.errors import Caution
     from melange.plan.plan import Plan
 
 
@@ -53,6 +54,12 @@ class Driver(Protocol):
         """What there is by replica type name, with what has failed since the last look."""
         ...
 
-    def act(self, order: Order) -> None:
-        """Carry out an order; what fails is told at the next look."""
+    def act(self, order: Order) -> Sequence[Caution]:
+        """Carry out an order; what fails is told at the next look.
+
+        Returns
+        -------
+        Sequence
+            What users should know about the result.
+        """
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from melange.deploy.operate.drivers.pretend_fleet import READY, Pretended, Prete
 if TYPE_CHECKING:
     from melange.deploy.operate.drivers.driver import Order
     from melange.deploy.operate.observation import TypeSeen
+    from melange.errors import Caution
 
 
 class DryRun:
@@ -39,6 +40,7 @@ class DryRun:
         """What there would be."""
         return self.fleet.look(now_s)
 
-    def act(self, order: Order) -> None:
+    def act(self, order: Order) -> Sequence[Caution]:
         """Note what would be done."""
         self.fleet.take(order.steps, order.at_s)
+        return ()

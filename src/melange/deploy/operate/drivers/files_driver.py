@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from melange.deploy.operate.drivers.dry_run import DryRun
 from melange.deploy.render import render
-from melange.errors import InputError, MelangeError
+from melange.errors import Caution, InputError, MelangeError
 from melange.files import read_document, write_document
 
 if TYPE_CHECKING:
@@ -52,17 +52,16 @@ class FilesDriver:
         """What there should be."""
         return self.paper.look(now_s)
 
-    def act(self, order: Order) -> None:
-        """Write the manifests of the fleet that is wanted, what still serves included."""
+    def act(self, order: Order) -> Sequence[Caution]:
+        """Write the manifests of the fleet that is wanted, what still serves included; returns their cautions."""
         self.paper.act(order)
         if order.plan is None:
-            return
-        manifest = render(order.plan, self.target, **self.options)
+            return ()
         listed = self.folder / _LIST
         before = read_document(listed, "operate-files") if listed.exists() else {"files": [], "target": None}
         target = {name: count for name, count in order.target.items() if count}
         if before["target"] == target:
-            return
+            return ()
         self.folder.mkdir(parents=True, exist_ok=True)
         manifest = render(order.plan, self.target, **self.options)
         # The list names old and new files until the old ones are gone, so that none is forgotten by a crash.
@@ -76,6 +75,7 @@ class FilesDriver:
             self._git("add", "--all", "--", ".")
             words = ", ".join(f"{count} x {name}" for name, count in target.items())
             self._git("commit", "--quiet", "--allow-empty", "--message", f"Run {words}", "--", ".")
+        return manifest.cautions
 
     def _git(self, *words: str) -> str:
         try:

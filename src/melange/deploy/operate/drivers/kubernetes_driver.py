@@ -17,7 +17,7 @@ from melange.deploy.operate.drivers.driver import Order
 from melange.deploy.operate.fleet_steps import CANCEL, DRAIN, START
 from melange.deploy.operate.observation import TypeSeen
 from melange.deploy.plan_in_use import plan_text
-from melange.errors import InputError, MelangeError
+from melange.errors import Caution, InputError, MelangeError
 
 if TYPE_CHECKING:
     from melange.plan.plan import Plan
@@ -132,7 +132,7 @@ class KubernetesDriver:
 
     # -- acting
 
-    def act(self, order: Order) -> None:
+    def act(self, order: Order) -> Sequence[Caution]:
         """Scale the Deployments, then the route, then the balancers' plan."""
         change: dict[str, int] = {}
         for step in order.steps:
@@ -156,6 +156,7 @@ class KubernetesDriver:
             self._route(order.plan)
         if order.balancer_plan is not None:
             self._hand_over(order.balancer_plan)
+        return ()
 
     def _hand_over(self, plan: Plan) -> None:
         """Give the balancers a plan, where there are some: they read it again when it changes."""

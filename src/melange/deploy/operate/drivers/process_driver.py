@@ -23,7 +23,7 @@ from melange.deploy.operate.drivers.driver import Order
 from melange.deploy.operate.drivers.pretend_fleet import DRAINING, READY, STARTING
 from melange.deploy.operate.fleet_steps import CANCEL, DRAIN, START
 from melange.deploy.operate.observation import TypeSeen
-from melange.errors import InputError, MelangeError
+from melange.errors import Caution, InputError, MelangeError
 from melange.files import read_as, write_document, write_text
 from melange.records import record
 
@@ -161,7 +161,7 @@ class ProcessDriver:
 
     # -- acting
 
-    def act(self, order: Order) -> None:
+    def act(self, order: Order) -> Sequence[Caution]:
         """Start, drain and stop."""
         for step in order.steps:
             if step.verb == START:
@@ -176,6 +176,7 @@ class ProcessDriver:
                 if after == STOPPING:
                     self._signal(one, signal.SIGTERM)
         self._list(self.servers())
+        return ()
 
     def _start(self, name: str, now_s: float) -> None:
         if name not in self.commands:

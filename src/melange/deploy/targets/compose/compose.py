@@ -28,8 +28,8 @@ Each replica has its own accelerators, by number. The balancer starts when all r
 requests by size with the simulated policy. To build its image: docker build -t {image} . in Melange's repository.
 """
 _MACHINES = """\
-On each of the {count} machines of {name}: docker compose -f {file} up -d, with HF_TOKEN in the environment or in .env.
-Replicas listen on ports {first} to {last} of the machine: only the balancer should be able to reach them.
+On {machines} of {name}: docker compose -f {file} up -d, with HF_TOKEN in the environment or in .env.
+{ports} of the machine: only the balancer should be able to reach {them}.
 """
 _BALANCER = """\
 On one machine that can reach all others: docker compose -f balancer/compose.yaml up -d; the OpenAI API is on {listen}.
@@ -55,10 +55,7 @@ def _render(plan: Plan, options: ComposeOptions, written: date) -> Manifest:
     files = {}
     for group in groups:
         name = f"{group.key}/compose.yaml"
-        last = options.port + group.replicas_per_node - 1
-        about = _MACHINES.format(
-            count=group.node.instances, name=group.replica_type, file=name, first=options.port, last=last
-        )
+        about = _about(group, name, options.port)
         content = {
             "name": f"{base}-{group.key}",
             "services": _replicas(group, is_published=True),
@@ -88,6 +85,20 @@ def _one_machine(plan: Plan, group: Group, base: str, options: ComposeOptions, h
         "config/plan.json": plan_text(plan),
         "config/replicas.txt": "\n".join([*lines, ""]),
     }
+
+
+def _about(group: Group, file: str, port: int) -> str:
+    """How to start the replicas of a type's machines, and their ports."""
+    machines, replicas = group.node.instances, group.replicas_per_node
+    return _MACHINES.format(
+        machines="the machine" if machines == 1 else f"each of the {machines} machines",
+        name=group.replica_type,
+        file=file,
+        ports=f"The replica listens on port {port}"
+        if replicas == 1
+        else f"Replicas listen on ports {port} to {port + replicas - 1}",
+        them="it" if replicas == 1 else "them",
+    )
 
 
 def _file(heading: Sequence[Any], about: str, content: Mapping[str, Any]) -> str:

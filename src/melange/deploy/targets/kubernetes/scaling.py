@@ -53,8 +53,12 @@ def bounds(group: Group, options: ScalingOptions) -> dict[str, int]:
 
 
 def trigger(group: Group, options: ScalingOptions) -> dict[str, Any]:
-    """The trigger on requests in flight per replica, queried from Prometheus."""
-    pods = f'pod=~"{group.name}-.*"'
+    """The trigger on requests in flight per replica, queried from Prometheus.
+
+    Prometheus may also have the metrics of the same service in other namespaces.
+    """
+    place = f',namespace="{options.namespace}"' if options.namespace else ""
+    pods = f'pod=~"{group.name}-.*"{place}'
     metrics = " + ".join(f"sum(avg_over_time({name}{{{pods}}}[{_WINDOW}]))" for name in group.launch.busy)
     return {
         "type": "prometheus",
