@@ -36,10 +36,13 @@ NAMED = {
         "--message",
         "--all",
     },
+    "deploy/scaling_rule.py": {"--horizontal-pod-autoscaler-tolerance"},
+    "deploy/timetable.py": {"--horizontal-pod-autoscaler-tolerance"},
     "processes.py": {"--head"},
     "profile/formats/aiperf.py": {"--concurrency", "--request-rate"},
     "replica/engine_defaults.py": {"--disable-radix-cache"},
     "replica/simulated/make_kernel.py": {"--check"},
+    "service/caution_words.py": {"--processor"},
     "workload/scrapes.py": {"--collect-tokens-histogram", "--enable-metrics"},
 }
 
