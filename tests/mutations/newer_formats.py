@@ -25,6 +25,8 @@ Kind = tuple[str, str, bytes, tuple[Command, ...]]
 def write_newer(folder: Path) -> None:
     """The valid files that commands need besides the one that is mutated."""
     from melange.deploy.operate.controller_state import ControllerState
+    from melange.plan.disaggregated import DisaggregatedPlan
+    from melange.service.disaggregation import in_pools
     from melange.service.fleet_session import FleetSession
     from melange.service.regional_session import RegionalSession
     from melange.service.session import Session
@@ -34,7 +36,9 @@ def write_newer(folder: Path) -> None:
     RegionalSession(folder / "regions.yaml").plan().save(folder / "regional.json")
     (folder / "fleet.yaml").write_text(FLEET.replace("{x}", str(folder)))
     FleetSession(folder / "fleet.yaml").plan().save(folder / "joint.json")
-    Session(folder / "pools.yaml").plan().save(folder / "pools.json")
+    pools = in_pools(Session(folder / "pools.yaml"), lambda one: one.plan(), quick=True)
+    assert isinstance(pools, DisaggregatedPlan)
+    pools.decode.save(folder / "pools.json")
     waiting = "classes.batch={share: 0.3, slo: {latency_ms: 600000}, deadline: 4h}"
     Session(folder / "week.yaml", settings=[waiting]).schedule(quick=True).save(folder / "deferred.json")
     ControllerState().save(folder / "state.json")
@@ -88,7 +92,6 @@ def newer_formats(folder: Path) -> list[Kind]:
             (folder / "pools.json").read_bytes(),
             (
                 show_plan,
-                ("deploy", "{}", "--to", "kubernetes", "--out", "{}.folder"),
                 ("validate", "{}", "--requests", "20", "--seeds", "1", "--processes", "1", "--out", "{}.out"),
             ),
         ),

@@ -40,7 +40,8 @@ def largest_below(question: Question) -> Plan | None:
     bound = least_cost(question, slo_of(question), slo_of(question).target)
     price = question.profile.replica_types[0].cost_per_h
     count = 0 if bound is None else math.ceil(bound / price - 1e-6) - 1
-    return with_instances(question.with_options(drop_unservable=True), np.array([count])) if count else None
+    found = with_instances(question.with_options(drop_unservable=True), np.array([count])) if count else None
+    return found if found is not None and found.served_fraction == 1 else None
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -247,7 +247,8 @@ class FleetSession:
                     found.append(
                         Exchange(
                             service=one.name,
-                            units=float(draws[one.name] @ (more.instances - plans[one.name].instances)),
+                            units=float(pools.draw(more.replica_types)[j] @ more.instances)
+                            - float(draws[one.name] @ plans[one.name].instances),
                             cost_per_h=more.cost_per_h - plans[one.name].cost_per_h,
                             changes=more.changes_from(plans[one.name]),
                         )
