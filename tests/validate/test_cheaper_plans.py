@@ -10,6 +10,7 @@ import pytest
 from searching import fresh, judge_of, search_of, small_service
 
 from melange.plan.problem import loads
+from melange.plan.question import Question
 from melange.plan.solve import solve
 from melange.validate.attainment import attainment
 from melange.validate.certify import proofs
@@ -23,6 +24,20 @@ from melange.validate.certify.single_types import cheaper_single_type, cheapest_
 from melange.workload.workload import Array
 
 
+def search_at_its_target(seed: int) -> tuple[Search, float]:
+    """The search of a drawn service, and the target of its SLO."""
+    question = small_service(seed)
+    slo = question.profile.slo
+    assert slo is not None
+    assert slo.attainment is not None
+    return search_of(question, slo.attainment), slo.attainment
+
+
+def able_types(question: Question) -> list[int]:
+    """The types that serve every size."""
+    return np.flatnonzero(np.isfinite(loads(question.workload, question.profile).sum(axis=1))).tolist()
+
+
 def oversized(search: Search, place: int, count: int) -> Trial:
     """Some instances of a type."""
     load = loads(search.question.workload, search.question.profile)[place].sum()
@@ -34,35 +49,25 @@ def oversized(search: Search, place: int, count: int) -> Trial:
 @pytest.mark.parametrize("seed", [*(pytest.param(seed, marks=pytest.mark.heavy) for seed in (1, 3, 8)), 21])
 def test_no_answer_costs_more_than_a_single_type_that_can_be_proven(seed: int) -> None:
     """From a fleet that is far too large down to one below which every type misses or fails its proof."""
-    question = small_service(seed)
-    slo = question.profile.slo
-    assert slo is not None
-    assert slo.attainment is not None
-    search = search_of(question, slo.attainment)
-    types = question.profile.replica_types
-    able = np.flatnonzero(np.isfinite(loads(question.workload, question.profile).sum(axis=1)))
-    best = cheaper_single_type(search, oversized(search, int(able[0]), 24))
+    search, target = search_at_its_target(seed)
+    types, able = search.question.profile.replica_types, able_types(search.question)
+    best = cheaper_single_type(search, oversized(search, able[0], 24))
     assert np.count_nonzero(best.plan.instances) == 1
     assert search.judge.is_proven(best)
-    assert fresh(best.plan).value >= slo.attainment - 0.005
+    assert fresh(best.plan).value >= target - 0.005
     for place in able:
         count = math.ceil(best.plan.cost_per_h / types[place].cost_per_h - 1e-9) - 1
         if count < 1:
             continue
-        below = oversized(search, int(place), count)
+        below = oversized(search, place, count)
         assert search.judge.surely_misses(below) or not search.judge.is_proven(search.judge.proof(below))
 
 
 @pytest.mark.parametrize("seed", [3, 21])
 def test_a_mix_is_compared_with_a_single_type_that_is_proven(seed: int) -> None:
     """The cheapest tried fleet of one type whose proof succeeds; fleets that only seem to hold are passed over."""
-    question = small_service(seed)
-    slo = question.profile.slo
-    assert slo is not None
-    assert slo.attainment is not None
-    search = search_of(question, slo.attainment)
-    able = np.flatnonzero(np.isfinite(loads(question.workload, question.profile).sum(axis=1)))
-    tried = [oversized(search, int(place), count) for place in able for count in (1, 2, 8, 16, 24)]
+    search, _ = search_at_its_target(seed)
+    tried = [oversized(search, place, count) for place in able_types(search.question) for count in (1, 2, 8, 16, 24)]
     mix = replace(tried[0], plan=replace(tried[0].plan, instances=np.ones_like(tried[0].plan.instances)))
     found = cheapest_proven_alone(search, mix)
     assert found is not None
@@ -79,8 +84,7 @@ def test_a_required_type_costs_at_most_one_instance_more_than_the_best_single_ty
     question = small_service(seed)
     types = question.profile.replica_types
     alone = certify(question.with_options(max_types=1))
-    able = np.flatnonzero(np.isfinite(loads(question.workload, question.profile).sum(axis=1)))
-    for place in able:
+    for place in able_types(question):
         plan = certify(question.with_options(require=(types[place].name,)))
         assert plan.instances[place]
         assert plan.cost_per_h <= alone.cost_per_h + types[place].cost_per_h + 1e-6

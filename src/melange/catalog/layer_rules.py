@@ -204,10 +204,9 @@ def _by_state(config: Config, kind: str, layers: int) -> tuple[str, ...]:
 def _by_window(config: Config, kind: str, layers: int) -> tuple[str, ...]:
     """A window in all or most layers, by each family's own rule."""
     window, context = config.value(*_WINDOWS), config.value("max_position_embeddings")
+    # -1 is for none, and a window as long as the context changes nothing.
     is_whole = isinstance(window, int) and isinstance(context, int) and window >= context > 0
-    if (
-        window is None or window == -1 or is_whole
-    ):  # -1 is for none, and a window longer than the context changes nothing
+    if window is None or window == -1 or is_whole:
         config.ignore(*_RULES)
         return ()
     steps = ("sliding_window_pattern", "_sliding_window_pattern", "global_attn_every_n_layers", "layer_switch")
