@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from measuring import queue_server, workload
 
+from melange.units import count_of
+
 MELANGE = Path(sys.executable).with_name("melange")
 Start = Callable[..., subprocess.Popen[str]]
 QUICK = ("--slo", "tpot_ms=5,statistic=mean", "--workload", "workload.json", "--requests", "8", "--precision", "0.4")
@@ -76,7 +78,10 @@ def test_it_is_interrupted_killed_resumed_and_planned_with(start: Start, tmp_pat
             status, _, errors = ended(process)
             assert status == (130 if ending == signal.SIGINT else -signal.SIGKILL)
             if ending == signal.SIGINT:
-                assert "points are kept in measure-box.jsonl; the same command with --resume continues" in errors
+                kept = len(points_in(journal))
+                are = "is" if kept == 1 else "are"
+                assert f"{count_of(kept, 'load point')} {are} kept in measure-box.jsonl" in errors
+                assert "the same command with --resume continues" in errors
         status, _, errors = ended(start(*command, MELANGE_API_KEY="secret"))
         assert status == 2
         assert "measure-box.jsonl: already exists" in errors
