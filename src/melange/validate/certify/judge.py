@@ -271,13 +271,14 @@ class Judge:
         return self.checks_each and self.is_proven(proof) and not self.has_settled(proof)
 
     def has_settled(self, proof: Trial) -> bool:
-        """Whether a run that lasts longer than those of a proof meets the SLO no less often at its end."""
+        """Whether a run that lasts longer than those of a proof meets the target, and no less often at its end."""
         length = self._length_for(proof)
         longer = min(int(_LATER_TIMES * length), MOST_REQUESTS)
         if self.replays is not None or longer < 2 * length:
             return True
-        later = self._with_run(None, proof.plan, proof.factor, longer, _LATER).samples
-        return not falls_later(proof.samples, [run[len(run) // 2 :] for run in later], self.target + proof.off)
+        later = self._with_run(None, proof.plan, proof.factor, longer, _LATER)
+        halves = [run[len(run) // 2 :] for run in later.samples]
+        return later.attainment.value >= self.target and not falls_later(proof.samples, halves, self.target + proof.off)
 
     def _length_for(self, trial: Trial) -> int:
         """Requests of a run that proves a plan: a fleet that is nearly full takes long to settle."""

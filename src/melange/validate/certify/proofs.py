@@ -10,7 +10,7 @@ from melange.validate.certify.effort import is_late
 from melange.validate.certify.headroom import Search
 from melange.validate.certify.plan_trial import Trial
 from melange.validate.certify.single_types import cheaper_single_type
-from melange.validate.certify.small_fleets import cheaper_fleet
+from melange.validate.certify.small_fleets import cheaper_fleet, nearly_held
 from melange.workload.workload import Array
 
 # Part of a search's effort after which no further small fleet is looked for: the rest is for proofs, and for two pools
@@ -27,7 +27,13 @@ def cheapest_proven(search: Search, factor: Array) -> Trial:
         if found is None:
             raise
         return found
-    return search.second_chance(best) or best
+    best = search.second_chance(best) or best
+    for tried in nearly_held(search, best):
+        if tried.plan.cost_per_h < best.plan.cost_per_h - ROUNDING and search.judge.may_hold(tried):
+            proof = search.proof(tried, best)
+            if search.judge.is_proven(proof):
+                return proof
+    return best
 
 
 def look_for_cheaper(search: Search, factor: Array) -> None:

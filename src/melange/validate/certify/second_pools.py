@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -24,20 +24,18 @@ from melange.validate.certify.effort import Effort, is_late
 from melange.validate.certify.headroom import as_asked
 from melange.validate.certify.judge import Judge
 from melange.validate.certify.plan_trial import Trial
-from melange.validate.certify.spare import own_spare
+from melange.validate.certify.pool_split import Split, splits_of
 from melange.validate.certify.thinning import of_rows, widened
 from melange.validate.run_lengths import shortest
-from melange.workload.workload import Array, Mask
+from melange.workload.workload import Mask
 
-# A pool has at least this part of its type's work. Less, and the pool is empty most of the time. A judgment.
-_LEAST_PART = 0.02
 # Number of split lengths that are examined closely: those at which requests meet their limits most easily, with as many
 # instances as before.
 _CLOSELY = 3
 # Split lengths whose proofs may fail before a type is left in one pool. Chosen by judgment.
 _MOST_FAILED = 3
 # A split is tried with at least this part of the instances.
-_LEAST_LEFT = 0.4
+_LEAST_LEFT = 0.1
 # Largest part of this step's effort for comparing the splits of a type. Chosen by judgment.
 _COMPARING = 0.5
 # Number of plans that are split: the best one, and fleets of one type that cost at most this many times as much.
@@ -57,54 +55,7 @@ _MOST_ADDED, _ADDED_STEP, _ADDED_PARTS = 3, 0.02, (0.05, 0.08, 0.12, 0.2, 0.3)
 _FAILED_S, _FAILED_SAVING_S = 4.0, 30.0
 # Part of the instances, at least one, that is taken away from the best plan in pools as long as a proof succeeds; CPU
 # time of this [s]; and splits that are proven for each number of instances. Chosen by judgment.
-_FEWER, _FEWER_S, _FEWER_PROOFS = 0.03, 2.0, 2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Split:
-    """Instances of a type for prompts up to a bucket, and of its second pool for longer prompts.
-
-    Parameters
-    ----------
-    place, second
-        Positions of the type and of its second pool among the types.
-    last
-        The last input bucket of the first pool.
-    short, long
-        Instances of the first pool and of the second.
-    least
-        Least instances of a pool: one replica must be left when spare ones are lost.
-    """
-
-    place: int
-    second: int
-    last: int
-    short: int
-    long: int
-    least: int = 1
-
-    @property
-    def count(self) -> int:
-        """Instances of both pools."""
-        return self.short + self.long
-
-    def of(self, count: int) -> Iterator[_Split]:
-        """Splits of ``count`` instances in about the same proportion, the nearest first."""
-        wanted = self.short / self.count * count
-        for short in sorted(range(math.floor(wanted) - 1, math.floor(wanted) + 3), key=lambda n: abs(n - wanted)):
-            if self.least <= short <= count - self.least:
-                yield replace(self, short=short, long=count - short)
-
-    def applied(self, plan: Plan) -> Plan:
-        """The plan with the type's requests and instances divided between two pools."""
-        instances, share = plan.instances.copy(), plan.share.copy()
-        instances[self.place], instances[self.second] = self.short, self.long
-        both = share[self.place] + share[self.second]
-        inputs = len(plan.workload.buckets.input_edges)
-        is_long = (np.arange(len(both)) % inputs)[:, None] > self.last
-        share[self.place], share[self.second] = both * ~is_long, both * is_long
-        cost = float(instances @ np.array([one.cost_per_h for one in plan.replica_types]))
-        return as_asked(replace(plan, instances=instances, share=share, cost_per_h=cost), plan.question)
+_FEWER, _FEWER_S, _FEWER_PROOFS = 0.03, 4.0, 2
 
 
 def with_pools(question: Question, added: Sequence[tuple[int, str]]) -> Question:
@@ -151,9 +102,10 @@ def in_pools(judge: Judge, best: Trial, others: Sequence[Trial]) -> Trial | None
     is_other = {r: not best.plan.instances[r] for r in nearest}
     near.sort(key=lambda one: (not judge.holds(one), _cost(one), is_other[int(one.plan.instances.argmax())]))
     held = sum(map(judge.holds, near))
-    ordered = (*near[:held], best, *near[held:])
-    bases = list({one.plan.instances.tobytes(): one for one in ordered}.values())[:_SPLIT]
-    places = sorted({int(r) for one in bases for r in np.flatnonzero(one.plan.instances > 1)})
+    main = _main_type_alone(best.plan, {int(one.plan.instances.argmax()) for one in near[:held]})
+    ordered = [one.plan for one in near[:held]] + [*main, best.plan] + [one.plan for one in near[held:]]
+    bases = list({plan.instances.tobytes(): plan for plan in ordered}.values())[:_SPLIT]
+    places = sorted({int(r) for plan in bases for r in np.flatnonzero(plan.instances > 1)})
     if not places:
         return None
     pooled = replace(
@@ -166,37 +118,53 @@ def in_pools(judge: Judge, best: Trial, others: Sequence[Trial]) -> Trial | None
     effort = Effort(judge=pooled, first=pooled.work_s, most_s=_MOST_S)
     found = best
     for number, base in enumerate(bases):
-        if number == 1 and effort.is_spent() and _cost(base) <= _NEARLY * _cost(bases[0]):
+        is_second = number == 1 and base.cost_per_h <= _NEARLY * bases[0].cost_per_h
+        if effort.is_spent() and (is_second or base in main):
             effort = replace(effort, first=pooled.work_s, most_s=_SECOND_S)
-        found, effort = _split_all(pooled, _lifted(base.plan, pooled.question), places, found, effort)
+        found, effort = _split_all(pooled, _lifted(base, pooled.question), places, found, effort)
     if found is best:
         return None
     types = len(judge.question.profile.replica_types)
     return only_used(_with_fewer(pooled, found, [(r, types + n) for n, r in enumerate(places)]), types)
 
 
+def _main_type_alone(plan: Plan, known: Set[int]) -> list[Plan]:
+    """A fleet at the cost of a mix, of the type on which it spends most; none if the type is known, or cannot serve."""
+    costs = np.array([one.cost_per_h for one in plan.replica_types])
+    r, is_sent = int((costs * plan.instances).argmax()), plan.workload.request_rate > 0
+    instances = np.zeros_like(plan.instances)
+    instances[r] = math.floor(plan.cost_per_h / costs[r] + ROUNDING)
+    if r in known or np.any(is_sent & (plan.max_request_rate[r] <= 0)):
+        return []
+    share = np.zeros_like(plan.share)
+    share[r] = is_sent
+    cost = float(costs @ instances)
+    return [as_asked(replace(plan, instances=instances, share=share, cost_per_h=cost), plan.question)]
+
+
 def _with_fewer(judge: Judge, best: Trial, pairs: Sequence[tuple[int, int]]) -> Trial:
     """The best plan with fewer instances of a type in two pools (pairs of positions), as long as proofs succeed.
 
-    The split that carried the fewest instances was found among a few prompt lengths; here each length is tried.
+    The split that carried the fewest instances was found among a few prompt lengths; here each length is tried. Each
+    success doubles the instances that are taken away at once, and each failure halves them.
     """
     effort = Effort(judge=judge, first=judge.work_s, most_s=_FEWER_S)
     for place, second in pairs:
-        while best.plan.instances[second] and not effort.is_spent() and not is_late(judge):
+        part = _FEWER
+        while best.plan.instances[second] and part >= _FEWER and not effort.is_spent() and not is_late(judge):
             plan, instances, share = best.plan, best.plan.instances.copy(), best.plan.share.copy()
             count = int(instances[place] + instances[second])
-            instances[place], instances[second] = count - max(1, round(_FEWER * count)), 0
+            instances[place], instances[second] = count - max(1, round(part * count)), 0
             share[place], share[second] = share[place] + share[second], 0.0
             fewer = replace(plan, instances=instances, share=share)
             if instances[place] < max(2, _fewest_allowed(judge, fewer, place)):
-                break
-            splits = _easiest(judge, fewer, _splits(fewer, place, second, judge.full), effort)
+                part /= 2
+                continue
+            splits = _easiest(judge, fewer, splits_of(fewer, place, second, judge.full), effort)
             near = (one for one in splits if not effort.is_spent() and _seems_to_hold(judge, one.applied(fewer)))
             proofs = (_proof(judge, fewer, one, one.count, best) for one in itertools.islice(near, _FEWER_PROOFS))
             found = next(filter(None, proofs), None)
-            if found is None:
-                break
-            best = found
+            best, part = (best, part / 2) if found is None else (found, part * 2)
     return best
 
 
@@ -213,7 +181,7 @@ def _split_all(judge: Judge, plan: Plan, places: Sequence[int], best: Trial, eff
         is_over = effort.is_spent() or is_late(judge)
         if plan.instances[r] < 2 or np.count_nonzero(plan.instances) >= most or is_over:
             continue
-        failed: list[_Split] = []
+        failed: list[Split] = []
         while len(failed) < _MOST_FAILED:
             split = _smallest(judge, plan, r, first + places.index(r), effort, [one.last for one in failed])
             if split is None:
@@ -233,7 +201,7 @@ def _split_all(judge: Judge, plan: Plan, places: Sequence[int], best: Trial, eff
     return best, effort
 
 
-def _proven(judge: Judge, plan: Plan, split: _Split, best: Trial) -> Trial:
+def _proven(judge: Judge, plan: Plan, split: Split, best: Trial) -> Trial:
     """The plan in its pools, or with instances added, if a proof shows that it holds; else the best one.
 
     Ever more instances are added while the plan costs less than the best one; then as few as hold, by bisection.
@@ -261,7 +229,7 @@ def _proven(judge: Judge, plan: Plan, split: _Split, best: Trial) -> Trial:
     return best
 
 
-def _proof(judge: Judge, plan: Plan, split: _Split, count: int, best: Trial) -> Trial | None:
+def _proof(judge: Judge, plan: Plan, split: Split, count: int, best: Trial) -> Trial | None:
     """A proof that the plan holds in pools of ``count`` instances, and costs less; None if there is none."""
     tried = [one.applied(plan) for one in split.of(count)]
     if tried[0].cost_per_h >= best.plan.cost_per_h - ROUNDING:
@@ -281,15 +249,15 @@ def proof_of(judge: Judge, trial: Trial) -> Trial | None:
 
 def _smallest(
     judge: Judge, plan: Plan, place: int, second: int, effort: Effort, without: Sequence[int] = ()
-) -> _Split | None:
+) -> Split | None:
     """The split of a type that needs the fewest instances, fewer than now; None if there is none.
 
     ``without`` are buckets that are not to be the last of the first pool.
     """
     count = int(plan.instances[place])
     least = max(2, math.ceil(_LEAST_LEFT * count), _fewest_allowed(judge, plan, place))
-    best: _Split | None = None
-    splits = [one for one in _splits(plan, place, second, judge.full) if one.last not in without]
+    best: Split | None = None
+    splits = [one for one in splits_of(plan, place, second, judge.full) if one.last not in without]
     for split in _easiest(judge, plan, splits, effort)[:_CLOSELY]:
         low, high = least - 1, count if best is None else best.count
         while high - low > 1 and not effort.is_spent():
@@ -302,33 +270,7 @@ def _smallest(
     return best
 
 
-def _splits(plan: Plan, place: int, second: int, full: Array) -> list[_Split]:
-    """Ways to split a type's prompts in two, with instances in proportion to the work."""
-    rate = plan.share[place] * plan.workload.request_rate
-    work = np.divide(rate, full[place], out=np.zeros_like(rate), where=full[place] > 0).sum(axis=1)
-    work = work.reshape(-1, len(plan.workload.buckets.input_edges)).sum(axis=0)  # of all classes
-    if not work.any():  # spare instances, which no request is sent to
-        return []
-    below, count = np.cumsum(work) / work.sum(), int(plan.instances[place])
-    replica_type = plan.replica_types[place]
-    spare = own_spare(plan.options, replica_type.name)
-    least = math.ceil((spare + 1) / replica_type.replicas_per_instance)
-    if count < 2 * least:
-        return []
-    return [
-        _Split(place=place, second=second, last=int(i), short=short, long=count - short, least=least)
-        for i in np.flatnonzero((below > _LEAST_PART) & (below < 1.0 - _LEAST_PART) & (work > 0))
-        for short in {int(np.clip(round(below[i] * count) + step, least, count - least)) for step in _steps(count)}
-    ]
-
-
-def _steps(count: int) -> tuple[int, ...]:
-    """Differences in instances between a split and the proportion of the work."""
-    step = max(1, round(count / 12))
-    return (-step, 0, step)
-
-
-def _easiest(judge: Judge, plan: Plan, splits: Sequence[_Split], effort: Effort) -> list[_Split]:
+def _easiest(judge: Judge, plan: Plan, splits: Sequence[Split], effort: Effort) -> list[Split]:
     """Splits, those first that are easiest for requests; none if comparing them leaves too little effort for the rest.
 
     That happens in fleets of hundreds of replicas, whose runs are long.
