@@ -184,7 +184,7 @@ def test_a_plan_that_was_simulated_once_says_what_came_of_it(plan: Plan) -> None
     shown = Simulation(attainment=0.934, low=0.929, requests=10_000, seeds=5, policy="plan-least-work")
     once = replace(plan, simulation=shown)
     assert "93.40% of the simulated requests individually met the limits; " in plan_sentence(once)
-    assert "Simulated once: 93.40% of 5 x 10,000 requests met the limits, 92.90% at least." in proof(once)
+    assert "Simulated once: 93.40% of 5 x 10,000 counted requests met the limits, 92.90% at least." in proof(once)
     assert (once.kind, once.holds) == ("simulated", None)
     asked = replace(plan, simulation=replace(shown, target=0.99))
     assert "not certified: 93.40%" in plan_sentence(asked)

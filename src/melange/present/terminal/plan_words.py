@@ -234,16 +234,22 @@ def proof(plan: Plan) -> str:
     said = f"{claim} under {rates} assumptions (solved in {plan.solve_s:.2f} s{late})."
     if (shown := plan.simulation) is None:
         return said
-    counted = f"{shown.seeds} x {shown.requests:,} requests"
+    counted = _counted_requests(shown)
     once = (
         f"Simulated once: {percent(shown.attainment, 2)} of {counted} met the limits, {percent(shown.low, 2)} at least."
     )
     return f"{said} {once} {_simulated_requests(plan, shown)}".rstrip()
 
 
+def _counted_requests(shown: Certificate | Simulation) -> str:
+    """The size of the sample: what counts of each run."""
+    runs = f"{shown.seeds} x " if shown.seeds > 1 else ""
+    return f"{runs}{shown.requests:,} counted requests"
+
+
 def _certainty(plan: Plan, certificate: Certificate) -> str:
     """Result of the simulation, its effect on cost, and the distance from the cheapest possible fleet."""
-    counted = f"{certificate.seeds} x {certificate.requests:,} simulated requests"
+    counted = _counted_requests(certificate)
     shares = percent(certificate.attainment, 2), percent(certificate.low, 2)
     held = f"Certified: {shares[0]} of {counted} met the SLO, {shares[1]} at least"
     if certificate.classes:
