@@ -193,3 +193,18 @@ def test_a_fault_that_a_setting_causes_is_not_blamed_on_the_file(tmp_path: Path,
     lines = str(caught.value).split("\n")
     assert f"{path}:2: slo: unknown key 'tpot'; did you mean 'tpot_ms' or 'ntpot_ms'?" in lines
     assert any(line.startswith(said) for line in lines)
+
+
+def test_a_section_that_is_faulty_in_the_file_keeps_its_line_under_a_setting(tmp_path: Path) -> None:
+    """A setting of another key in the section changes the section, but not what is wrong with it."""
+    path = tmp_path / "service.yaml"
+    path.write_text(
+        "model: m\nslo: {tpot_ms: 80}\nworkload: {dataset: arena, rate: 4}\nclasses:\n  batch: {share: 0.2}\n"
+        "schedule:\n  spot: {max_share: 7}\n"
+    )
+    with pytest.raises(InputError) as caught:
+        read_service(path, ["classes.batch.share=0.3", "schedule.spot.zones=2"])
+    assert sorted(str(caught.value).split("\n")) == [
+        f"{path}:5: classes.batch.slo is required",
+        f"{path}:6: schedule.spot: max_share must be 0 to 1, got 7",
+    ]

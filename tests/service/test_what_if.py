@@ -111,7 +111,7 @@ def test_an_assumption_that_says_nothing_is_refused(
 
 
 def test_an_infeasible_scenario_is_a_row_with_its_reason_beside_the_others(tmp_path: Path) -> None:
-    """In the table and as JSON, with status 0; without any offers, without a required type, and beyond a limit."""
+    """In the table and as JSON, with exit code 0; without any offers, without a required type, and beyond a limit."""
     path = tmp_path / "service.yaml"
     path.write_text(SERVICE.replace("spare_replicas: 1", "require: [L4]"))
     flags = ["what-if", str(path), "--quick", "--without", "aws", "--without", "l4", "--rate", "1e9", "--rate", "x2"]

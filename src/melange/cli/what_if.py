@@ -48,7 +48,7 @@ def what_if(
     """Compare a service under other prices, traffic or limits.
 
     Each option is a scenario; with several, their combination is planned too. A scenario without a plan is a row that
-    says why. The exit status is 0 if the service was compared, and 2 if it or an option is not valid.
+    says why. Exit code: 0 if the service was compared, 2 if it or an option is invalid.
     """
     from rich.text import Text
 

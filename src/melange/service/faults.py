@@ -99,7 +99,9 @@ def faults_of(kind: type[BaseModel], content: Any) -> set[str]:
 
 
 def _identity(fault: Any) -> str:
-    return repr([fault[key] for key in ("loc", "type", "msg", "input")])
+    """What makes two faults the same; the other keys of a section may differ."""
+    value = None if isinstance(fault["input"], dict) else fault["input"]
+    return repr((fault["loc"], fault["type"], fault["msg"], value))
 
 
 def _unknown_key(key: str, known: Sequence[str], where: str, elsewhere: Sequence[str]) -> str:
