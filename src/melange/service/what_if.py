@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from melange.catalog.price_rules import price_rule
+from melange.catalog.price_rules import adjusted, price_rule
 from melange.errors import InfeasibleError, InputError, MelangeError
 from melange.files import Json
 from melange.plan.energy import energy_of
 from melange.service.session import Session
+from melange.service.stages import offers_of
 from melange.units import count_of
 
 if TYPE_CHECKING:
@@ -146,6 +147,11 @@ def price_variant(session: Session, change: str) -> Variant:
     if not is_given or not who.strip():
         raise InputError(f"--price {change}: must be NAME=CHANGE", hint="for example --price H100=-30%")
     rule, rules = price_rule(who, value), dict(_service(session).offers.prices)
+    offers, _ = offers_of(_service(session), session.catalog)
+    try:
+        adjusted(offers, [rule], session.catalog.accelerators)
+    except InputError as error:
+        raise InputError(str(error).replace("offers.prices", f"--price {change}", 1), hint=error.hint) from error
     if who in rules and rule.factor is not None:  # a change of the price that the service's own rule leaves
         own = price_rule(who, rules[who])
         price = own.price_per_h
