@@ -261,8 +261,18 @@ def test_budget_carries_the_most_traffic():
     assert plan.bound_per_h is None
     assert solve(*authors(), exact(budget_per_h=1.5)).served_fraction == pytest.approx(1 / 12)
     assert solve(*authors(), exact(budget_per_h=100)).cost_per_h == pytest.approx(4.68)
-    with pytest.raises(InfeasibleError, match="no allowed fleet"):
+    with pytest.raises(InfeasibleError, match=r"no allowed fleet is within the budget of 0\.5 USD/h") as error:
         solve(*authors(), exact(budget_per_h=0.5))
+    needed = "at least 1.01 USD/h is needed"  # one A10G, which serves every size
+    assert error.value.reasons == (f"budget: 0.5 USD/h is too little to serve a part of every request size; {needed}",)
+    assert error.value.hint == "relax that limit"
+
+
+def test_a_type_that_may_not_serve_alone_has_no_cost_alone():
+    """If another is required, it is no answer for the part that it can serve either."""
+    both = workload([[3.0, 1.0]]), profile([offer("L4", 0.7), offer("A10G", 1.01)], [[[2.0, 0.0]], [[4.0, 2.0]]])
+    assert solve(*both, exact()).single_type["L4"].rest_cost_per_h == pytest.approx(1.4)
+    assert solve(*both, exact(require=("A10G",))).single_type["L4"].rest_cost_per_h is None
 
 
 def test_what_no_type_serves_is_said_type_by_type():

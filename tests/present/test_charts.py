@@ -19,6 +19,7 @@ from melange.present.figures.routing_grid import figure_routes
 from melange.present.figures.theme import finding_of, percent
 from melange.present.pages.explore_page import explore_pictures
 from melange.present.study import Study
+from melange.profile.profile import Profile
 from melange.workload.workload import Buckets, Workload
 
 
@@ -113,6 +114,15 @@ def test_intervals_turn_rates_into_costs(study: Study) -> None:
     assert "small is cheapest at 0.05 USD per 1,000 (0.025 to 0.1); the other interval overlaps" in finding_of(figure)
     sure = intervals_finding(intervals(profile, study.legend, (0, 0)), study.workload, (0, 0))
     assert sure.endswith("no other interval overlaps")
+
+
+def test_single_types_that_the_settings_exclude_are_not_said_to_be_unable(workload: Workload, profile: Profile) -> None:
+    """Each type could serve the traffic alone, but both are required."""
+    plan = solve(workload, profile, Options(headroom=0.0, require=("small", "large")))
+    study = Study(exploration=explore(plan))
+    points = study.exploration.by_rate
+    for figure in (figure_cost_by_rate(points, study.legend, plan), figure_savings(points, study.legend)):
+        assert finding_of(figure).startswith("Under the settings of the plan, no single type can serve this traffic")
 
 
 def test_names_are_never_markup(buckets: Buckets, workload: Workload) -> None:

@@ -179,6 +179,6 @@ def test_a_certified_plan_says_so_and_is_no_point_of_the_sweeps(study: Study, pr
     certified = replace(study.plan, certificate=certificate, status="certified", bound_per_h=None, gap=1.0)
     again = Study(exploration=explore(certified, profile_at))
     text = " ".join(Structure(report_page(again, report_pictures(again), "toy.yaml")).words)
-    assert "Certified: 100% of 1 x 1,000 simulated requests" in text
+    assert "Certified: 100% of 1,000 counted requests" in text
     assert "are not certified" in text
     assert "proven within" not in text

@@ -86,6 +86,49 @@ def test_a_certified_plan_says_what_holds_and_what_it_saves(certified: Plan) -> 
     assert "no certified fleet of a single type was found" in plan_sentence(replace(certified, certificate=none_found))
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"budget_per_h": 10.0}, "; no single type can serve all requests within the budget."),
+        ({"budget_per_h": 22.0}, "; 11.1% less than the cheapest single type (9 x small, 16.20 USD/h)."),
+        (
+            {"max_instances": {"small": 8, "large": 2}},
+            "; no single type can serve all requests with the available instances.",
+        ),
+        (
+            {"require": ["large"]},
+            "; 33.3% less than the cheapest single type allowed by plan.require (3 x large, 21.60 USD/h).",
+        ),
+        ({"require": ["small", "large"]}, "by closed form (nothing was simulated)."),
+    ],
+)
+def test_a_comparison_with_single_types_says_what_limits_them(
+    workload: Workload, profile: Profile, options: dict[str, Any], words: str
+) -> None:
+    """All requests, the budget, the stock, or a required type; if two types are required, there is no comparison."""
+    assert plan_sentence(solve(workload, profile, Options(headroom=0.0, **options))).endswith(words)
+
+
+def test_no_type_serves_every_size_whatever_is_required(workload: Workload, profile: Profile) -> None:
+    """Then it is the sizes that exclude single types, not the settings."""
+    rates = profile.max_request_rate.copy()
+    rates[1, 0, 0] = 0.0
+    apart = replace(profile, max_request_rate=rates)
+    sent = replace(workload, request_rate=np.array([[15.0, 6.0], [9.0, 1.0]]))
+    for options in (Options(), Options(budget_per_h=100.0), Options(require=("small", "large"))):
+        assert "; no single type can serve all requests." in plan_sentence(solve(sent, apart, options))
+
+
+def test_a_certified_plan_is_compared_with_what_may_serve_alone(certified: Plan) -> None:
+    """With the single type that a requirement allows, and with none if there is none."""
+    required = replace(certified, question=certified.question.with_options(require=("large",)))
+    assert plan_sentence(required).endswith(
+        "; 33.3% less than the cheapest certified single type allowed by plan.require (3 x large, 21.60 USD/h)."
+    )
+    none_found = replace(PROOF, single_type=None, single_type_per_h=None)
+    assert plan_sentence(replace(required, certificate=none_found)).endswith(" met the SLO (target 99%).")
+
+
 def test_a_certified_fleet_of_one_type_is_not_compared_with_itself(certified: Plan) -> None:
     """It is the cheapest single type."""
     share = certified.share * 0
@@ -141,7 +184,7 @@ def test_a_plan_that_was_simulated_once_says_what_came_of_it(plan: Plan) -> None
     shown = Simulation(attainment=0.934, low=0.929, requests=10_000, seeds=5, policy="plan-least-work")
     once = replace(plan, simulation=shown)
     assert "93.40% of the simulated requests individually met the limits; " in plan_sentence(once)
-    assert "Simulated once: 93.40% of 5 x 10,000 requests met the limits, 92.90% at least." in proof(once)
+    assert "Simulated once: 93.40% of 5 x 10,000 counted requests met the limits, 92.90% at least." in proof(once)
     assert (once.kind, once.holds) == ("simulated", None)
     asked = replace(plan, simulation=replace(shown, target=0.99))
     assert "not certified: 93.40%" in plan_sentence(asked)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from melange.present.figures.legend import COLORS
 from melange.present.pages.packing import unpacked
 from melange.present.pages.validation_page import validation_html, validation_pictures
 from melange.present.terminal.plan_words import used_types
-from melange.present.terminal.validation import next_step, verdict
+from melange.present.terminal.validation import next_step, setting, verdict
 from melange.slo import Slo
 from melange.validate.attainment import Interval
 from melange.validate.observe import report
@@ -57,6 +58,30 @@ def test_the_page_is_a_whole_document_that_says_the_verdict(simulated: Plan, rep
     assert all(address.startswith("data:") for address in found.addresses)
     assert verdict(reports[0]) in " ".join(found.words)
     assert HOSTILE not in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"counted": 1_600}, "2,000 requests; 1,600 count, without the warm-up and the last tenth"),
+        (
+            {"seeds": 5, "counted": 8_000},
+            "5 runs of 2,000 requests; 8,000 count, without the warm-up and the last tenth of each run",
+        ),
+        ({"scenario": "double", "counted": 1_800}, "2,000 requests; 1,800 count, without the warm-up"),
+        (
+            {"is_drawn": False, "seeds": 3, "counted": 4_500},
+            "3 runs of up to 2,000 requests; 4,500 count, without the warm-up of each run",
+        ),
+    ],
+)
+def test_what_was_simulated_and_what_of_it_counts_is_said(
+    reports: tuple[Report, ...], changes: dict[str, Any], words: str
+) -> None:
+    """The share that met the SLO is of the requests that count."""
+    report = replace(reports[0], **changes)
+    assert setting(report).split("\n")[-1] == f"Simulated: {words}"
+    assert f" at least, {report.counted:,} counted requests): " in verdict(report)
 
 
 def test_tables_behind_pictures_hold_the_reports_figures(simulated: Plan, reports: tuple[Report, ...]) -> None:

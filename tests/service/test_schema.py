@@ -164,3 +164,47 @@ def test_values_are_checked_when_the_service_is_read(tmp_path: Path, setting: st
     assert read_service(path, ["start_up.boot=5m", "schedule.drain=1m"]).start_up is not None
     with pytest.raises(InputError, match=re.escape(said)):
         read_service(path, [setting])
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("offers.prices.L4=abc", "--set: offers.prices: the rule for L4: must be"),
+        ("schedule.spot.max_share=7", "--set: schedule.spot: max_share must be 0 to 1, got 7"),
+        ("schedule={horizon: 3}", "--set: schedule: unknown key 'horizon'"),
+        ("classes.batch.share=0.2", "--set: classes.batch.slo is required"),
+        ("classes.default={share: 0.1, slo: {tpot_ms: 60}}", "--set: classes: default is the name of"),
+    ],
+)
+def test_a_fault_that_a_setting_causes_is_not_blamed_on_the_file(tmp_path: Path, setting: str, said: str) -> None:
+    """Also if the fault is of a section that the file has; the file's own faults keep their lines."""
+    path = tmp_path / "service.yaml"
+    text = (
+        "model: m\nslo: {tpot_ms: 80}\nworkload: {dataset: arena, rate: 4}\noffers:\n  prices: {L4: 1.0}\n"
+        "plan: {shares: continuous}\nschedule:\n  spot: {max_share: 0.5}\n"
+    )
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        read_service(path, [setting])
+    assert str(caught.value).startswith(said)
+    path.write_text(text.replace("tpot_ms", "tpot"))
+    with pytest.raises(InputError) as caught:
+        read_service(path, [setting, "slo.attainment=0.9"])
+    lines = str(caught.value).split("\n")
+    assert f"{path}:2: slo: unknown key 'tpot'; did you mean 'tpot_ms' or 'ntpot_ms'?" in lines
+    assert any(line.startswith(said) for line in lines)
+
+
+def test_a_section_that_is_faulty_in_the_file_keeps_its_line_under_a_setting(tmp_path: Path) -> None:
+    """A setting of another key in the section changes the section, but not what is wrong with it."""
+    path = tmp_path / "service.yaml"
+    path.write_text(
+        "model: m\nslo: {tpot_ms: 80}\nworkload: {dataset: arena, rate: 4}\nclasses:\n  batch: {share: 0.2}\n"
+        "schedule:\n  spot: {max_share: 7}\n"
+    )
+    with pytest.raises(InputError) as caught:
+        read_service(path, ["classes.batch.share=0.3", "schedule.spot.zones=2"])
+    assert sorted(str(caught.value).split("\n")) == [
+        f"{path}:5: classes.batch.slo is required",
+        f"{path}:6: schedule.spot: max_share must be 0 to 1, got 7",
+    ]

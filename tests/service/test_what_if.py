@@ -99,8 +99,9 @@ def test_a_variant_without_a_plan_says_why(opened: Opened) -> None:
         (partial(rate_variant, change="x0"), "leaves 0 requests/s"),
         (partial(rate_variant, change="double"), "must be a factor such as x2"),
         (partial(price_variant, change="H100"), "must be NAME=CHANGE"),
+        (partial(price_variant, change="L40Z=-30%"), "--price L40Z=-30%: unknown name .* did you mean 'L40S'"),
+        (partial(price_variant, change="aws L4=0.2"), "--price aws L4=0.2: aws L4: a price is per instance, but"),
         (partial(without_variant, name="L5"), "no replica type has this"),
-        (partial(without_variant, name="aws"), "no offers are left"),
     ],
 )
 def test_an_assumption_that_says_nothing_is_refused(
@@ -109,6 +110,61 @@ def test_an_assumption_that_says_nothing_is_refused(
     """With the flag that it was given by."""
     with pytest.raises(InputError, match=said):
         make(opened())
+
+
+def test_an_infeasible_scenario_is_a_row_with_its_reason_beside_the_others(tmp_path: Path) -> None:
+    """In the table and as JSON, with exit code 0; without any offers, without a required type, and beyond a limit."""
+    path = tmp_path / "service.yaml"
+    path.write_text(SERVICE.replace("spare_replicas: 1", "require: [L4]"))
+    flags = ["what-if", str(path), "--quick", "--without", "aws", "--without", "l4", "--rate", "1e9", "--rate", "x2"]
+    found = CliRunner().invoke(app, [*flags, "--json"])
+    assert found.exit_code == 0
+    answers = {one["label"]: one for one in json.loads(found.stdout)["answers"]}
+    reasons = {
+        "without aws": "infeasible: every replica type is excluded or limited to no instances",
+        "without l4": "plan: L4 is both required and excluded",
+        "rate 1e9": "workload: at most 1e+07 requests/s are planned for, got 1e+09",
+    }
+    for label, reason in reasons.items():
+        assert (answers[label]["reason"], answers[label]["cost_per_h"]) == (reason, None)
+    assert answers["rate x2"]["cost_per_h"] > answers["current"]["cost_per_h"]
+    shown = CliRunner().invoke(app, flags)
+    assert shown.exit_code == 0
+    assert all(reason in " ".join(shown.stdout.split()) for reason in reasons.values())
+
+
+def test_an_infeasible_scenario_says_the_first_reason(opened: Opened) -> None:
+    """The message alone does not say which limit it is."""
+    found = answer(opened, Variant(label="", settings=("plan={require: [L4, L40S], max_types: 1}",)), quick=True)
+    assert found.reason == (
+        "infeasible: no allowed fleet can serve the workload: max_types: at least 2 different types are needed, "
+        "1 allowed; and 1 more reason"
+    )
+
+
+def test_a_provider_is_excluded_although_a_limit_names_its_offers(tmp_path: Path) -> None:
+    """A filter of offers would leave the limit's name unknown; two providers can be excluded together."""
+    path = tmp_path / "service.yaml"
+    path.write_text(
+        SERVICE.replace("providers: [aws], regions: [us-east-1]", "providers: [aws, gcp], max: {g6e.xlarge: 3}")
+    )
+    flags = ["what-if", str(path), "--quick", "--json", "--without", "AWS", "--without", "gcp"]
+    answers = json.loads(CliRunner().invoke(app, flags).stdout)["answers"]
+    assert {name.partition("/")[0] for name in answers[1]["instances"]} == {"gcp"}
+    assert {name.partition("/")[0] for name in answers[2]["instances"]} == {"aws"}
+    assert (answers[3]["label"], answers[3]["cost_per_h"]) == ("all combined", None)
+
+
+def test_a_change_that_is_not_valid_is_refused_as_a_change(tmp_path: Path) -> None:
+    """Before anything is planned, by the flag that gave it."""
+    path = tmp_path / "service.yaml"
+    path.write_text(SERVICE)
+    flags = ["what-if", str(path), "--quick", "--rate", "x2", "--change"]
+    with pytest.raises(InputError, match=r"^--change slo\.tpot_ms=-1: slo\.tpot_ms: must be > 0 and finite, got -1$"):
+        app([*flags, "slo.tpot_ms=-1"], standalone_mode=False)
+    with pytest.raises(InputError, match=r"^--change slo: must be KEY=VALUE$") as caught:
+        app([*flags, "slo"], standalone_mode=False)
+    assert caught.value.hint == "for example --change workload.rate=32"
 
 
 @pytest.mark.heavy

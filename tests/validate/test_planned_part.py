@@ -100,6 +100,7 @@ def test_validate_replays_the_window_that_was_planned_for(
     names = ["--columns", "arrival=came,input=prompt,output=answer"]
     report = _validated(capsys, str(tmp_path / "plan.json"), "--trace", str(tmp_path / "log.csv"), *names)
     assert re.search(r"requests 901 to 3,300", str(report["source"]))
+    assert (report["requests"], report["counted"]) == (2666, 2400)  # every request of the window counts once
     assert "other-" not in str(report["warnings"])
     # The service names the fields of its log, and so of another one.
     slow = _write(tmp_path / "slow.csv", _NIGHT * 2)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sys
-import textwrap
 from pathlib import Path
 from typing import NoReturn
 
 try:
+    from melange.cli.stderr import say
     from melange.errors import InfeasibleError, MelangeError, printable
 except KeyboardInterrupt:  # before main(), which handles it from then on
     raise SystemExit(130) from None
@@ -27,27 +26,13 @@ _BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 
 def fail(error: MelangeError) -> NoReturn:
     """Print what is wrong, why, and what to do next."""
-    _say(f"error: {error}")
+    say(f"error: {error}")
     if isinstance(error, InfeasibleError):
         for reason in error.reasons:
-            _say(f"  - {reason}", indent="    ")
+            say(f"  - {reason}", indent="    ")
     if error.hint:
-        _say(f"hint: {error.hint}")
+        say(f"hint: {error.hint}")
     raise SystemExit(2)
-
-
-def _say(text: str, indent: str = "  ") -> None:
-    """Print to stderr: wrapped between words on a terminal, in whole lines elsewhere."""
-    lines = text.split("\n")
-    if sys.stderr.isatty():
-        wrapper = textwrap.TextWrapper(
-            width=shutil.get_terminal_size().columns,
-            subsequent_indent=indent,
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-        lines = [wrapper.fill(line) for line in lines]
-    print("\n".join(lines), file=sys.stderr)
 
 
 def main() -> None:
@@ -108,7 +93,7 @@ def crashed(error: Exception) -> NoReturn:
     """Print a bug in one line; the traceback is printed only on request."""
     told = " ".join(printable(f"{type(error).__name__}: {error}").split())
     told = told if len(told) <= _MOST_TOLD else f"{told[:_MOST_TOLD]}..."
-    _say(
+    say(
         f"error: this is a bug in melange: please report it, with the command and its files ({told}); MELANGE_DEBUG=1 "
         "shows where"
     )

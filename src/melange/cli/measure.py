@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from melange.cli.flags import with_flags
+from melange.cli.stderr import say
 from melange.cli.terminal import JsonFlag, OutOption, SetOption, need_live, parse_pairs, save_and_print
 from melange.errors import InputError, MelangeError
 from melange.units import S_PER_MIN, count_of
@@ -241,10 +242,9 @@ class _Campaign:
         """Print where the points are saved and how to use them."""
         if self.kept_points:
             are = "is" if self.kept_points == 1 else "are"
-            print(
+            say(
                 f"{why}: {count_of(self.kept_points, 'load point')} {are} kept in {self.journal}; the same command "
-                "with --resume continues from there",
-                file=sys.stderr,
+                "with --resume continues from there"
             )
 
 

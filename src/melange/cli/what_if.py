@@ -47,7 +47,8 @@ def what_if(
 ) -> None:
     """Compare a service under other prices, traffic or limits.
 
-    Each option is a scenario; with several, their combination is planned too.
+    Each option is a scenario; with several, their combination is planned too. A scenario without a plan is a row that
+    says why. Exit code: 0 if the service was compared, 2 if it or an option is invalid.
     """
     from rich.text import Text
 
@@ -66,7 +67,7 @@ def what_if(
             *(asked.price_variant(session, one) for one in prices or ()),
             *(asked.rate_variant(session, one) for one in rates or ()),
             *(asked.without_variant(session, one) for one in without or ()),
-            *(asked.Variant(label=one, settings=(one,)) for one in changes or ()),
+            *(asked.change_variant(open_session, one) for one in changes or ()),
         ]
         if len(variants) > 1:
             with suppress(InputError):  # variants such as two rates cannot be combined: each is answered separately

@@ -27,18 +27,18 @@ def single_types(question: Question, scope: Scope) -> dict[str, Baseline]:
     limits = _limits_by_type(every)
     baselines = {}
     for r, item in enumerate(profile.replica_types):
-        reason = ""
+        reason, others = "", [need.name for need in every.requirements if not need.member[r]]
         if not allowed[r]:
             reason = "excluded or not available"
         elif not able[r].all():
             reason = _cannot_serve(profile, r, every.cells[~able[r]])
-        elif others := [need.name for need in every.requirements if not need.member[r]]:
+        elif others:
             reason = f"the service requires {', '.join(others)}"
         else:
             reason = _cannot_have(every, limits[r], r, int(count[r]), float(needed[r]))
         cost = float(count[r] * every.cost[r])
         fraction = float(rates[able[r]].sum() / rates.sum())
-        is_partial = allowed[r] and 0 < fraction < 1
+        is_partial = allowed[r] and not others and 0 < fraction < 1
         is_partial = is_partial and not _cannot_have(every, limits[r], r, int(count[r]), float(needed[r]))
         baselines[item.name] = Baseline(
             cost_per_h=None if reason else cost,

@@ -22,6 +22,8 @@ from melange.workload.workload import Mask
 # What a name may refer to; if several are possible, they are looked up in the order that the caller gives.
 OFFER, INSTANCE_TYPE, REPLICA_TYPE, ACCELERATOR = "offer", "instance type", "replica type", "accelerator"
 REGION, ACCELERATOR_IN_REGION = "region", "region/accelerator"
+# What to name instead of an instance.
+_NAMED_INSTEAD = (REPLICA_TYPE, ACCELERATOR)
 
 
 def names_of(items: Sequence[ReplicaType], kind: str) -> list[str]:
@@ -93,14 +95,28 @@ class Chosen:
         return bound
 
 
-def check_names(names: Iterable[str], items: Sequence[ReplicaType], kinds: Sequence[str], place: str) -> None:
+def check_names(
+    names: Iterable[str], items: Sequence[ReplicaType], kinds: Sequence[str], place: str, *, others: Sequence[str] = ()
+) -> None:
     """Reject unknown names, suggesting the nearest known ones.
+
+    Parameters
+    ----------
+    names
+        The names to check.
+    items
+        The replica types (R).
+    kinds
+        What a name may be.
+    place
+        The setting that holds the names, for errors.
+    others
+        What names in the same place of a file may be as well, to suggest.
 
     Raises
     ------
     InputError
-        A name is unknown, or an accelerator that is not offered; the message names ``place``, the setting that holds
-        the names.
+        A name is unknown, is of another kind, or is an accelerator that is not offered.
     """
     if not (given := list(names)):
         return
@@ -110,7 +126,26 @@ def check_names(names: Iterable[str], items: Sequence[ReplicaType], kinds: Seque
             if ACCELERATOR in kinds and name in bundled_accelerators():
                 offered = some_of(sorted(set(names_of(items, ACCELERATOR))))
                 raise InputError(f"{place}: no offer has {name}", hint=f"offered: {offered}")
-            raise unknown(" or ".join(kinds), name, known, place=place)
+            _refuse_instances(name, items, kinds, place)
+            near = {one for kind in others for one in names_of(items, kind) if one} - {name}
+            raise unknown(_either((*kinds, *others)), name, known | near, place=place)
+
+
+def _either(kinds: Sequence[str]) -> str:
+    *first, last = kinds
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def _refuse_instances(name: str, items: Sequence[ReplicaType], kinds: Sequence[str], place: str) -> None:
+    """Reject the name of an instance where replica types are named: one instance may hold any of several."""
+    for kind in (OFFER, INSTANCE_TYPE):
+        rented = np.flatnonzero(members(name, items, (kind,))).tolist()
+        if rented and kind not in kinds:
+            own, cards = (sorted({one[r] for r in rented}) for one in (names_of(items, k) for k in _NAMED_INSTEAD))
+            raise InputError(
+                f"{place}: {name!r} is an {kind}, but must be a {_either(kinds)}",
+                hint=f"its replica types: {some_of(own)}; its accelerator: {some_of(cards)}",
+            )
 
 
 def check_one_meaning(

@@ -26,7 +26,7 @@ class Certificate:
         Share that met it in simulation, and the lower end of its 95 % interval, 0-1; with spare replicas lost, if the
         options ask for spare replicas.
     requests, seeds
-        Requests of one run, and runs.
+        Counted requests of one run, and runs: without the warm-up, and without the end of steady traffic.
     policy
         How requests were balanced.
     cost_before_per_h

@@ -30,7 +30,7 @@ def why_infeasible(problem: Problem, unlimited: Problem) -> InfeasibleError:
     for requirement in problem.requirements:
         if not requirement.member.any():
             words = "is required, but none is allowed, available and able to serve any of the requests"
-            return _error([f"{requirement.name} {words}"])
+            return _error(problem, [f"{requirement.name} {words}"])
     tests: tuple[Callable[[Problem, Problem], str], ...] = (
         _availability,
         _max_types,
@@ -43,17 +43,18 @@ def why_infeasible(problem: Problem, unlimited: Problem) -> InfeasibleError:
     if not reasons:
         present = [limit.name for limit in problem.limits] + [item.name for item in problem.requirements]
         reasons = [f"several settings together prevent it: {', '.join(present) or 'no single cause found'}"]
-    return _error(reasons)
+    return _error(problem, reasons)
 
 
-def _error(reasons: list[str]) -> InfeasibleError:
-    return InfeasibleError(
-        "no allowed fleet can serve the workload",
-        reasons=reasons,
-        hint="relaxing any one of these makes a plan possible"
-        if len(reasons) > 1
-        else "relax that limit, or lower the rate",
-    )
+def _error(problem: Problem, reasons: list[str]) -> InfeasibleError:
+    if problem.budget_per_h is None:
+        message, hint = "no allowed fleet can serve the workload", "relax that limit, or lower the rate"
+    else:  # any part of the traffic would do, so a lower rate does not help
+        message = f"no allowed fleet is within the budget of {problem.budget_per_h:g} USD/h"
+        hint = "relax that limit"
+    if len(reasons) > 1:
+        hint = "relaxing any one of these makes a plan possible"
+    return InfeasibleError(message, reasons=reasons, hint=hint)
 
 
 def _availability(problem: Problem, unlimited: Problem) -> str:
@@ -125,9 +126,10 @@ def _budget(problem: Problem, unlimited: Problem) -> str:
     if x is None:
         return ""
     if cost @ x <= problem.budget_per_h:
-        least = problem.cost.min()
-        carried = f"budget: {problem.budget_per_h:g} USD/h is too little to serve a part of every request size"
-        return f"{carried}; one instance costs {least:g} or more"
+        # The size whose cheapest type costs most.
+        least = np.where(np.isfinite(problem.load), problem.cost[:, None], np.inf).min(axis=0).max()
+        few = f"budget: {problem.budget_per_h:g} USD/h is too little to serve a part of every request size"
+        return f"{few}; at least {least:.2f} USD/h is needed" if least > problem.budget_per_h else few
     return f"budget: required instances cost {cost @ x:.2f} USD/h, {problem.budget_per_h:g} allowed"
 
 

@@ -104,7 +104,7 @@ def _check_names(profile: Profile, options: Options) -> None:
     """Check that the names in the options are known."""
     items = profile.replica_types
     rented = (OFFER, INSTANCE_TYPE, REPLICA_TYPE)
-    check_names(options.max_instances, items, rented, "offers.max (max_instances)")
+    check_names(options.max_instances, items, rented, "offers.max (max_instances)", others=(ACCELERATOR,))
     cards = (ACCELERATOR, ACCELERATOR_IN_REGION, REGION)
     check_names(options.max_accelerators, items, cards, "offers.max (max_accelerators)")
     for key in _BY_TYPE:

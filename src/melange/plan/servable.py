@@ -65,6 +65,11 @@ def scope_of(question: Question) -> Scope:
     useful = allowed & able[:, wanted].any(axis=1)  # an instance of another type would count, and serve nothing
     if not len(missing):
         return Scope(allowed=useful, served=served, unservable=())
+    if not allowed.any():
+        raise InfeasibleError(
+            "every replica type is excluded or limited to no instances",
+            hint="allow some: plan.exclude, offers.max, or the prices' own numbers of instances",
+        )
     rate = workload.request_rate.ravel()
     part = rate[missing].sum() / workload.total_rate
     reasons = _why_unservable(question, allowed, missing)

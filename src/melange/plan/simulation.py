@@ -17,7 +17,7 @@ class Simulation:
     attainment, low
         Share of requests that met every limit by themselves, and the lower end of its 95 % interval, 0-1.
     requests, seeds
-        Requests of one run, and runs.
+        Counted requests of one run, and runs: without the warm-up, and without the end of steady traffic.
     policy
         How requests were balanced.
     target

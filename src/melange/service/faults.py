@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -36,12 +36,26 @@ def faults(
     path: str | Path,
     text: str,
     error: ValidationError,
-    settings: Sequence[str],
     within: tuple[str, ...] = (),
     *,
     file: type[BaseModel] = Service,
+    own: Container[str] | None = None,
 ) -> str:
-    """All faults that pydantic found, one per line, each with its place and the nearest valid key."""
+    """All faults that pydantic found, one per line, each with its place and the nearest valid key.
+
+    Parameters
+    ----------
+    path, text
+        The file.
+    error
+        What pydantic found.
+    within
+        Keys of the section that was checked; none for a whole file.
+    file
+        The kind of file.
+    own
+        The faults without the settings (:func:`faults_of`); all others come from the settings. None: no settings.
+    """
     lines: dict[str, str] = {}  # only the first fault of each key: a union reports one per branch
     for fault in error.errors():
         *above, last = fault["loc"] or ("",)
@@ -49,12 +63,11 @@ def faults(
         is_end = fault["type"] in {"extra_forbidden", "missing"} or _is_key(last)
         keys = [*within, *filter(_is_key, above), *([last] if is_end else [])]
         name = ".".join(str(key) for key in keys)
-        line = _line(text, keys)
-        place = f"{path}:{line}" if line else f"{path}"
-        said = [setting.partition("=")[0].strip() for setting in settings]
-        # A fault of a whole section that is not in the file comes from a setting within it.
-        if any(f"{name}.".startswith(f"{one}.") or (not line and one.startswith(f"{name}.")) for one in said):
+        if own is not None and _identity(fault) not in own:
             place = "--set"
+        else:
+            line = _line(text, keys)
+            place = f"{path}:{line}" if line else f"{path}"
         if fault["type"] == "extra_forbidden":
             section = ".".join(map(str, keys[:-1]))
             known = _known_keys(file, keys[:-1])
@@ -74,6 +87,21 @@ def faults(
                 message += f"; YAML takes a space after the colon: {str(keys[-1]).replace(':', ': ', 1)}"
         lines.setdefault(name, message)
     return first_of(list(lines.values()), _MOST_FAULTS)
+
+
+def faults_of(kind: type[BaseModel], content: Any) -> set[str]:
+    """The faults in a content, to compare others with."""
+    try:
+        kind.model_validate(content)
+    except ValidationError as error:
+        return set(map(_identity, error.errors()))
+    return set()
+
+
+def _identity(fault: Any) -> str:
+    """What makes two faults the same; the other keys of a section may differ."""
+    value = None if isinstance(fault["input"], dict) else fault["input"]
+    return repr((fault["loc"], fault["type"], fault["msg"], value))
 
 
 def _unknown_key(key: str, known: Sequence[str], where: str, elsewhere: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +14,7 @@ from melange.errors import InputError, unknown
 from melange.files import path_of, read_text
 from melange.parsing import named_value, parse_yaml
 from melange.paths import is_pipe
-from melange.service.faults import faults
+from melange.service.faults import faults, faults_of
 from melange.service.schema import PlanSection, Service
 from melange.service.traffic_sections import SOURCES, Section, SloSection, WorkloadSection
 
@@ -98,7 +99,8 @@ def read_document(
     try:
         return kind.model_validate(content | {"folder": Path(path).parent})
     except ValidationError as error:
-        raise InputError(faults(path, text, error, settings, file=kind)) from error
+        own = faults_of(kind, parse_yaml(text, f"{path}") | {"folder": Path(path).parent}) if settings else None
+        raise InputError(faults(path, text, error, file=kind, own=own)) from error
 
 
 def read_section(content: Mapping[str, Any], settings: Sequence[str] = ()) -> WorkloadSection:
@@ -141,7 +143,7 @@ def read_slo_section(content: Mapping[str, Any]) -> SloSection:
 
 
 def _section(kind: type[_SectionT], name: str, content: dict[str, Any], settings: Sequence[str]) -> _SectionT:
-    whole: dict[str, Any] = {name: content}
+    whole: dict[str, Any] = {name: deepcopy(content)}
     for setting in settings:
         apply_setting(whole, setting)
     if set(whole) != {name}:
@@ -152,7 +154,8 @@ def _section(kind: type[_SectionT], name: str, content: dict[str, Any], settings
     try:
         return kind.model_validate(whole[name])
     except ValidationError as error:
-        raise InputError(faults("", "", error, settings, (name,))) from error
+        own = faults_of(kind, content) if settings else None
+        raise InputError(faults("", "", error, (name,), own=own)) from error
 
 
 def _without_none(value: Any) -> Any:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from melange.catalog.price_rules import price_rule
-from melange.errors import InputError, MelangeError
+from melange.catalog.price_rules import adjusted, price_rule
+from melange.errors import InfeasibleError, InputError, MelangeError
 from melange.files import Json
 from melange.plan.energy import energy_of
 from melange.service.session import Session
+from melange.service.stages import offers_of
+from melange.units import count_of
 
 if TYPE_CHECKING:
     from melange.plan.plan import Plan
@@ -101,15 +103,42 @@ def answer(open_session: Callable[[Sequence[str]], Session], variant: Variant, *
     Raises
     ------
     InputError
-        Settings that are invalid for the service: the assumption has no meaning.
+        The service itself cannot be planned. An assumption that cannot is an answer, with the reason.
     """
-    session = open_session(variant.settings)
     try:
+        session = open_session(variant.settings)
         return Answer(variant=variant, plan=session.plan() if quick else session.answer())
-    except InputError:
-        raise
     except MelangeError as error:
-        return Answer(variant=variant, reason=str(error).partition("\n")[0])
+        if isinstance(error, InputError) and not variant.settings:
+            raise
+        return Answer(variant=variant, reason=_reason(error))
+
+
+def _reason(error: MelangeError) -> str:
+    """Why there is no plan, in a line."""
+    said = str(error).partition("\n")[0]
+    if not isinstance(error, InfeasibleError):
+        return said
+    first, *more = error.reasons or ("",)
+    why = f": {first}" if first else ""
+    rest = f"; and {count_of(len(more), 'more reason')}" if more else ""
+    return f"infeasible: {said}{why}{rest}"
+
+
+def change_variant(open_session: Callable[[Sequence[str]], Session], change: str) -> Variant:
+    """``slo.tpot_ms=100``: another value of a key of the service.
+
+    Raises
+    ------
+    InputError
+        The service has no such key, or not with this value.
+    """
+    try:
+        open_session((change,))
+    except InputError as error:
+        said = str(error).replace("--set: ", f"--change {change}: ").replace("--set ", "--change ")
+        raise InputError(said, hint=error.hint.replace("--set ", "--change ")) from error
+    return Variant(label=change, settings=(change,))
 
 
 def price_variant(session: Session, change: str) -> Variant:
@@ -118,6 +147,11 @@ def price_variant(session: Session, change: str) -> Variant:
     if not is_given or not who.strip():
         raise InputError(f"--price {change}: must be NAME=CHANGE", hint="for example --price H100=-30%")
     rule, rules = price_rule(who, value), dict(_service(session).offers.prices)
+    offers, _ = offers_of(_service(session), session.catalog)
+    try:
+        adjusted(offers, [rule], session.catalog.accelerators)
+    except InputError as error:
+        raise InputError(str(error).replace("offers.prices", f"--price {change}", 1), hint=error.hint) from error
     if who in rules and rule.factor is not None:  # a change of the price that the service's own rule leaves
         own = price_rule(who, rules[who])
         price = own.price_per_h
@@ -163,20 +197,22 @@ def without_variant(session: Session, name: str) -> Variant:
     accelerator = session.catalog.find_accelerator(name) or name
     types = profile.replica_types
     if any(accelerator in (one.offer.accelerator, one.name) for one in types):
-        excluded = list(dict.fromkeys([*service.plan.exclude, accelerator]))
-        return Variant(label=f"without {name}", settings=(_setting("plan.exclude", excluded),))
-    for key, field in (("providers", "provider"), ("regions", "region"), ("market", "market")):
-        values = sorted({getattr(one.offer, field) for one in types} - {""})
-        left = [value for value in values if value.casefold() != name.casefold()]
-        if len(left) < len(values):
-            if not left:
-                raise InputError(f"--without {name}: no offers are left")
-            return Variant(label=f"without {name}", settings=(_setting(f"offers.{key}", left),))
+        return Variant(label=f"without {name}", settings=(_excluding(service, [accelerator]),))
+    for field in ("provider", "region", "market"):
+        # Types are excluded, not offers: limits and requirements may name them.
+        found = [one.name for one in types if getattr(one.offer, field).casefold() == name.casefold()]
+        if found:
+            return Variant(label=f"without {name}", settings=(_excluding(service, found),))
     known = sorted({one.offer.accelerator for one in types} | {one.offer.provider for one in types} - {""})
     raise InputError(
         f"--without {name}: no replica type has this accelerator, provider, region or market",
         hint=f"choose from: {', '.join(known)}",
     )
+
+
+def _excluding(service: Any, names: Iterable[str]) -> str:
+    """The setting that excludes types in addition to those that the service excludes."""
+    return _setting("plan.exclude", list(dict.fromkeys([*service.plan.exclude, *names])))
 
 
 def together(variants: Sequence[Variant]) -> Variant:

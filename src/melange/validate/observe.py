@@ -54,6 +54,7 @@ def report(runs: Sequence[Run], *, target: float | None = None) -> Report:
         is_drawn=first.arrivals.is_shuffled,
         requests=len(first.arrivals),
         seeds=len(runs),
+        counted=len(view.status),
         rate=float(np.mean([_rate(run) for run in runs])),
         attainment=held if worst is None else Interval(value=worst.attainment, low=worst.low, high=worst.high),
         target=wanted if worst is None else worst.target,

@@ -96,6 +96,9 @@ class Report:
         Source of the requests, and whether their times were drawn rather than replayed.
     requests, seeds
         Requests of one run, and runs.
+    counted
+        Requests of all runs that count: not the warm-up at the start of each run, nor, with steady traffic, its end. 0
+        in files without it.
     rate
         Requests per second [1/s].
     attainment
@@ -167,6 +170,7 @@ class Report:
     queue_s: tuple[float, ...]
     queue: tuple[tuple[float, ...], ...]
     left_out: float = 0.0
+    counted: int = 0
     classes: tuple[ClassResult, ...] = ()
     cautions: tuple[Caution, ...] = field(default=())
 
@@ -186,6 +190,7 @@ class Report:
             "is_drawn": self.is_drawn,
             "requests": self.requests,
             "seeds": self.seeds,
+            "counted": self.counted,
             "rate": self.rate,
             "attainment": asdict(self.attainment) if self.attainment else None,
             "target": self.target,
@@ -219,6 +224,7 @@ class Report:
         """From the JSON object that :meth:`to_json` makes."""
         return cls(
             **{name: content[name] for name in _STORED_AS_THEY_ARE},
+            counted=content.get("counted", 0),
             slo=Slo.from_json(content["slo"]) if content["slo"] else None,
             attainment=Interval(**content["attainment"]) if content["attainment"] else None,
             types=tuple(TypeReport(**one) for one in content["types"]),

@@ -112,7 +112,7 @@ def _cost_finding(points: Sequence[SweepPoint], legend: Legend) -> str:
     planned = [point.plan for point in points if point.plan is not None]
     savings = [plan.savings for plan in planned if plan.savings is not None]
     if not savings:
-        return "No single type can serve this traffic; the mix can"
+        return "Under the settings of the plan, no single type can serve this traffic; the mix can"
     rates = count_of(len(savings), "rate")
     cheaper = sum(saved > LEAST_SHOWN for saved in savings)
     if not cheaper:
@@ -204,5 +204,5 @@ def _savings_finding(points: Sequence[SweepPoint], legend: Legend) -> str:
         if not np.isnan(value := savings_against(point.plan, points_name(points, entry)))
     ]
     if not saved:
-        return "No single type can serve this traffic, so there is nothing to compare with"
+        return "Under the settings of the plan, no single type can serve this traffic: there is nothing to compare with"
     return f"By closed form, the mix saves {percent(max(min(saved), 0.0))} to {percent(max(saved))} over one type alone"

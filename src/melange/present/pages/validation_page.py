@@ -23,6 +23,7 @@ from melange.present.terminal.validation import (
     next_step,
     served,
     setting,
+    simulated,
     type_cells,
     verdict,
 )
@@ -66,12 +67,12 @@ def validation_html(report: Report, others: Sequence[Report], plan: Plan, name: 
     def of(*names: str) -> str:
         return "".join(drawn[one] for one in names if one in drawn)
 
-    first, requests = setting(report).split("\n", 1)
+    lines = [html.paragraph(line, "dim") for line in setting(report).split("\n")]
     parts = [
         f'<header><p class="brand">{html.escape(f"Melange: {name} in simulation")}</p>'
         f"<h1>{html.escape(verdict(report))}</h1>",
         html.paragraph(step) if (step := next_step(report, plan)) else "",
-        f"{html.paragraph(first, 'dim')}{html.paragraph(requests, 'dim')}</header>",
+        f"{''.join(lines)}</header>",
         "<main>",
         html.section(
             "The fleet", _types_table(report, plan), html.paragraph(served(report)), of("utilization", "queue")
@@ -207,14 +208,12 @@ def _policies(reports: Sequence[Report]) -> Picture:
 
 def _assumptions(report: Report, plan: Plan) -> str:
     kinds = sorted({one.step_times for one in report.types})
-    runs = (
-        f"{report.seeds} runs of {report.requests:,} requests" if report.seeds > 1 else f"{report.requests:,} requests"
-    )
     each = f"; here each request by itself: {limits_in_words(report.slo)}" if report.slo else ""
     items = [
         f"Model: {plan.model or 'not named'}",
         f"SLO: {plan.slo or 'not named'}{each}",
-        f"Requests: {runs} at {significant(report.rate, 4)}/s; {report.source}",
+        f"Requests: {significant(report.rate, 4)}/s; {report.source}",
+        f"Simulated: {simulated(report)}",
         f"Fleet: {usd(report.cost_per_h)}/h; policy {report.policy}; scenario {report.scenario}",
         f"Step times: {' and '.join(kinds)}"
         + ("" if report.steps == "as-planned" else f", {report.steps}: the {report.steps}est tenth measured"),

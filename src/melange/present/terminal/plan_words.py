@@ -33,11 +33,16 @@ def plan_sentence(plan: Plan) -> str:
     answer = f"{_mix_and_cost(plan)}, {_held(plan)}"
     certificate = plan.certificate
     if certificate is None:
-        return f"{answer}; {_closed_form_savings(plan)}.{_nearly_alone(plan)}"
+        return f"{_followed(answer, _closed_form_savings(plan))}{_nearly_alone(plan)}"
     savings = _certified_savings(plan, certificate)
-    if _is_beyond_reach(certificate):
+    return _followed(answer, savings, is_apart=_is_beyond_reach(certificate))
+
+
+def _followed(answer: str, savings: str, *, is_apart: bool = False) -> str:
+    """The answer with its savings, in one sentence or apart; the answer alone if there is nothing to compare with."""
+    if is_apart and savings:
         return f"{answer}. {savings[:1].upper()}{savings[1:]}."
-    return f"{answer}; {savings}."
+    return f"{answer}{'; ' * bool(savings)}{savings}."
 
 
 def _mix_and_cost(plan: Plan) -> str:
@@ -125,23 +130,39 @@ def _certified_savings(plan: Plan, certificate: Certificate) -> str:
     if len(used) == 1 and name in (None, used[0]):
         return "no mix of types is cheaper, as far as searched"
     if name is None or cost is None:
-        return "no certified fleet of a single type was found"
+        # Several required types exclude every single one: there is nothing to compare with.
+        return "" if plan.options.require else "no certified fleet of a single type was found"
     replica_type = next(one for one in plan.replica_types if one.name == name)
     single = f"{_counted(replica_type, round(cost / replica_type.cost_per_h))}, {usd(cost)}/h"
-    return f"{_less(plan.cost_per_h, cost)} the cheapest certified single type ({single})"
+    return f"{_less(plan.cost_per_h, cost)} the cheapest certified single type{_among(plan)} ({single})"
 
 
 def _closed_form_savings(plan: Plan) -> str:
     """Savings of the plan compared with the cheapest single type, both by closed form."""
     best = plan.best_single
     if best is None:
-        return "no single type can serve all requests"
+        return _no_single_type(plan)
     name, baseline = best
     cost = baseline.cost_per_h or 0.0
     replica_type = next(candidate for candidate in plan.replica_types if candidate.name == name)
     single = f"{_counted(replica_type, baseline.instances)}, {usd(cost)}/h"
     kind = " by closed form" if plan.simulation is not None else ""
-    return f"{_less(plan.cost_per_h, cost)} the cheapest single type{kind} ({single})"
+    return f"{_less(plan.cost_per_h, cost)} the cheapest single type{_among(plan)}{kind} ({single})"
+
+
+def _no_single_type(plan: Plan) -> str:
+    """That no single type serves everything, with the setting that prevents it; empty if several are required."""
+    if all(one.served_fraction < 1 for one in plan.single_type.values()):
+        return "no single type can serve all requests"
+    if plan.options.require:
+        return ""
+    limit = "within the budget" if plan.options.budget_per_h is not None else "with the available instances"
+    return f"no single type can serve all requests {limit}"
+
+
+def _among(plan: Plan) -> str:
+    """The single types that a plan is compared with, if they are not all: those that the service requires."""
+    return " allowed by plan.require" if plan.options.require else ""
 
 
 def _less(cost_per_h: float, other_per_h: float) -> str:
@@ -213,16 +234,22 @@ def proof(plan: Plan) -> str:
     said = f"{claim} under {rates} assumptions (solved in {plan.solve_s:.2f} s{late})."
     if (shown := plan.simulation) is None:
         return said
-    counted = f"{shown.seeds} x {shown.requests:,} requests"
+    counted = _counted_requests(shown)
     once = (
         f"Simulated once: {percent(shown.attainment, 2)} of {counted} met the limits, {percent(shown.low, 2)} at least."
     )
     return f"{said} {once} {_simulated_requests(plan, shown)}".rstrip()
 
 
+def _counted_requests(shown: Certificate | Simulation) -> str:
+    """The size of the sample: what counts of each run."""
+    runs = f"{shown.seeds} x " if shown.seeds > 1 else ""
+    return f"{runs}{shown.requests:,} counted requests"
+
+
 def _certainty(plan: Plan, certificate: Certificate) -> str:
     """Result of the simulation, its effect on cost, and the distance from the cheapest possible fleet."""
-    counted = f"{certificate.seeds} x {certificate.requests:,} simulated requests"
+    counted = _counted_requests(certificate)
     shares = percent(certificate.attainment, 2), percent(certificate.low, 2)
     held = f"Certified: {shares[0]} of {counted} met the SLO, {shares[1]} at least"
     if certificate.classes:

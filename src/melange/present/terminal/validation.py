@@ -70,7 +70,7 @@ def verdict(report: Report) -> str:
     held = report.attainment
     if report.slo is None or held is None:
         return "The plan has no SLO, so there is no attainment."
-    counted = f"{report.seeds} x {report.requests:,} requests" if report.seeds > 1 else f"{report.requests:,} requests"
+    counted = f"{report.counted:,} counted requests"
     if report.classes:
         shown = "every target is met" if report.holds else "some targets are not shown to be met"
         return f"{met_by_class(report.classes)} met the limits of their class, of {counted}: {shown}."
@@ -120,7 +120,7 @@ def _planned_with(setting: str) -> str:
 
 
 def setting(report: Report) -> str:
-    """The simulated requests and fleet, in two lines."""
+    """The simulated requests and fleet, in three lines."""
     parts = [f"{significant(report.rate, 4)} requests/s", f"policy {report.policy}"]
     if report.scenario != "steady":
         parts.append(f"scenario {report.scenario}")
@@ -133,7 +133,17 @@ def setting(report: Report) -> str:
             f"{report.slo.metric_statistic} {metric.upper()} {significant(ms(value), 4)} ms"
             for metric, value in report.statistics.items()
         ]
-    return " | ".join(parts) + f"\nRequests: {report.source}"
+    return " | ".join(parts) + f"\nRequests: {report.source}\nSimulated: {simulated(report)}"
+
+
+def simulated(report: Report) -> str:
+    """How many requests were simulated, and how many of them count."""
+    runs = f"{report.requests:,} requests"
+    if report.seeds > 1:  # the last part of a log may be shorter
+        runs = f"{report.seeds} runs of {'' if report.is_drawn else 'up to '}{runs}"
+    end = " and the last tenth" if report.is_drawn and report.scenario == "steady" else ""
+    each = " of each run" if report.seeds > 1 else ""
+    return f"{runs}; {report.counted:,} count, without the warm-up{end}{each}"
 
 
 def _classes(report: Report, plan: Plan) -> RenderableType:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from melange.service.relax import Relaxation
     from melange.service.what_if import Answer
 
+# Longest label that stays on one line [characters]: longer ones leave too little space for reasons. Chosen by judgment.
+_WHOLE_LABEL = 24
+
 
 def side_by_side(answers: Sequence[Answer], kind: str) -> RenderableType:
     """Cost, change, attainment and fleet of each; all are compared with the first."""
@@ -24,6 +27,7 @@ def side_by_side(answers: Sequence[Answer], kind: str) -> RenderableType:
     for place, one in enumerate(answers):
         cost, change = _cost(one), _change(one, base) if place else ""
         table.add_row(one.variant.label, cost, change, *_held(one, answers), _fleet(one, answers))
+    table.columns[0].no_wrap = max(len(one.variant.label) for one in answers) <= _WHOLE_LABEL
     return titled(f"What if ({kind})", table)
 
 
