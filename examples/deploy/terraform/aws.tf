@@ -23,15 +23,6 @@ data "aws_vpc" "us-east-1" {
   default  = lookup(var.aws_vpc_ids, "us-east-1", null) == null ? true : null
 }
 
-data "aws_subnets" "us-east-1" {
-  provider = aws.us-east-1
-
-  filter {
-    name   = "vpc-id"
-    values = [data.aws_vpc.us-east-1.id]
-  }
-}
-
 data "aws_ssm_parameter" "us-east-1" {
   provider = aws.us-east-1
   name     = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id"
@@ -57,6 +48,40 @@ resource "aws_security_group" "us-east-1" {
     protocol    = "-1"
     cidr_blocks = ["0.0.0.0/0"]
   }
+}
+
+data "aws_ec2_instance_type_offerings" "aws-us-east-1-g6-xlarge" {
+  provider      = aws.us-east-1
+  location_type = "availability-zone"
+
+  filter {
+    name   = "instance-type"
+    values = ["g6.xlarge"]
+  }
+}
+
+data "aws_subnets" "aws-us-east-1-g6-xlarge" {
+  provider = aws.us-east-1
+  for_each = toset(data.aws_ec2_instance_type_offerings.aws-us-east-1-g6-xlarge.locations)
+
+  filter {
+    name   = "vpc-id"
+    values = [data.aws_vpc.us-east-1.id]
+  }
+
+  filter {
+    name   = "availability-zone"
+    values = [each.key]
+  }
+
+  filter {
+    name   = "subnet-id"
+    values = lookup(var.aws_subnet_ids, "aws-us-east-1-g6-xlarge", lookup(var.aws_subnet_ids, "us-east-1", ["*"]))
+  }
+}
+
+locals {
+  subnets_aws-us-east-1-g6-xlarge = [for zone, found in data.aws_subnets.aws-us-east-1-g6-xlarge : sort(found.ids)[0] if length(found.ids) > 0]
 }
 
 resource "aws_launch_template" "aws-us-east-1-g6-xlarge" {
@@ -91,7 +116,14 @@ resource "aws_lb" "aws-us-east-1-g6-xlarge" {
   internal                         = true
   load_balancer_type               = "network"
   enable_cross_zone_load_balancing = true
-  subnets                          = data.aws_subnets.us-east-1.ids
+  subnets                          = local.subnets_aws-us-east-1-g6-xlarge
+
+  lifecycle {
+    precondition {
+      condition     = length(local.subnets_aws-us-east-1-g6-xlarge) > 0
+      error_message = "No subnet of the VPC is in a zone that offers g6.xlarge."
+    }
+  }
 }
 
 resource "aws_lb_target_group" "aws-us-east-1-g6-xlarge-0" {
@@ -126,7 +158,7 @@ resource "aws_autoscaling_group" "aws-us-east-1-g6-xlarge" {
   min_size                  = 1
   desired_capacity          = 1
   max_size                  = 2
-  vpc_zone_identifier       = data.aws_subnets.us-east-1.ids
+  vpc_zone_identifier       = local.subnets_aws-us-east-1-g6-xlarge
   target_group_arns         = [aws_lb_target_group.aws-us-east-1-g6-xlarge-0.arn]
   health_check_type         = "ELB"
   health_check_grace_period = 1800
@@ -158,6 +190,40 @@ resource "aws_autoscaling_group" "aws-us-east-1-g6-xlarge" {
     value               = "llama-3-1-8b"
     propagate_at_launch = true
   }
+}
+
+data "aws_ec2_instance_type_offerings" "aws-us-east-1-g6e-xlarge" {
+  provider      = aws.us-east-1
+  location_type = "availability-zone"
+
+  filter {
+    name   = "instance-type"
+    values = ["g6e.xlarge"]
+  }
+}
+
+data "aws_subnets" "aws-us-east-1-g6e-xlarge" {
+  provider = aws.us-east-1
+  for_each = toset(data.aws_ec2_instance_type_offerings.aws-us-east-1-g6e-xlarge.locations)
+
+  filter {
+    name   = "vpc-id"
+    values = [data.aws_vpc.us-east-1.id]
+  }
+
+  filter {
+    name   = "availability-zone"
+    values = [each.key]
+  }
+
+  filter {
+    name   = "subnet-id"
+    values = lookup(var.aws_subnet_ids, "aws-us-east-1-g6e-xlarge", lookup(var.aws_subnet_ids, "us-east-1", ["*"]))
+  }
+}
+
+locals {
+  subnets_aws-us-east-1-g6e-xlarge = [for zone, found in data.aws_subnets.aws-us-east-1-g6e-xlarge : sort(found.ids)[0] if length(found.ids) > 0]
 }
 
 resource "aws_launch_template" "aws-us-east-1-g6e-xlarge" {
@@ -192,7 +258,14 @@ resource "aws_lb" "aws-us-east-1-g6e-xlarge" {
   internal                         = true
   load_balancer_type               = "network"
   enable_cross_zone_load_balancing = true
-  subnets                          = data.aws_subnets.us-east-1.ids
+  subnets                          = local.subnets_aws-us-east-1-g6e-xlarge
+
+  lifecycle {
+    precondition {
+      condition     = length(local.subnets_aws-us-east-1-g6e-xlarge) > 0
+      error_message = "No subnet of the VPC is in a zone that offers g6e.xlarge."
+    }
+  }
 }
 
 resource "aws_lb_target_group" "aws-us-east-1-g6e-xlarge-0" {
@@ -227,7 +300,7 @@ resource "aws_autoscaling_group" "aws-us-east-1-g6e-xlarge" {
   min_size                  = 6
   desired_capacity          = 6
   max_size                  = 7
-  vpc_zone_identifier       = data.aws_subnets.us-east-1.ids
+  vpc_zone_identifier       = local.subnets_aws-us-east-1-g6e-xlarge
   target_group_arns         = [aws_lb_target_group.aws-us-east-1-g6e-xlarge-0.arn]
   health_check_type         = "ELB"
   health_check_grace_period = 1800

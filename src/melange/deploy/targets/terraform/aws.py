@@ -87,14 +87,12 @@ def _network(region: str, base: str, groups: Sequence[Group]) -> list[Block]:
     some = [group for group in groups if _region(group) == region]
     first = min(group.launch.port for group in some)
     last = max(group.launch.port + group.replicas_per_node - 1 for group in some)
-    subnets = {"name": "vpc-id", "values": [Expression(f"data.aws_vpc.{region}.id")]}
     return [
         Block(
             "data",
             ("aws_vpc", region),
             {**here, "id": Expression(vpc), "default": Expression(f"{vpc} == null ? true : null")},
         ),
-        Block("data", ("aws_subnets", region), {**here, "filter": Block("filter", (), subnets)}),
         Block("data", ("aws_ssm_parameter", region), {**here, "name": _IMAGE}),
         Block(
             "resource",
@@ -130,6 +128,33 @@ def _network(region: str, base: str, groups: Sequence[Group]) -> list[Block]:
     ]
 
 
+def _subnets(group: Group, name: str, region: str) -> list[Block]:
+    """One subnet in each zone that offers the instance type: a load balancer accepts no two in a zone."""
+    here = {"provider": Expression(f"aws.{region}")}
+    given = f'lookup(var.aws_subnet_ids, "{group.key}", lookup(var.aws_subnet_ids, "{region}", ["*"]))'
+    filters = {
+        "vpc-id": [Expression(f"data.aws_vpc.{region}.id")],
+        "availability-zone": [Expression("each.key")],
+        "subnet-id": Expression(given),
+    }
+    offered = {
+        **here,
+        "location_type": "availability-zone",
+        "filter": Block("filter", (), {"name": "instance-type", "values": [group.node.instance_type]}),
+    }
+    found = {
+        **here,
+        "for_each": Expression(f"toset(data.aws_ec2_instance_type_offerings.{name}.locations)"),
+        "filters": [Block("filter", (), {"name": key, "values": values}) for key, values in filters.items()],
+    }
+    chosen = f"[for zone, found in data.aws_subnets.{name} : sort(found.ids)[0] if length(found.ids) > 0]"
+    return [
+        Block("data", ("aws_ec2_instance_type_offerings", name), offered),
+        Block("data", ("aws_subnets", name), found),
+        Block("locals", (), {f"subnets_{name}": Expression(chosen)}),
+    ]
+
+
 def _group(group: Group, base: str) -> list[Block]:
     name, region = identifier(group.key), _region(group)
     here = {"provider": Expression(f"aws.{region}")}
@@ -154,6 +179,7 @@ def _group(group: Group, base: str) -> list[Block]:
         **_market(group),
     }
     return [
+        *_subnets(group, name, region),
         Block("resource", ("aws_launch_template", name), template),
         *_balancer(group, name, region),
         Block(
@@ -166,7 +192,7 @@ def _group(group: Group, base: str) -> list[Block]:
                 "desired_capacity": group.node.instances,
                 # One additional instance while a new one replaces an old one.
                 "max_size": group.node.instances + 1,
-                "vpc_zone_identifier": Expression(f"data.aws_subnets.{region}.ids"),
+                "vpc_zone_identifier": Expression(f"local.subnets_{name}"),
                 "target_group_arns": [
                     Expression(f"aws_lb_target_group.{name}-{k}.arn") for k in range(group.replicas_per_node)
                 ],
@@ -204,6 +230,10 @@ def _group(group: Group, base: str) -> list[Block]:
 def _balancer(group: Group, name: str, region: str) -> list[Block]:
     """An internal address of the type, with one port for each replica of an instance."""
     here = {"provider": Expression(f"aws.{region}")}
+    needed = {
+        "condition": Expression(f"length(local.subnets_{name}) > 0"),
+        "error_message": f"No subnet of the VPC is in a zone that offers {group.node.instance_type}.",
+    }
     made = [
         Block(
             "resource",
@@ -213,7 +243,8 @@ def _balancer(group: Group, name: str, region: str) -> list[Block]:
                 "internal": True,
                 "load_balancer_type": "network",
                 "enable_cross_zone_load_balancing": True,
-                "subnets": Expression(f"data.aws_subnets.{region}.ids"),
+                "subnets": Expression(f"local.subnets_{name}"),
+                "lifecycle": Block("lifecycle", (), {"precondition": Block("precondition", (), needed)}),
             },
         )
     ]

@@ -22,6 +22,8 @@ def providers(groups: Sequence[Group]) -> list[Block]:
 def blocks(groups: Sequence[Group], base: str) -> list[Block]:
     """All blocks of the groups on Google Cloud."""
     made = _access(groups, base)
+    for group in {_region(group): group for group in groups}.values():
+        made.append(Block("data", ("google_compute_zones", _region(group)), {"region": _place(group)}))
     for group in groups:
         made += _group(group, base)
     return made
@@ -34,6 +36,19 @@ def replica_urls(group: Group) -> list[Expression]:
         Expression(f'"${{google_compute_forwarding_rule.{name}.ip_address}}:{group.launch.port + k}"')
         for k in range(group.replicas_per_node)
     ]
+
+
+def is_attached(group: Group) -> bool:
+    """Whether the accelerators are attached to a machine that is also offered without them."""
+    return group.node.accelerator in _GUEST and group.node.instance_type.startswith("n1-")
+
+
+def _region(group: Group) -> str:
+    return identifier(group.node.region) if group.node.region else "unnamed"
+
+
+def _place(group: Group) -> Any:
+    return group.node.region or Expression("var.google_region")
 
 
 def _access(groups: Sequence[Group], base: str) -> list[Block]:
@@ -70,10 +85,29 @@ def _list(texts: Sequence[str]) -> str:
     return f"[{', '.join(map(quoted, texts))}]"
 
 
-def _group(group: Group, base: str) -> list[Block]:
-    name = identifier(group.key)
-    region: Any = group.node.region or Expression("var.google_region")
+def _zones(group: Group, name: str) -> list[Block]:
+    """The zones of the region that offer the machine type: a group without zones would take any three."""
+    offered = {
+        "for_each": Expression(f"toset(data.google_compute_zones.{_region(group)}.names)"),
+        "zone": Expression("each.key"),
+        "filter": f'name = "{group.node.instance_type}"',
+    }
+    found = f"[for zone, one in data.google_compute_machine_types.{name} : zone if length(one.machine_types) > 0]"
+    chosen = f'lookup(var.google_zones, "{group.key}", lookup(var.google_zones, "{_region(group)}", {found}))'
     return [
+        Block("data", ("google_compute_machine_types", name), offered),
+        Block("locals", (), {f"zones_{name}": Expression(chosen)}),
+    ]
+
+
+def _group(group: Group, base: str) -> list[Block]:
+    name, region = identifier(group.key), _place(group)
+    needed = {
+        "condition": Expression(f"length(local.zones_{name}) > 0"),
+        "error_message": f"No zone of the region offers {group.node.instance_type}.",
+    }
+    return [
+        *_zones(group, name),
         Block("resource", ("google_compute_instance_template", name), _template(group, base)),
         Block(
             "resource",
@@ -83,7 +117,8 @@ def _group(group: Group, base: str) -> list[Block]:
                 "region": region,
                 "base_instance_name": group.name,
                 "target_size": group.node.instances,
-                # Use any zone of the region with such machines.
+                # Use any of these zones that has such machines at the moment.
+                "distribution_policy_zones": Expression(f"local.zones_{name}"),
                 "distribution_policy_target_shape": "ANY",
                 "version": Block(
                     "version",
@@ -106,10 +141,11 @@ def _group(group: Group, base: str) -> list[Block]:
                         "minimal_action": "REPLACE",
                         "instance_redistribution_type": "NONE",
                         "max_unavailable_fixed": 0,
-                        # Must be at least the number of zones in a region.
-                        "max_surge_fixed": 5,
+                        # The least that is allowed.
+                        "max_surge_fixed": Expression(f"length(local.zones_{name})"),
                     },
                 ),
+                "lifecycle": Block("lifecycle", (), {"precondition": Block("precondition", (), needed)}),
             },
         ),
         Block(
@@ -164,11 +200,11 @@ def _group(group: Group, base: str) -> list[Block]:
 def _template(group: Group, base: str) -> dict[str, Any]:
     node = group.node
     script = f'${{file("${{path.module}}/startup/{group.key}.sh")}}'
-    guest = _GUEST.get(node.accelerator) if node.instance_type.startswith("n1-") else None
+    guest = _GUEST[node.accelerator] if is_attached(group) else None
     body: dict[str, Any] = {
         # A template cannot be changed, so the next one gets another name.
         "name_prefix": f"{group.key[:30].rstrip('-')}-",
-        "region": node.region or Expression("var.google_region"),
+        "region": _place(group),
         "machine_type": node.instance_type,
         "tags": [base],
         "metadata_startup_script": Expression(f"\"#!/bin/sh\\nHF_SECRET='${{var.hf_secret}}'\\n{script}\""),

@@ -76,6 +76,14 @@ def _cautions(plan: Plan, everything: Sequence[Group], groups: Sequence[Group]) 
                 "them yourself, or plan without them",
             )
         )
+    if attached := [group.replica_type for group in groups if group.node.provider == "gcp" and gcp.is_attached(group)]:
+        cautions.append(
+            Caution(
+                "zones",
+                f"{', '.join(attached)}: zones are chosen by the machine type, which is also offered without these "
+                "accelerators: set the variable google_zones to those that have them",
+            )
+        )
     if is_size_aware(plan):
         cautions.append(
             Caution(
@@ -120,6 +128,8 @@ def _variables(groups: Sequence[Group]) -> list[Block]:
     made = [Block(secret.kind, secret.labels, {**secret.body, "validation": safe})]
     if "aws" in clouds:
         made.append(_variable("aws_vpc_ids", "VPC by region; the default VPC elsewhere.", "map(string)", {}))
+        about = "Subnets by replica type or region; elsewhere all of the VPC. One in each zone is used."
+        made.append(_variable("aws_subnet_ids", about, "map(list(string))", {}))
     if "aws" in is_unnamed:
         made.append(_variable("aws_region", "Region of instances without one in the plan."))
     if "aws" in reserved:
@@ -129,6 +139,12 @@ def _variables(groups: Sequence[Group]) -> list[Block]:
             _variable("google_project", "Project ID."),
             _variable("google_network", "Network of the instances.", default="default"),
             _variable("google_subnetwork", "Subnetwork of the instances.", default="default"),
+            _variable(
+                "google_zones",
+                "Zones by replica type or region; elsewhere those that offer the machine type.",
+                "map(list(string))",
+                {},
+            ),
             _variable(
                 "google_client_ranges", "Address ranges that may reach replicas.", "list(string)", ["10.0.0.0/8"]
             ),
