@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from melange.deploy.as_yaml import yaml_text
 from melange.deploy.elsewhere import is_size_aware, not_by_size
-from melange.deploy.group import Group, base_name, cautions_of, groups_of
+from melange.deploy.group import Group, LoadedGroup, base_name, cautions_of, groups_of
 from melange.deploy.heading import comments, heading_of
 from melange.deploy.manifest import Manifest
 from melange.deploy.server_options import ServerOptions
@@ -140,7 +140,7 @@ def _service(group: Group) -> dict[str, Any]:
     }
 
 
-def _one_service(groups: Sequence[Group], base: str) -> dict[str, Any]:
+def _one_service(groups: Sequence[LoadedGroup], base: str) -> dict[str, Any]:
     """One service for all types: the rate per instance of each type, and SkyPilot's choice of instances."""
     if strange := [one.replica_type for one in groups if not _RATED.fullmatch(_accelerators(one))]:
         raise InputError(

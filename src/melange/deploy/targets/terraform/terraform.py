@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -95,7 +95,7 @@ def _cautions(plan: Plan, everything: Sequence[Group], groups: Sequence[Group]) 
     return cautions
 
 
-def _versions(by_cloud: dict[str, list[Group]]) -> Block:
+def _versions(by_cloud: Mapping[str, Sequence[Group]]) -> Block:
     sources = {"aws": ("aws", "hashicorp/aws", ">= 5.80"), "gcp": ("google", "hashicorp/google", ">= 6.0")}
     needed = {
         sources[cloud][0]: {"source": sources[cloud][1], "version": sources[cloud][2]}
@@ -106,7 +106,7 @@ def _versions(by_cloud: dict[str, list[Group]]) -> Block:
     return Block("terraform", (), body)
 
 
-def _providers(by_cloud: dict[str, list[Group]]) -> list[Block]:
+def _providers(by_cloud: Mapping[str, Sequence[Group]]) -> list[Block]:
     return [block for cloud, some in by_cloud.items() if some for block in _CLOUDS[cloud].providers(some)]
 
 
