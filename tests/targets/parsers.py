@@ -115,7 +115,7 @@ def check_sky(folder: Path) -> None:
     """Every task as SkyPilot reads it, and its script by a shell."""
     import sky
 
-    for path in sorted(folder.glob("*.yaml")):
+    for path in sorted(folder.rglob("*.yaml")):
         try:
             task = sky.Task.from_yaml(str(path))
         except Exception as fault:
@@ -123,6 +123,11 @@ def check_sky(folder: Path) -> None:
         if task.service is None:
             raise RefusedError(f"{path}: no service")
         _check_shell(str(task.run))
+    for path in folder.glob("*.py"):
+        try:
+            compile(path.read_text(), str(path), "exec")
+        except SyntaxError as fault:
+            raise RefusedError(str(fault)) from fault
 
 
 def check_dstack(folder: Path) -> None:

@@ -24,6 +24,7 @@ from melange.deploy.scaled_objects import (
     scaled_object,
 )
 from melange.deploy.schedule_options import KedaOptions, RuleFileOptions, ScheduleTarget
+from melange.deploy.targets.launchers import sky_schedule
 from melange.errors import Caution, InputError, unknown
 from melange.plan.schedule.rule import HIGHEST, LINE, RuleSettings, ScalingRule, Signal
 from melange.plan.schedule.schedule import Schedule
@@ -65,13 +66,7 @@ def render_rule(
         An unknown target, unknown options or invalid values, a schedule without a rule, or a missing time zone.
     """
     found = schedule_target_of(target)
-    chosen = found.chosen(options or {})
-    if schedule.rule is None:
-        raise InputError(
-            "the schedule has no scaling rule: its reserved instances carry all traffic",
-            hint="there is nothing to scale",
-        )
-    return found.render(schedule, chosen, written or datetime.now(UTC).date())
+    return found.render(schedule, found.chosen(options or {}), written or datetime.now(UTC).date())
 
 
 def schedule_target_of(name: str) -> ScheduleTarget[Any]:
@@ -90,7 +85,12 @@ def schedule_target_of(name: str) -> ScheduleTarget[Any]:
 
 def _rule_of(schedule: Schedule) -> tuple[ScalingRule, Buckets]:
     rule = schedule.rule
-    if rule is None or rule.buckets is None:
+    if rule is None:
+        raise InputError(
+            "the schedule has no scaling rule: its reserved instances carry all traffic",
+            hint="there is nothing to scale",
+        )
+    if rule.buckets is None:
         raise InputError("the schedule file does not say which request sizes its weights are for", hint="plan it again")
     return rule, rule.buckets
 
@@ -240,4 +240,6 @@ _JSON = ScheduleTarget(
     options=RuleFileOptions,
     render=_json,
 )
-SCHEDULE_TARGETS: Mapping[str, ScheduleTarget[Any]] = {one.name: one for one in (_KEDA, timetable.TARGET, _JSON)}
+SCHEDULE_TARGETS: Mapping[str, ScheduleTarget[Any]] = {
+    one.name: one for one in (_KEDA, timetable.TARGET, sky_schedule.TARGET, _JSON)
+}

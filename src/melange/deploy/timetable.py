@@ -51,13 +51,8 @@ Gap = tuple[int, int]
 
 
 def _render(schedule: Schedule, options: CronOptions, written: date) -> Manifest:
-    zone = options.time_zone or schedule.time_zone
-    if not zone:
-        raise InputError(
-            "the schedule's hours are local times, and their time zone is missing",
-            hint="--option time_zone=Europe/Berlin: that of the service's workload.time_zone, or Etc/UTC",
-        )
-    cycle, lead = len(schedule.labels) * MIN_PER_H, _lead(schedule)
+    zone, lead = time_zone_of(schedule, options.time_zone), lead_of(schedule)
+    cycle = len(schedule.labels) * MIN_PER_H
     gaps = clock_gaps(zone, written, cycle)
     names = deployment_names(schedule, options.deployment)
     counts = (schedule.on_demand + schedule.spot).astype(int)
@@ -92,7 +87,23 @@ def _render(schedule: Schedule, options: CronOptions, written: date) -> Manifest
     )
 
 
-def _lead(schedule: Schedule) -> int:
+def time_zone_of(schedule: Schedule, given: str | None) -> str:
+    """The time zone of a schedule's hours: the given one, or the schedule's own.
+
+    Raises
+    ------
+    InputError
+        There is none.
+    """
+    if zone := given or schedule.time_zone:
+        return zone
+    raise InputError(
+        "the schedule's hours are local times, and their time zone is missing",
+        hint="--option time_zone=Europe/Berlin: that of the service's workload.time_zone, or Etc/UTC",
+    )
+
+
+def lead_of(schedule: Schedule) -> int:
     """Minutes from the start of a trigger to its first hour.
 
     It is at least one: a trigger that starts with an hour that clocks repeat would not be active in its first pass.
@@ -101,7 +112,7 @@ def _lead(schedule: Schedule) -> int:
     most = len(schedule.labels) * MIN_PER_H // 2 - _INACTIVE_MIN
     if lead > most:
         raise InputError(
-            f"cron: start-up must be at most {most // MIN_PER_H} h for a timetable of a {schedule.over}, got "
+            f"start-up must be at most {most // MIN_PER_H} h for a timetable of a {schedule.over}, got "
             f"{schedule.options.start_up_s / S_PER_H:g} h",
             hint="set schedule.start_up in the service, and plan again",
         )
