@@ -130,11 +130,10 @@ def test_terraform_uses_one_subnet_in_each_zone_that_offers_the_instances() -> N
         assert 'location_type = "availability-zone"' in text
         assert f'values = ["{instance_type}"]' in text
         assert f"for_each = toset(data.aws_ec2_instance_type_offerings.{key}.locations)" in files["aws.tf"]
-        chosen = f"[for zone, found in data.aws_subnets.{key} : sort(found.ids)[0] if length(found.ids) > 0]"
-        assert f"subnets_{key} = {chosen}" in files["aws.tf"]
-        used = [
-            line.split("=")[0].strip() for line in files["aws.tf"].splitlines() if line.endswith(f"local.subnets_{key}")
-        ]
+        chosen = f"for zone, found in data.aws_subnets.{key} : zone => sort(found.ids)[0] if length(found.ids) > 0"
+        assert f"subnets_{key} = {{ {chosen} }}" in files["aws.tf"]
+        lines = [line for line in files["aws.tf"].splitlines() if line.endswith(f"= values(local.subnets_{key})")]
+        used = [line.split("=")[0].strip() for line in lines]
         assert used == ["subnets", "vpc_zone_identifier"]
     assert sum('name   = "availability-zone"\n    values = [each.key]' in one for one in blocks) == 2
     assert files["aws.tf"].count('["*"]') == 2

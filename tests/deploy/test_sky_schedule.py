@@ -50,7 +50,8 @@ def drawn(hours: int) -> np.ndarray:
 def test_every_minute_has_the_most_of_its_hours(hours: int, zone: str, day: datetime, start_up_s: float) -> None:
     """In local time, from each minute to the end of a start-up, over days on which clocks change."""
     counts = drawn(hours)
-    made = json.loads(written(schedule_of(counts, two_regions(), start_up_s, zone)).files["hours.json"])
+    files = written(schedule_of(counts, two_regions(), start_up_s, zone)).files
+    made = json.loads(files["hours.json"])
     assert made["start_up_s"] == 60 * np.ceil(start_up_s / 60)
     assert list(made["services"]) == [FIRST, SECOND]
     place = ZoneInfo(zone)
@@ -59,36 +60,39 @@ def test_every_minute_has_the_most_of_its_hours(hours: int, zone: str, day: date
     lead = made["start_up_s"] // 60
     for minute in range(0, 2 * 1440, 7):
         most = counts[hour[minute : minute + lead + 1]].max(axis=0)
-        assert list(wanted(made, day.timestamp() + 60 * minute).values()) == most.tolist()
+        fleet = wanted(made, day.timestamp() + 60 * minute)
+        assert list(fleet.values()) == [(count, 0) for count in most.tolist()]
+        assert all(f"services/{name}.{count}.0.yaml" in files for name, (count, _) in fleet.items())
 
 
-def test_each_number_of_instances_has_a_file() -> None:
-    """On demand with the reserved ones, and spot apart, all with the limits that were planned."""
-    counts = np.zeros((24, 2))
+def test_each_fleet_has_a_file() -> None:
+    """On demand with the reserved ones, spot beside them, and both where one replaces the other, with the limits."""
+    counts, spot = np.zeros((24, 2)), np.zeros((24, 2))
     counts[8:20, 0] = 3
-    schedule = schedule_of(counts, two_regions(2))
-    spot = np.zeros((24, 2))
+    counts[12:, 1] = 2
     spot[9:12, 1] = 1
+    schedule = schedule_of(counts, two_regions(2))
     servers = tuple(
         Server(replica_type=one.name, replicas=6, model=schedule.model, engine="vllm", max_sequences=77)
         for one in schedule.replica_types
     )
-    schedule = replace(schedule, spot=spot, reserved=np.array([1, 0]), servers=servers)
-    made = written(schedule, drain_s=120)
+    made = written(replace(schedule, spot=spot, reserved=np.array([1, 0]), servers=servers), drain_s=120)
     services = {name: yaml.safe_load(text) for name, text in made.files.items() if name.startswith("services/")}
-    assert list(services) == [
-        f"services/{FIRST}.1.yaml",
-        f"services/{FIRST}.4.yaml",
-        f"services/{SECOND}-spot.0.yaml",
-        f"services/{SECOND}-spot.1.yaml",
-    ]
-    assert [one["service"]["replicas"] for one in services.values()] == [1, 4, 0, 1]
-    assert [one["resources"]["use_spot"] for one in services.values()] == [False, False, True, True]
+    names = [f"{FIRST}.1.0", f"{FIRST}.4.0", f"{SECOND}.0.0", f"{SECOND}.0.1", f"{SECOND}.2.0", f"{SECOND}.2.1"]
+    assert list(services) == [f"services/{name}.yaml" for name in names]
+    assert [one["service"].get("replicas") for one in services.values()] == [1, 4, None, None, None, None]
+    policies = [one["service"]["replica_policy"] for one in services.values() if one["resources"]["use_spot"]]
+    assert [one["base_ondemand_fallback_replicas"] for one in policies] == [0, 0, 2, 2]
+    assert [one["min_replicas"] for one in policies] == [0, 1, 2, 3]
+    assert all(one["max_replicas"] == one["min_replicas"] for one in policies)
     assert all("--max-num-seqs 77" in one["run"] for one in services.values())
-    # Only the number differs, so that SkyPilot keeps the instances that stay.
-    few, many = (services[f"services/{FIRST}.{count}.yaml"] for count in (1, 4))
-    assert {**few, "service": {**few["service"], "replicas": 4}} == many
-    assert json.loads(made.files["hours.json"])["services"][FIRST] == [1] * 8 + [4] * 12 + [1] * 4
+    # Only the service differs, so that SkyPilot keeps the instances that stay.
+    for name in (FIRST, SECOND):
+        some = [{**one, "service": None} for one in services.values() if one["name"] == name]
+        assert all(one == some[0] for one in some)
+    hours = json.loads(made.files["hours.json"])["services"]
+    assert hours[FIRST] == [[1, 0]] * 8 + [[4, 0]] * 12 + [[1, 0]] * 4
+    assert hours[SECOND] == [[0, 0]] * 9 + [[0, 1]] * 3 + [[2, 0]] * 12
     assert [one.kind for one in made.cautions] == ["replicas", "market", "spot", "routing"]
     assert made.cautions[1].message.startswith("1 x aws/us-east-1/g6.xlarge: planned as reserved")
     assert "CAUTION: market: 1 x aws/us-east-1/g6.xlarge" in made.files["follow.py"]
@@ -105,20 +109,11 @@ def test_a_file_without_start_options_starts_servers_with_their_own_limits() -> 
 def test_reserved_instances_alone_are_started_too() -> None:
     """Without a rule and other instances there is a service of one size; without any, nothing to start."""
     schedule = replace(schedule_of(np.zeros((24, 2)), two_regions()), reserved=np.array([2, 0]), rule=None)
-    assert [name for name in written(schedule).files if name.startswith("services/")] == [f"services/{FIRST}.2.yaml"]
+    assert [name for name in written(schedule).files if name.startswith("services/")] == [f"services/{FIRST}.2.0.yaml"]
     with pytest.raises(InputError, match="no instances to start"):
         written(replace(schedule, reserved=np.zeros(2)))
     with pytest.raises(InputError, match="has no scaling rule"):
         render_rule(schedule, "keda")
-
-
-def test_names_that_meet_get_a_digest() -> None:
-    """A type that is called like another one on spot."""
-    first, second = two_regions()
-    schedule = schedule_of(np.ones((24, 2)), [first, replace(second, name=f"{first.name} spot")])
-    schedule = replace(schedule, spot=np.tile([1, 0], (24, 1)))
-    names = list(json.loads(written(schedule).files["hours.json"])["services"])
-    assert len(set(names)) == 3
 
 
 @pytest.fixture
@@ -145,26 +140,33 @@ def run(folder: Path, *arguments: str, token: str | None = "secret") -> tuple[in
 
 
 def test_the_script_applies_changes_until_they_are_taken(folder: Path) -> None:
-    """Starts all services once, and updates what has changed, growth first, and again where SkyPilot failed."""
-    assert run(folder, "up")[2] == [
-        f"serve up -y -n {SECOND} {SECOND}.2.yaml --secret HF_TOKEN",
-        f"serve up -y -n {FIRST} {FIRST}.1.yaml --secret HF_TOKEN",
-    ]
-    assert run(folder) == (0, "", [])
-    assert run(folder, "up") == (0, "", [])
-    hours = json.loads((folder / "files" / "hours.json").read_text())
-    hours["services"] = {FIRST: [4] * 24, SECOND: [0] * 24}
-    (folder / "files" / "hours.json").write_text(json.dumps(hours))
+    """Starts all services once, and updates those whose instances or commands have changed, again where that failed."""
+    ups = [f"serve up -y -n {FIRST} {FIRST}.1.0.yaml", f"serve up -y -n {SECOND} {SECOND}.2.0.yaml"]
+    assert run(folder, "up")[2] == [f"{one} --secret HF_TOKEN" for one in ups]
+    assert run(folder) == run(folder, "up") == (0, "", [])
+    # Another number of instances of one, another drain time of both.
+    written(schedule_of(np.tile([4, 2], (24, 1)), two_regions()), drain_s=77).write(folder / "files")
     (folder / "calls.broken").touch()
-    calls = [
-        f"serve update -y {FIRST} {FIRST}.4.yaml --secret HF_TOKEN",
-        f"serve update -y {SECOND} {SECOND}.0.yaml --secret HF_TOKEN",
-    ]
+    calls = [f"serve update -y {FIRST} {FIRST}.4.0.yaml", f"serve update -y {SECOND} {SECOND}.2.0.yaml"]
     status, said, made = run(folder)
-    assert (status, made) == (1, calls)
-    assert f"{FIRST}: 1 -> 4 instances: failed" in said
+    assert (status, made) == (1, [f"{one} --secret HF_TOKEN" for one in calls])
+    assert f"{FIRST}: 4 on-demand and 0 spot instances: failed" in said
     (folder / "calls.broken").unlink()
-    assert run(folder) == (0, f"{FIRST}: 1 -> 4 instances\n{SECOND}: 2 -> 0 instances\n", calls)
+    said = f"{FIRST}: 4 on-demand and 0 spot instances\n{SECOND}: 2 on-demand and 0 spot instances\n"
+    assert run(folder) == (0, said, made)
+    later = render_rule(
+        schedule_of(np.tile([4, 2], (24, 1)), two_regions()), "skypilot", {"drain_s": 77}, written=date(2026, 2, 2)
+    )
+    later.write(folder / "files")
+    assert run(folder) == (0, "", [])
+
+
+def test_the_script_names_services_that_left_the_schedule(folder: Path) -> None:
+    """Once, with the command that stops them: nothing else ends what is paid for."""
+    run(folder, "up")
+    written(schedule_of(np.ones((24, 1)), two_regions()[:1])).write(folder / "files")
+    said = f"{SECOND}: no longer in the schedule; stop it: sky serve down {SECOND}\n"
+    assert run(folder) == (0, said, [])
     assert run(folder) == (0, "", [])
 
 

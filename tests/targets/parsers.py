@@ -114,14 +114,17 @@ def _has_compose() -> bool:
 def check_sky(folder: Path) -> None:
     """Every task as SkyPilot reads it, and its script by a shell."""
     import sky
+    from sky.serve.serve_utils import validate_service_task
 
     for path in sorted(folder.rglob("*.yaml")):
         try:
             task = sky.Task.from_yaml(str(path))
         except Exception as fault:
             raise RefusedError(f"{path}: {fault}") from fault
-        if task.service is None:
-            raise RefusedError(f"{path}: no service")
+        try:
+            validate_service_task(task, pool=False)
+        except Exception as fault:
+            raise RefusedError(f"{path}: {fault}") from fault
         _check_shell(str(task.run))
     for path in folder.glob("*.py"):
         try:

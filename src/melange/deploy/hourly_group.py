@@ -1,9 +1,8 @@
-"""The replicas of one type in one market over the hours of a schedule, for targets that start servers."""
+"""The replicas of one type over the hours of a schedule, for targets that start servers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,30 +13,30 @@ from melange.errors import InputError
 from melange.plan.problem import Positions
 from melange.plan.schedule.schedule import Schedule
 from melange.plan.server import Server, server_of
-from melange.profile.profile import ReplicaType
-from melange.workload.workload import Array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class HourlyGroup:
-    """The instances of one type in one market.
+    """The instances of one type.
 
     Parameters
     ----------
     group
-        The replicas of the busiest hour.
-    instances
-        Instances in each hour (H,).
+        The replicas of the busiest hour, on demand.
+    reserved, on_demand, spot
+        Instances of each market in each hour (H,).
     """
 
     group: Group
-    instances: Positions
+    reserved: Positions
+    on_demand: Positions
+    spot: Positions
 
 
 def hourly_groups(
-    schedule: Schedule, options: HourlyServerOptions, *, has_reserved: bool, is_one_process: bool = False
+    schedule: Schedule, options: HourlyServerOptions, *, is_one_process: bool = False
 ) -> tuple[HourlyGroup, ...]:
-    """The groups of a schedule, one per type and market in use: on demand, spot, reserved.
+    """The groups of a schedule, one per type that has instances.
 
     Parameters
     ----------
@@ -45,8 +44,6 @@ def hourly_groups(
         The schedule to deploy.
     options
         The user's options for servers.
-    has_reserved
-        Whether the target has reserved instances; if not, they are on-demand ones.
     is_one_process
         Whether the target starts one process per instance, which then runs all replicas of the instance.
 
@@ -55,29 +52,20 @@ def hourly_groups(
     InputError
         The schedule has no instances, or a server that cannot be started here.
     """
-    hours = len(schedule.labels)
-    held = np.tile(schedule.reserved, (hours, 1))
-    by_market: Mapping[str, Array] = {
-        "on-demand": schedule.on_demand + (0 if has_reserved else held),
-        "spot": schedule.spot,
-        **({"reserved": held} if has_reserved else {}),
-    }
-    used = [
-        (r, market)
-        for r in range(len(schedule.replica_types))
-        for market, counts in by_market.items()
-        if counts[:, r].any()
-    ]
+    reserved, on_demand, spot = (
+        np.broadcast_to(counts, schedule.spot.shape).astype(np.int64)
+        for counts in (schedule.reserved, schedule.on_demand, schedule.spot)
+    )
+    most = (reserved + on_demand + spot).max(axis=0)
+    used = np.flatnonzero(most).tolist()
     if not used:
         raise InputError("schedule: no instances to start")
-    keys = _keys(schedule.replica_types, used)
-    base = base_of_model(options.model or schedule.model) if options.name is None else options.name
-    launcher = Launcher(None, 0.0, options)
+    keys = type_keys([schedule.replica_types[r].name for r in used])
+    base, launcher = base_of_schedule(schedule, options), Launcher(None, 0.0, options)
     groups = []
-    for (r, market), key in zip(used, keys, strict=True):
-        one, instances = schedule.replica_types[r], by_market[market][:, r].astype(np.int64)
-        most = int(instances.max())
-        node = node_of(replace(one, offer=replace(one.offer, market=market)), most)
+    for r, key in zip(used, keys, strict=True):
+        one = schedule.replica_types[r]
+        node = node_of(one, int(most[r]))
         server, launch = launcher.launch(one, _server(schedule, r), node, is_one_process=is_one_process)
         group = Group(
             name=f"{base}-{key}",
@@ -85,10 +73,15 @@ def hourly_groups(
             server=server,
             launch=launch,
             node=node,
-            replicas=most * one.replicas_per_instance,
+            replicas=int(most[r]) * one.replicas_per_instance,
         )
-        groups.append(HourlyGroup(group=group, instances=instances))
+        groups.append(HourlyGroup(group=group, reserved=reserved[:, r], on_demand=on_demand[:, r], spot=spot[:, r]))
     return tuple(groups)
+
+
+def base_of_schedule(schedule: Schedule, options: HourlyServerOptions) -> str:
+    """The base name of all objects of a schedule: the user's name, or one from the model's name."""
+    return base_of_model(options.model or schedule.model) if options.name is None else options.name
 
 
 def _server(schedule: Schedule, r: int) -> Server:
@@ -96,12 +89,3 @@ def _server(schedule: Schedule, r: int) -> Server:
     if schedule.servers:
         return schedule.servers[r]
     return server_of(schedule.replica_types[r], None, 0, schedule.model, None, 0)
-
-
-def _keys(types: Sequence[ReplicaType], used: Sequence[tuple[int, str]]) -> list[str]:
-    """Short, unique names: that of the type as in a plan, and the market if it is not on demand."""
-    by_type = type_keys([one.name for one in types])
-    keys = [by_type[r] if market == "on-demand" else f"{by_type[r]}-{market}" for r, market in used]
-    if len(set(keys)) == len(keys):
-        return keys
-    return type_keys([f"{types[r].name} {market}" for r, market in used])

@@ -15,6 +15,7 @@ import numpy as np
 
 from melange.deploy import timetable
 from melange.deploy.manifest import Manifest
+from melange.deploy.render import TARGETS
 from melange.deploy.scaled_objects import (
     capped,
     common_cautions,
@@ -25,6 +26,7 @@ from melange.deploy.scaled_objects import (
 )
 from melange.deploy.schedule_options import KedaOptions, RuleFileOptions, ScheduleTarget
 from melange.deploy.targets.launchers import sky_schedule
+from melange.deploy.targets.terraform import tf_schedule
 from melange.errors import Caution, InputError, unknown
 from melange.plan.schedule.rule import HIGHEST, LINE, RuleSettings, ScalingRule, Signal
 from melange.plan.schedule.schedule import Schedule
@@ -54,7 +56,7 @@ def render_rule(
     schedule
         The schedule with the rule.
     target
-        ``keda``, ``cron`` or ``json``.
+        ``keda``, ``cron``, ``skypilot``, ``terraform`` or ``json``.
     options
         The target's options (``SCHEDULE_TARGETS[target].declared``).
     written
@@ -77,10 +79,13 @@ def schedule_target_of(name: str) -> ScheduleTarget[Any]:
     InputError
         There is no such target; the error names those that a schedule has.
     """
-    if name not in SCHEDULE_TARGETS:
-        fault = unknown("target of a schedule", name, SCHEDULE_TARGETS)
-        raise InputError(str(fault), hint=f"a schedule has the targets {', '.join(SCHEDULE_TARGETS)}")
-    return SCHEDULE_TARGETS[name]
+    if name in SCHEDULE_TARGETS:
+        return SCHEDULE_TARGETS[name]
+    fault = str(unknown("target of a schedule", name, SCHEDULE_TARGETS))
+    if name in TARGETS:
+        fault = f"{name} is a target of plans: its files cannot follow the hours of a schedule"
+    own = f"a schedule has the targets {', '.join(SCHEDULE_TARGETS)}"
+    raise InputError(fault, hint=f"{own}; elsewhere melange operate --schedule follows it")
 
 
 def _rule_of(schedule: Schedule) -> tuple[ScalingRule, Buckets]:
@@ -241,5 +246,5 @@ _JSON = ScheduleTarget(
     render=_json,
 )
 SCHEDULE_TARGETS: Mapping[str, ScheduleTarget[Any]] = {
-    one.name: one for one in (_KEDA, timetable.TARGET, sky_schedule.TARGET, _JSON)
+    one.name: one for one in (_KEDA, timetable.TARGET, sky_schedule.TARGET, tf_schedule.TARGET, _JSON)
 }

@@ -109,10 +109,13 @@ class HourlyServerOptions(ServerOptions):
 
     Parameters
     ----------
+    drain_s
+        Time limit for finishing requests when a server stops [s]; None: ten minutes.
     time_zone
         Time zone of the hours; None: the schedule's.
     """
 
+    drain_s: int | None = option(None, "Time to finish requests before stopping [s]; null: 600.")
     time_zone: str | None = option(None, "Time zone of the hours; null: the schedule's.")
 
     def __post_init__(self) -> None:

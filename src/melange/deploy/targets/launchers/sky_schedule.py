@@ -1,12 +1,12 @@
-"""SkyPilot over the hours of a schedule: a service per type and market, and a script that updates their instances."""
+"""SkyPilot over the hours of a schedule: a service per type, and a script that updates their instances."""
 
 from __future__ import annotations
 
 import json
-from datetime import date
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from melange.deploy.as_yaml import yaml_text
 from melange.deploy.group import cautions_of
@@ -16,26 +16,31 @@ from melange.deploy.manifest import Manifest
 from melange.deploy.scaled_objects import not_deferred
 from melange.deploy.schedule_options import HourlyServerOptions, ScheduleTarget
 from melange.deploy.targets.launchers import follow_schedule
+from melange.deploy.targets.launchers.follow_schedule import wanted
 from melange.deploy.targets.launchers.shell import check_names, instance_cautions
 from melange.deploy.targets.launchers.sky_serve import CLOUDS, service_of
-from melange.deploy.timetable import lead_of, time_zone_of
+from melange.deploy.timetable import clock_changes, lead_of, time_zone_of
 from melange.errors import Caution
+from melange.plan.problem import Positions
 from melange.plan.schedule.schedule import Schedule
-from melange.units import S_PER_MIN, count_of
+from melange.units import MIN_PER_H, S_PER_DAY, S_PER_MIN, count_of
 
+_H_PER_DAY = 24
+_MIN_PER_DAY = S_PER_DAY // S_PER_MIN
 _ABOUT = """\
-A fleet for each hour of the {over} in {zone} time, whatever the traffic is: one service per replica type and market,
-with a file for each number of instances that it has in some hour (services/). follow.py runs sky serve update for the
-services whose number is another one now. It looks {lead} min ahead, for the start-up. Instances that stay are not
-restarted; SkyPilot sends no more requests to those that leave, and ends them two minutes later.
+A fleet for each hour of the {over} in {zone} time, whatever the traffic is: one service per replica type, with a file
+for each number of on-demand and spot instances that it has at some time (services/NAME.ON-DEMAND.SPOT.yaml). follow.py
+runs sky serve update for the services whose numbers are others now. It looks {lead} min ahead, for the start-up.
+Instances that stay are not restarted; SkyPilot sends no more requests to those that leave, and ends them two minutes
+later.
 
 Start: HF_TOKEN=... python3 follow.py up. Then run it once a minute on a machine that is always on, with a line of
 crontab -e:
 
 {crontab}
 
-The machine's own time zone does not matter, and the next run makes up for one that was missed or failed. Stop: remove
-the line, then sky serve down -y {names}.
+The machine's own time zone does not matter, and the next run makes up for one that was missed or failed. With the files
+of a new schedule in this folder, run follow.py up once more. Stop: remove the line, then sky serve down -y {names}.
 
 In front of the services: melange deploy plan.json --to haproxy --replica NAME=http://ENDPOINT for each, with a plan of
 the same types. sky serve status --endpoint prints ENDPOINT, which stays the same at any number of instances.
@@ -48,7 +53,7 @@ _CRONTAB = (
 
 def _render(schedule: Schedule, options: HourlyServerOptions, written: date) -> Manifest:
     zone, lead = time_zone_of(schedule, options.time_zone), lead_of(schedule)
-    groups = hourly_groups(schedule, options, has_reserved=False, is_one_process=True)
+    groups = hourly_groups(schedule, options, is_one_process=True)
     plain = [one.group for one in groups]
     check_names(plain, "SkyPilot")
     cautions = [
@@ -70,39 +75,75 @@ def _render(schedule: Schedule, options: HourlyServerOptions, written: date) -> 
         "time_zone": zone,
         "hours": len(schedule.labels),
         "start_up_s": lead * int(S_PER_MIN),
-        "services": {one.group.name: one.instances.tolist() for one in groups},
+        "services": {
+            one.group.name: [[k, s] for k, s in zip(_on_demand(one).tolist(), one.spot.tolist(), strict=True)]
+            for one in groups
+        },
     }
     script = Path(follow_schedule.__file__).read_text(encoding="utf-8")
-    files = {"follow.py": f"{heading}\n\n{script}", "hours.json": _lines(hours), **_services(schedule, groups, written)}
+    files = {
+        "follow.py": f"{heading}\n\n{script}",
+        "hours.json": _lines(hours),
+        **_services(schedule, groups, hours, written),
+    }
     return Manifest(target="skypilot", files=files, cautions=tuple(cautions))
 
 
-def _services(schedule: Schedule, groups: tuple[HourlyGroup, ...], written: date) -> dict[str, str]:
-    """A file for each number of instances that a service has in some hour."""
-    files = {}
+def _on_demand(one: HourlyGroup) -> Positions:
+    """On-demand instances in each hour, with the reserved ones (H,)."""
+    return one.reserved + one.on_demand
+
+
+def _services(
+    schedule: Schedule, groups: Sequence[HourlyGroup], hours: dict[str, Any], written: date
+) -> dict[str, str]:
+    """A file for each fleet that a service has at some minute of the next years."""
+    files, has_spot = {}, {one.group.name: bool(one.spot.any()) for one in groups}
+    every = _fleets(hours, written)
     for one in groups:
-        for count in np.unique(one.instances).tolist():
-            hours = int((one.instances == count).sum())
-            market = "spot" if one.group.node.is_spot else "demand"
+        name = one.group.name
+        for on_demand, spot in sorted({fleet[name] for fleet in every}):
+            instances = _instances(on_demand, spot) if has_spot[name] else {"replicas": on_demand}
             words = (
-                f"Written by melange deploy on {written.isoformat()}: {one.group.replica_type}, "
-                f"{count_of(count, 'instance')} on {market}, as in {hours} of {len(schedule.labels)} hours of the "
-                f"{schedule.over}; see ../follow.py."
+                f"Written by melange deploy on {written.isoformat()} from a schedule over a {schedule.over}: "
+                f"{one.group.replica_type}, {count_of(on_demand, 'on-demand instance')} and "
+                f"{count_of(spot, 'spot instance')}; see ../follow.py."
             )
-            files[f"services/{one.group.name}.{count}.yaml"] = (
-                f"{comments([one_line(words)])}\n\n{yaml_text([service_of(one.group, count)])}"
-            )
+            task = service_of(one.group, instances, has_spot=has_spot[name])
+            file = f"services/{name}.{on_demand}.{spot}.yaml"
+            files[file] = f"{comments([one_line(words)])}\n\n{yaml_text([task])}"
     return files
 
 
-def _lines(hours: dict[str, object]) -> str:
-    """JSON with a line for each service, and for each of its days."""
-    services = hours["services"]
-    assert isinstance(services, dict)
+def _instances(on_demand: int, spot: int) -> dict[str, Any]:
+    """On-demand and spot instances in one service; on-demand ones also replace spot ones that are not ready."""
+    return {
+        "replica_policy": {
+            "min_replicas": on_demand + spot,
+            "max_replicas": on_demand + spot,
+            "base_ondemand_fallback_replicas": on_demand,
+            "dynamic_ondemand_fallback": True,
+        }
+    }
+
+
+def _fleets(hours: dict[str, Any], written: date) -> list[dict[str, tuple[int, int]]]:
+    """All fleets that the script wants at some minute: in a usual week, and where clocks change in the next years."""
+    monday = datetime.combine(written - timedelta(days=written.weekday()), time(), UTC).timestamp()
+    lead = hours["start_up_s"] // int(S_PER_MIN)
+    minutes = {*range(8 * _MIN_PER_DAY)}
+    for at, before, after in clock_changes(hours["time_zone"], written):
+        around = lead + abs(after - before) + MIN_PER_H
+        minutes |= {*range(at - around, at + around)}
+    return [wanted(hours, monday + minute * S_PER_MIN) for minute in sorted(minutes)]
+
+
+def _lines(hours: dict[str, Any]) -> str:
+    """JSON with a line for each day of a service: on-demand and spot instances of its hours."""
     rows = []
-    for name, counts in services.items():
-        days = [json.dumps(counts[k : k + 24]) for k in range(0, len(counts), 24)]
-        inner = ",\n   ".join(day[1:-1] for day in days)
+    for name, counts in hours["services"].items():
+        days = [json.dumps(counts[k : k + _H_PER_DAY])[1:-1] for k in range(0, len(counts), _H_PER_DAY)]
+        inner = ",\n   ".join(days)
         rows.append(f"  {json.dumps(name)}: [\n   {inner}]")
     first = ",\n".join(f" {json.dumps(key)}: {json.dumps(value)}" for key, value in hours.items() if key != "services")
     return "{\n" + first + ',\n "services": {\n' + ",\n".join(rows) + "\n }\n}\n"
@@ -118,17 +159,17 @@ def _reserved(schedule: Schedule) -> list[Caution]:
     ]
 
 
-def _on_spot(groups: tuple[HourlyGroup, ...]) -> list[Caution]:
-    spot = [one.group.replica_type for one in groups if one.group.node.is_spot]
+def _on_spot(groups: Sequence[HourlyGroup]) -> list[Caution]:
+    spot = [one.group.replica_type for one in groups if one.spot.any()]
     if not spot:
         return []
-    words = "SkyPilot starts spot instances again where they are available, and no on-demand ones in their place"
+    words = "until a spot instance is ready, SkyPilot also pays for an on-demand one in its place, at every start"
     return [Caution("spot", f"{', '.join(spot)}: {words}")]
 
 
 TARGET = ScheduleTarget(
     name="skypilot",
-    about="A fleet for each hour on SkyPilot: a service per type and market, and a script that updates them.",
+    about="A fleet for each hour on SkyPilot: a service per type, and a script that updates them.",
     options=HourlyServerOptions,
     render=_render,
 )

@@ -123,19 +123,20 @@ def _render(plan: Plan, options: SkyPilotOptions, written: date) -> Manifest:
             front="melange deploy plan.json --to haproxy --replica NAME=http://ENDPOINT for each, where ENDPOINT is "
             "printed by sky serve status --endpoint",
         )
-        tasks = {f"{one.key}.yaml": service_of(one, one.node.instances) for one in groups}
+        tasks = {f"{one.key}.yaml": service_of(one, {"replicas": one.node.instances}) for one in groups}
     paragraphs = [" ".join(text.split()) for text in about.strip().split("\n\n")]
     heading = comments([*heading_of(plan, written, cautions), *paragraphs])
     files = {name: f"{heading}\n\n{yaml_text([task])}" for name, task in tasks.items()}
     return Manifest(target="skypilot", files=files, cautions=tuple(cautions))
 
 
-def service_of(group: Group, instances: int) -> dict[str, Any]:
-    """The service of one type, with a fixed number of instances."""
+def service_of(group: Group, instances: dict[str, Any], *, has_spot: bool = False) -> dict[str, Any]:
+    """The service of one type, with its instances as SkyPilot states them; ``has_spot``: also spot instances."""
+    resources = _resources(group) | ({"use_spot": True} if has_spot else {})
     return {
         "name": group.name,
-        "service": {**_probe([group]), "replicas": instances, "load_balancing_policy": "least_load"},
-        "resources": {**_shared([group]), **_resources(group)},
+        "service": {**_probe([group]), **instances, "load_balancing_policy": "least_load"},
+        "resources": {**_shared([group]), **resources},
         "secrets": {"HF_TOKEN": None},
         "run": f"{command_of(group)}\n",
     }
