@@ -81,34 +81,7 @@ data "aws_subnets" "aws-us-east-1-g6-xlarge" {
 }
 
 locals {
-  subnets_aws-us-east-1-g6-xlarge = [for zone, found in data.aws_subnets.aws-us-east-1-g6-xlarge : sort(found.ids)[0] if length(found.ids) > 0]
-}
-
-resource "aws_launch_template" "aws-us-east-1-g6-xlarge" {
-  provider               = aws.us-east-1
-  name_prefix            = "aws-us-east-1-g6-xlarge-"
-  image_id               = data.aws_ssm_parameter.us-east-1.value
-  instance_type          = "g6.xlarge"
-  vpc_security_group_ids = [aws_security_group.us-east-1.id]
-  user_data              = base64encode("#!/bin/sh\nHF_SECRET='${var.hf_secret}'\nHF_REGION=$(echo '${data.aws_ssm_parameter.us-east-1.arn}' | cut -d: -f4)\n${file("${path.module}/startup/aws-us-east-1-g6-xlarge.sh")}")
-  update_default_version = true
-
-  iam_instance_profile {
-    arn = aws_iam_instance_profile.replica.arn
-  }
-
-  metadata_options {
-    http_tokens = "required"
-  }
-
-  block_device_mappings {
-    device_name = "/dev/sda1"
-
-    ebs {
-      volume_size = 300
-      volume_type = "gp3"
-    }
-  }
+  subnets_aws-us-east-1-g6-xlarge = { for zone, found in data.aws_subnets.aws-us-east-1-g6-xlarge : zone => sort(found.ids)[0] if length(found.ids) > 0 }
 }
 
 resource "aws_lb" "aws-us-east-1-g6-xlarge" {
@@ -116,11 +89,11 @@ resource "aws_lb" "aws-us-east-1-g6-xlarge" {
   internal                         = true
   load_balancer_type               = "network"
   enable_cross_zone_load_balancing = true
-  subnets                          = local.subnets_aws-us-east-1-g6-xlarge
+  subnets                          = values(local.subnets_aws-us-east-1-g6-xlarge)
 
   lifecycle {
     precondition {
-      condition     = length(local.subnets_aws-us-east-1-g6-xlarge) > 0
+      condition     = length(values(local.subnets_aws-us-east-1-g6-xlarge)) > 0
       error_message = "No subnet of the VPC is in a zone that offers g6.xlarge."
     }
   }
@@ -152,13 +125,40 @@ resource "aws_lb_listener" "aws-us-east-1-g6-xlarge-0" {
   }
 }
 
+resource "aws_launch_template" "aws-us-east-1-g6-xlarge" {
+  provider               = aws.us-east-1
+  name_prefix            = "aws-us-east-1-g6-xlarge-"
+  image_id               = data.aws_ssm_parameter.us-east-1.value
+  instance_type          = "g6.xlarge"
+  vpc_security_group_ids = [aws_security_group.us-east-1.id]
+  user_data              = base64encode("#!/bin/sh\nHF_SECRET='${var.hf_secret}'\nHF_REGION=$(echo '${data.aws_ssm_parameter.us-east-1.arn}' | cut -d: -f4)\n${file("${path.module}/startup/aws-us-east-1-g6-xlarge.sh")}")
+  update_default_version = true
+
+  iam_instance_profile {
+    arn = aws_iam_instance_profile.replica.arn
+  }
+
+  metadata_options {
+    http_tokens = "required"
+  }
+
+  block_device_mappings {
+    device_name = "/dev/sda1"
+
+    ebs {
+      volume_size = 300
+      volume_type = "gp3"
+    }
+  }
+}
+
 resource "aws_autoscaling_group" "aws-us-east-1-g6-xlarge" {
   provider                  = aws.us-east-1
   name_prefix               = "aws-us-east-1-g6-xlarge-"
   min_size                  = 1
   desired_capacity          = 1
   max_size                  = 2
-  vpc_zone_identifier       = local.subnets_aws-us-east-1-g6-xlarge
+  vpc_zone_identifier       = values(local.subnets_aws-us-east-1-g6-xlarge)
   target_group_arns         = [aws_lb_target_group.aws-us-east-1-g6-xlarge-0.arn]
   health_check_type         = "ELB"
   health_check_grace_period = 1800
@@ -223,34 +223,7 @@ data "aws_subnets" "aws-us-east-1-g6e-xlarge" {
 }
 
 locals {
-  subnets_aws-us-east-1-g6e-xlarge = [for zone, found in data.aws_subnets.aws-us-east-1-g6e-xlarge : sort(found.ids)[0] if length(found.ids) > 0]
-}
-
-resource "aws_launch_template" "aws-us-east-1-g6e-xlarge" {
-  provider               = aws.us-east-1
-  name_prefix            = "aws-us-east-1-g6e-xlarge-"
-  image_id               = data.aws_ssm_parameter.us-east-1.value
-  instance_type          = "g6e.xlarge"
-  vpc_security_group_ids = [aws_security_group.us-east-1.id]
-  user_data              = base64encode("#!/bin/sh\nHF_SECRET='${var.hf_secret}'\nHF_REGION=$(echo '${data.aws_ssm_parameter.us-east-1.arn}' | cut -d: -f4)\n${file("${path.module}/startup/aws-us-east-1-g6e-xlarge.sh")}")
-  update_default_version = true
-
-  iam_instance_profile {
-    arn = aws_iam_instance_profile.replica.arn
-  }
-
-  metadata_options {
-    http_tokens = "required"
-  }
-
-  block_device_mappings {
-    device_name = "/dev/sda1"
-
-    ebs {
-      volume_size = 300
-      volume_type = "gp3"
-    }
-  }
+  subnets_aws-us-east-1-g6e-xlarge = { for zone, found in data.aws_subnets.aws-us-east-1-g6e-xlarge : zone => sort(found.ids)[0] if length(found.ids) > 0 }
 }
 
 resource "aws_lb" "aws-us-east-1-g6e-xlarge" {
@@ -258,11 +231,11 @@ resource "aws_lb" "aws-us-east-1-g6e-xlarge" {
   internal                         = true
   load_balancer_type               = "network"
   enable_cross_zone_load_balancing = true
-  subnets                          = local.subnets_aws-us-east-1-g6e-xlarge
+  subnets                          = values(local.subnets_aws-us-east-1-g6e-xlarge)
 
   lifecycle {
     precondition {
-      condition     = length(local.subnets_aws-us-east-1-g6e-xlarge) > 0
+      condition     = length(values(local.subnets_aws-us-east-1-g6e-xlarge)) > 0
       error_message = "No subnet of the VPC is in a zone that offers g6e.xlarge."
     }
   }
@@ -294,13 +267,40 @@ resource "aws_lb_listener" "aws-us-east-1-g6e-xlarge-0" {
   }
 }
 
+resource "aws_launch_template" "aws-us-east-1-g6e-xlarge" {
+  provider               = aws.us-east-1
+  name_prefix            = "aws-us-east-1-g6e-xlarge-"
+  image_id               = data.aws_ssm_parameter.us-east-1.value
+  instance_type          = "g6e.xlarge"
+  vpc_security_group_ids = [aws_security_group.us-east-1.id]
+  user_data              = base64encode("#!/bin/sh\nHF_SECRET='${var.hf_secret}'\nHF_REGION=$(echo '${data.aws_ssm_parameter.us-east-1.arn}' | cut -d: -f4)\n${file("${path.module}/startup/aws-us-east-1-g6e-xlarge.sh")}")
+  update_default_version = true
+
+  iam_instance_profile {
+    arn = aws_iam_instance_profile.replica.arn
+  }
+
+  metadata_options {
+    http_tokens = "required"
+  }
+
+  block_device_mappings {
+    device_name = "/dev/sda1"
+
+    ebs {
+      volume_size = 300
+      volume_type = "gp3"
+    }
+  }
+}
+
 resource "aws_autoscaling_group" "aws-us-east-1-g6e-xlarge" {
   provider                  = aws.us-east-1
   name_prefix               = "aws-us-east-1-g6e-xlarge-"
   min_size                  = 6
   desired_capacity          = 6
   max_size                  = 7
-  vpc_zone_identifier       = local.subnets_aws-us-east-1-g6e-xlarge
+  vpc_zone_identifier       = values(local.subnets_aws-us-east-1-g6e-xlarge)
   target_group_arns         = [aws_lb_target_group.aws-us-east-1-g6e-xlarge-0.arn]
   health_check_type         = "ELB"
   health_check_grace_period = 1800

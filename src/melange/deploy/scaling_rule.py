@@ -26,7 +26,7 @@ from melange.deploy.scaled_objects import (
 )
 from melange.deploy.schedule_options import KedaOptions, RuleFileOptions, ScheduleTarget
 from melange.deploy.targets.launchers import sky_schedule
-from melange.deploy.targets.terraform import tf_schedule
+from melange.deploy.targets.terraform import terraform_schedule
 from melange.errors import Caution, InputError, unknown
 from melange.plan.schedule.rule import HIGHEST, LINE, RuleSettings, ScalingRule, Signal
 from melange.plan.schedule.schedule import Schedule
@@ -246,5 +246,5 @@ _JSON = ScheduleTarget(
     render=_json,
 )
 SCHEDULE_TARGETS: Mapping[str, ScheduleTarget[Any]] = {
-    one.name: one for one in (_KEDA, timetable.TARGET, sky_schedule.TARGET, tf_schedule.TARGET, _JSON)
+    one.name: one for one in (_KEDA, timetable.TARGET, sky_schedule.TARGET, terraform_schedule.TARGET, _JSON)
 }

@@ -85,11 +85,11 @@ def test_spare_instances_end_at_the_stock() -> None:
     life = limited(Options(exclude=("costly",)), 5, spare=3)
     lines: list[tuple[int, str]] = []
     for poll, factor in enumerate([1.2] * 10 + [1.6] * 10 + [0.8] * 20 + [1.2] * 10):
-        lines += [(poll, line) for line in life.look(factor)[1].lines if "spare instances can" in line]
+        lines += [(poll, line) for line in life.look(factor)[1].lines if "spare instances are" in line]
         life.state = type(life.state).from_json(life.state.to_json())
         if poll == 9:
             assert life.state.target == {"cheap": 5}
-    said = "not all spare instances can be had: 3 x cheap ({} available)"
+    said = "not all spare instances are available: {} of 3 x cheap"
     assert [line for _, line in lines] == [said.format(2), said.format(1), said.format(2)]
     assert [poll // 10 for poll, _ in lines] == [0, 1, 4]
 
@@ -105,7 +105,7 @@ def test_a_rule_that_wants_more_than_the_stock_is_said_once() -> None:
     ruled = replace(life.brief, rule=rule)
     without = limited(Options(exclude=("costly",)), 3)
     for one, said in (
-        (life, "not all instances of the rule can be had: 5 x cheap (3 available)"),
+        (life, "not all instances of the rule are available: 3 of 5 x cheap"),
         (without, "no available fleet carries the traffic"),
     ):
         one.brief = ruled if one is life else one.brief

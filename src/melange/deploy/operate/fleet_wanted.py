@@ -253,7 +253,7 @@ class _Question:
         count = max(reserved + max(0, rule.wanted(self.state.rates())) + self.settings.spare, have)
         count = max(count, self.planner.least_total - sum(fleet.values()) + have)
         fleet[name] = have + min(count - have, self.planner.room.of(fleet, name, count - have))
-        self.no_room = f"not all instances of the rule can be had: {count} x {name} ({fleet[name]} available)"
+        self.no_room = f"not all instances of the rule are available: {fleet[name]} of {count} x {name}"
         self.no_room = self.no_room if fleet[name] < count else ""
         return fleet
 
@@ -324,7 +324,7 @@ class _Question:
             added = max(0, min(spare, room))
             after[name] += added
             if added < spare:
-                self.no_room = f"not all spare instances can be had: {spare} x {name} ({added} available)"
+                self.no_room = f"not all spare instances are available: {added} of {spare} x {name}"
         return after
 
     def _without_spare(self, fleet: Mapping[str, int]) -> dict[str, int]:

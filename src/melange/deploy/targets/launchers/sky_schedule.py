@@ -67,10 +67,10 @@ def _render(schedule: Schedule, options: HourlyServerOptions, written: date) -> 
     about = _ABOUT.format(
         over=schedule.over, zone=zone, lead=lead, crontab=_CRONTAB, names=" ".join(one.name for one in plain)
     )
-    servers = tuple(one_line(str(server)) for server in {one.server.replica_type: one.server for one in plain}.values())
+    servers = {one.server.replica_type: one_line(str(one.server)) for one in plain}
     facts = heading_of_schedule(schedule, written, cautions)
     paragraphs = [(text,) if text == _CRONTAB else " ".join(text.split()) for text in about.strip().split("\n\n")]
-    heading = comments([*facts, servers, *paragraphs])
+    heading = comments([*facts, *servers.values(), *paragraphs])
     hours = {
         "time_zone": zone,
         "hours": len(schedule.labels),
@@ -154,9 +154,7 @@ def _reserved(schedule: Schedule) -> list[Caution]:
     if not held:
         return []
     words = "planned as reserved, which SkyPilot does not support: they are on-demand instances here, at all hours"
-    return [
-        Caution("market", f"{', '.join(held)}: {words}; a commitment that is a discount on the bill applies to them")
-    ]
+    return [Caution("market", f"{', '.join(held)}: {words}; a discount on the bill still applies to them")]
 
 
 def _on_spot(groups: Sequence[HourlyGroup]) -> list[Caution]:

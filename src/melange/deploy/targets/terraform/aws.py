@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from melange.deploy.group import Group
+from melange.deploy.targets.terraform.cloud_hours import Hours, Resizing, fitted, steps
 from melange.deploy.targets.terraform.hcl import Block, Expression, identifier
-from melange.deploy.targets.terraform.hours import Hours, Resizing, fitted, steps
 
 # The parameter with the name of Amazon's latest machine image with NVIDIA's driver and Docker.
 _IMAGE = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id"

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from melange.deploy.group import Group
+from melange.deploy.targets.terraform.cloud_hours import Hours, Resizing, fitted, spans
 from melange.deploy.targets.terraform.hcl import Block, Expression, identifier, quoted
-from melange.deploy.targets.terraform.hours import Hours, Resizing, fitted, spans
 from melange.units import S_PER_MIN
 
 # Source addresses of Google's health checks (cloud.google.com/load-balancing/docs/health-check-concepts).

@@ -15,8 +15,8 @@ from melange.deploy.manifest import Manifest
 from melange.deploy.server_options import ServerOptions
 from melange.deploy.target import Target
 from melange.deploy.targets.terraform import aws, gcp
+from melange.deploy.targets.terraform.cloud_hours import Resizing
 from melange.deploy.targets.terraform.hcl import Block, Expression, hcl_text, quoted
-from melange.deploy.targets.terraform.hours import Resizing
 from melange.deploy.targets.terraform.startup import startup_script
 from melange.errors import Caution, InputError
 from melange.plan.plan import Plan

@@ -13,7 +13,7 @@ from test_timetable import WEEKS, Clock, clock_of, drawn, scheduled
 
 from melange.deploy.manifest import Manifest
 from melange.deploy.scaling_rule import render_rule
-from melange.deploy.targets.terraform.hours import Hours, Span, Step, fitted, spans, steps
+from melange.deploy.targets.terraform.cloud_hours import Hours, Span, Step, fitted, spans, steps
 from melange.deploy.timetable import clock_gaps, clock_repeats
 from melange.errors import InputError
 from melange.plan.schedule.schedule import Schedule

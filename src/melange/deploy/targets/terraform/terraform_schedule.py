@@ -12,7 +12,7 @@ from melange.deploy.hourly_group import HourlyGroup, base_of_schedule, hourly_gr
 from melange.deploy.manifest import Manifest
 from melange.deploy.scaled_objects import not_deferred
 from melange.deploy.schedule_options import HourlyServerOptions, ScheduleTarget
-from melange.deploy.targets.terraform.hours import Hours, Resizing
+from melange.deploy.targets.terraform.cloud_hours import Hours, Resizing
 from melange.deploy.targets.terraform.terraform import CLOUDS, ROUTING, files_of, place_cautions, supported
 from melange.deploy.timetable import clock_gaps, clock_repeats, lead_of, time_zone_of
 from melange.errors import Caution, InputError
