@@ -16,6 +16,7 @@ import pytest
 import yaml
 from small_schedules import schedule_of, two_regions
 
+import melange
 from melange.deploy.manifest import Manifest
 from melange.deploy.scaling_rule import render_rule
 from melange.deploy.targets.launchers.follow_schedule import wanted
@@ -23,6 +24,7 @@ from melange.errors import InputError
 from melange.plan.schedule.schedule import Schedule
 from melange.plan.server import Server
 
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 FIRST, SECOND = "llama-3-1-8b-aws-us-east-1-g6-xlarge", "llama-3-1-8b-aws-eu-west-1-g6-xlarge"
 
 
@@ -96,6 +98,25 @@ def test_each_fleet_has_a_file() -> None:
     assert [one.kind for one in made.cautions] == ["replicas", "market", "spot", "routing"]
     assert made.cautions[1].message.startswith("1 x aws/us-east-1/g6.xlarge: planned as reserved")
     assert "CAUTION: market: 1 x aws/us-east-1/g6.xlarge" in made.files["follow.py"]
+
+
+def test_a_planned_schedule_keeps_the_limits_of_its_engines(tmp_path: Path) -> None:
+    """Those that the rates were computed with, and the most replicas of an hour, also in the file."""
+    session = melange.Session(EXAMPLES / "week.yaml", settings=["workload.over=day"])
+    schedule, profile = session.schedule(quick=True), session.profile()
+    engines = dict(zip([one.name for one in profile.replica_types], profile.engines, strict=True))
+    most = (schedule.reserved + schedule.on_demand + schedule.spot).max(axis=0)
+    for one, server, count in zip(schedule.replica_types, schedule.servers, most, strict=True):
+        engine = engines[one.name]
+        assert engine is not None
+        assert (server.max_sequences, server.max_batched_tokens) == (engine.max_sequences, engine.max_batched_tokens)
+        assert server.is_prefix_caching is engine.is_prefix_caching
+        assert 16_000 <= int(server.max_context or 0) <= engine.max_context
+        assert server.replicas == count * one.replicas_per_instance
+    again = Schedule.read(schedule.save(tmp_path / "schedule.json"))
+    assert again.servers == schedule.servers
+    edited = replace(again, servers=tuple(replace(one, tensor_parallel=8) for one in again.servers))
+    assert dict(written(edited).files) == dict(written(schedule).files)
 
 
 def test_a_file_without_start_options_starts_servers_with_their_own_limits() -> None:

@@ -67,7 +67,7 @@ def deploy(
     flags: _Flags,
     source: Annotated[
         Path | None,
-        typer.Argument(help="A plan.json (melange plan --out), or a schedule.json (deploys its scaling rule)."),
+        typer.Argument(help="A plan.json (melange plan --out), or a schedule.json (melange schedule --out)."),
     ] = None,
     to: Annotated[str, typer.Option(help="The target, for example kubernetes or haproxy; --list shows all.")] = "",
     out: Annotated[

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from melange.errors import InputError
 from melange.plan.problem import Positions
 from melange.plan.schedule.schedule import Schedule
 from melange.plan.server import Server, server_of
+
+# Fields of a server that follow from its replica type.
+_OF_TYPE = ("model", "variant", "engine", "tensor_parallel", "expert_parallel", "pipeline_parallel", "pool")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -86,6 +89,9 @@ def base_of_schedule(schedule: Schedule, options: HourlyServerOptions) -> str:
 
 def _server(schedule: Schedule, r: int) -> Server:
     """Start options of a type; without limits if the file does not have them."""
-    if schedule.servers:
-        return schedule.servers[r]
-    return server_of(schedule.replica_types[r], None, 0, schedule.model, None, 0)
+    plain = server_of(schedule.replica_types[r], None, 0, schedule.model, None, 0)
+    if not schedule.servers:
+        return plain
+    # What the type says counts, should a file have been edited.
+    own = {name: getattr(plain, name) for name in _OF_TYPE}
+    return replace(schedule.servers[r], **own)
