@@ -138,6 +138,7 @@ def test_groups_of_a_type_share_an_address() -> None:
     assert text.count('market_type = "spot"') == 1
     assert text.count("capacity_reservation_specification {") == 1
     assert [one.kind for one in made.cautions] == ["limits", "spot", "routing"]
+    assert made.cautions[0].message.startswith("aws/us-east-1/g6.xlarge, aws/eu-west-1/g6.xlarge: the engine's limits")
 
 
 def test_google_cloud_has_autoscalers() -> None:

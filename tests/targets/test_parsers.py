@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -103,36 +101,6 @@ def test_names_cannot_break_out(target: str, text: str, tmp_path: Path) -> None:
         return  # what a terminal would obey is refused as a name before any file is written
     if written(target, tmp_path, plan, {}):
         CHECKS[target](tmp_path)
-
-
-@pytest.mark.skipif(not shutil.which("terraform"), reason="terraform is not here")
-@pytest.mark.parametrize(
-    ("cloud", "given", "chosen"),
-    [
-        ("aws", {"a": {"ids": ["subnet-2", "subnet-1"]}, "b": {"ids": []}, "c": {"ids": ["subnet-3"]}}, ["1", "3"]),
-        ("gcp", {"1": {"machine_types": [{"name": "g2"}]}, "2": {"machine_types": []}}, ["1"]),
-    ],
-)
-def test_terraform_chooses_places(
-    cloud: str, given: dict[str, dict[str, list[object]]], chosen: list[str], tmp_path: Path
-) -> None:
-    """As Terraform computes them: the first subnet of each zone that has one, and zones that offer the machine."""
-    plan = two_kinds()
-    types = [replace(one, offer=replace(one.offer, provider=cloud)) for one in plan.replica_types]
-    text = render(plan_of(plan.share, [2, 1], types), "terraform").files[f"{cloud}.tf"]
-    kind, name = {"aws": ("aws_subnets", "subnets"), "gcp": ("google_compute_machine_types", "zones")}[cloud]
-    key = "aws-us-east-1-g5-xlarge"
-    (expression,) = re.findall(f"{name}_{key} = (.*)", text)
-    local = expression.replace(f"data.{kind}.{key}", f"jsondecode({json.dumps(json.dumps(given))})")
-    (tmp_path / "main.tf").write_text(
-        f'variable "google_zones" {{\n  default = {{}}\n}}\nlocals {{\n  it = {local}\n}}\n'
-    )
-    done = subprocess.run(
-        ["terraform", f"-chdir={tmp_path}", "console"], input="jsonencode(local.it)", capture_output=True, text=True
-    )
-    made = json.loads(json.loads(done.stdout))
-    places = list(made.values()) if isinstance(made, dict) else made
-    assert [one.removeprefix("subnet-") for one in places] == chosen, done.stderr
 
 
 @settings(max_examples=300, deadline=None)

@@ -48,7 +48,7 @@ def _render(schedule: Schedule, options: HourlyServerOptions, written: date) -> 
             said += _rounded(group, added, schedule.over)
     resizing = Resizing(hours=hours, address_by_key={group.key: address for group, _, address in every})
     cautions = [
-        *cautions_of(groups),
+        *cautions_of([*{group.replica_type: group for group in groups}.values()]),
         *place_cautions([group for group, _, _ in every], groups),
         *said,
         *_on_spot(groups),
