@@ -121,6 +121,39 @@ def test_terraform_has_a_group_a_type() -> None:
     assert left.message.startswith("2 x aws/us-east-1/g5.xlarge: not written")
 
 
+def test_terraform_uses_one_subnet_in_each_zone_that_offers_the_instances() -> None:
+    """The balancer and the group of a type get the same subnets: one of each zone with its instance type."""
+    files = render(in_market("spot"), "terraform").files
+    blocks = files["aws.tf"].split("\n\n")
+    for key, instance_type in (("aws-us-east-1-g5-xlarge", "g5.xlarge"), ("aws-us-east-1-p4d", "p4d")):
+        (text,) = (one for one in files["aws.tf"].split("\n}\n") if f'"aws_ec2_instance_type_offerings" "{key}"' in one)
+        assert 'location_type = "availability-zone"' in text
+        assert f'values = ["{instance_type}"]' in text
+        assert f"for_each = toset(data.aws_ec2_instance_type_offerings.{key}.locations)" in files["aws.tf"]
+        chosen = f"for zone, found in data.aws_subnets.{key} : zone => sort(found.ids)[0] if length(found.ids) > 0"
+        assert f"subnets_{key} = {{ {chosen} }}" in files["aws.tf"]
+        lines = [line for line in files["aws.tf"].splitlines() if line.endswith(f"= values(local.subnets_{key})")]
+        used = [line.split("=")[0].strip() for line in lines]
+        assert used == ["subnets", "vpc_zone_identifier"]
+    assert sum('name   = "availability-zone"\n    values = [each.key]' in one for one in blocks) == 2
+    assert files["aws.tf"].count('["*"]') == 2
+    assert 'variable "aws_subnet_ids"' in files["variables.tf"]
+
+
+def test_terraform_names_the_zones_of_a_group_on_google_cloud() -> None:
+    """Those that offer the machine type, with at most as many new instances as zones; T4s are said to be elsewhere."""
+    manifest = render(in_market("on-demand", "gcp"), "terraform")
+    text, key = manifest.files["gcp.tf"], "aws-us-east-1-g5-xlarge"
+    assert text.count('data "google_compute_zones" "us-east-1"') == 1
+    assert 'filter   = "name = \\"g5.xlarge\\""' in text
+    assert f"distribution_policy_zones        = local.zones_{key}" in text
+    assert f"max_surge_fixed              = length(local.zones_{key})" in text
+    assert not [one for one in manifest.cautions if one.kind == "zones"]
+    plan = in_market("on-demand", "gcp", accelerator="T4", instance_type="n1-standard-8")
+    (zones,) = (one for one in render(plan, "terraform").cautions if one.kind == "zones")
+    assert "set the variable google_zones" in zones.message
+
+
 @pytest.mark.parametrize(
     ("model", "variant", "disk_gb"),
     [

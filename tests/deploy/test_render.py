@@ -216,7 +216,7 @@ def test_the_command_lists_targets_and_their_options(tmp_path: Path) -> None:
     words = " ".join(done.stdout.split())
     content = json.loads(run("--list", "--json", cwd=tmp_path).stdout)["targets"]
     assert [one["name"] for one in content] == [*TARGETS, *SCHEDULE_TARGETS]
-    assert [one["name"] for one in content if one["source"] == "schedule"] == ["keda", "cron", "json"]
+    assert [one["name"] for one in content if one["source"] == "schedule"] == [*SCHEDULE_TARGETS]
     assert re.search(r"^Target +What it makes of a schedule.json\ncron ", done.stdout, re.MULTILINE)
     for target in content:
         assert f"{target['name']} {target['about']}" in words
@@ -232,6 +232,8 @@ def test_the_command_lists_targets_and_their_options(tmp_path: Path) -> None:
     assert cron.startswith("Target  What it makes of a schedule.json")
     assert "time_zone" in cron
     assert "prometheus" not in cron
+    both = run("--list", "--to", "skypilot", cwd=tmp_path).stdout
+    assert both.index("What it is") < both.index("layout") < both.index("What it makes of a") < both.index("time_zone")
 
 
 def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:

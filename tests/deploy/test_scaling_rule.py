@@ -105,9 +105,11 @@ def test_says_what_is_missing(schedule: Schedule) -> None:
         render_rule(schedule, "cron", {})
     with pytest.raises(InputError, match="keda: unknown option 'deploymnet'; did you mean 'deployment'"):
         render_rule(schedule, "keda", {"deploymnet": "x"})
-    with pytest.raises(InputError, match="unknown target of a schedule 'kubernetes'") as caught:
+    with pytest.raises(InputError, match="kubernetes is a target of plans: its files cannot") as caught:
         render_rule(schedule, "kubernetes", {})
-    assert caught.value.hint == "a schedule has the targets keda, cron, json"
+    assert str(caught.value.hint).startswith("a schedule has the targets keda, cron, skypilot, terraform, json; ")
+    with pytest.raises(InputError, match="unknown target of a schedule 'terrafrom'; did you mean 'terraform'"):
+        render_rule(schedule, "terrafrom", {})
     with pytest.raises(InputError, match="no scaling rule"):
         render_rule(replace(schedule, rule=None), "keda", {})
 

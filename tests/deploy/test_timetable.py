@@ -251,7 +251,7 @@ def test_the_command_deploys_a_schedule(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "files").iterdir())) == 2
     for arguments, said in (
-        (("--to", "kubernetes"), "a schedule has the targets keda, cron, json"),
+        (("--to", "kubernetes"), "a schedule has the targets keda, cron, skypilot, terraform, json"),
         (("--to", "cron", "--listen", "a:1"), "cron: unknown option 'listen'"),
         (("--to", "cron", "--replica", "L4=http://a:1"), "cron: unknown option 'replicas'"),
         (("--to", "cron", "--option", "most=few"), "cron: option most must be a whole number or null, got 'few'"),

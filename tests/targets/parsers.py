@@ -114,15 +114,23 @@ def _has_compose() -> bool:
 def check_sky(folder: Path) -> None:
     """Every task as SkyPilot reads it, and its script by a shell."""
     import sky
+    from sky.serve.serve_utils import validate_service_task
 
-    for path in sorted(folder.glob("*.yaml")):
+    for path in sorted(folder.rglob("*.yaml")):
         try:
             task = sky.Task.from_yaml(str(path))
         except Exception as fault:
             raise RefusedError(f"{path}: {fault}") from fault
-        if task.service is None:
-            raise RefusedError(f"{path}: no service")
+        try:
+            validate_service_task(task, pool=False)
+        except Exception as fault:
+            raise RefusedError(f"{path}: {fault}") from fault
         _check_shell(str(task.run))
+    for path in folder.glob("*.py"):
+        try:
+            compile(path.read_text(), str(path), "exec")
+        except SyntaxError as fault:
+            raise RefusedError(str(fault)) from fault
 
 
 def check_dstack(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import hcl2
@@ -24,6 +25,7 @@ from melange.deploy.scaling_rule import render_rule
 from melange.deploy.targets.terraform.hcl import quoted
 from melange.errors import InputError
 from melange.plan.plan import Plan
+from melange.plan.schedule.schedule import Schedule
 
 # Warnings are those of the tools.
 pytestmark = pytest.mark.filterwarnings("default")
@@ -208,3 +210,69 @@ def test_keda_takes_the_scalers_of_a_schedule(target: str, tmp_path: Path) -> No
     edited("pollingInterval", "pollingintervall", "scaled-object*.yaml")(folder)
     with pytest.raises(RefusedError):
         check_scalers(folder)
+
+
+def week(provider: str = "aws", name: str = "") -> Schedule:
+    """A schedule over a week with reserved, on-demand and spot instances of two types."""
+    draw = np.random.default_rng(0)
+    types = [replace(one, offer=replace(one.offer, provider=provider)) for one in two_regions(2)]
+    types = [replace(one, name=f"{name}{one.name}") for one in types]
+    schedule = schedule_of(draw.integers(0, 4, (168, 2)), types)
+    spot = draw.integers(0, 3, (168, 2)) * np.array([1, 0])
+    return replace(schedule, spot=spot, reserved=np.array([1, 0]))
+
+
+OF_SCHEDULES = [("skypilot", "aws"), ("skypilot", "gcp"), ("terraform", "aws"), ("terraform", "gcp")]
+
+
+@pytest.mark.parametrize(("target", "provider"), OF_SCHEDULES)
+def test_the_tool_takes_the_files_of_a_schedule(target: str, provider: str, tmp_path: Path) -> None:
+    """With every option, and with none."""
+    for k, options in enumerate(({}, {"time_zone": "Asia/Tokyo", "name": "chat", "port": 9000, "drain_s": 60})):
+        folder = tmp_path / str(k)
+        render_rule(week(provider), target, options).write(folder)
+        CHECKS[target](folder)
+
+
+@pytest.mark.parametrize(("target", "provider"), OF_SCHEDULES)
+@pytest.mark.parametrize("text", HOSTILE)
+def test_names_in_schedules_cannot_break_out(target: str, provider: str, text: str, tmp_path: Path) -> None:
+    """The tool takes the files whatever model, types and instances are called, or the target refuses the names."""
+    try:
+        schedule = week(provider, text)
+        types = [replace(one, offer=replace(one.offer, instance_type=text)) for one in schedule.replica_types]
+        render_rule(replace(schedule, model=text, replica_types=tuple(types)), target).write(tmp_path)
+    except InputError:
+        return
+    CHECKS[target](tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("target", "spoil"),
+    [
+        ("skypilot", edited("base_ondemand_fallback_replicas:", "base_on_demand:", "*.yaml")),
+        ("skypilot", edited("use_spot: true", "use_spot: false", "*.yaml")),
+        ("skypilot", edited("^def follow", "deff follow", "*.py")),
+        ("terraform", edited(" = each.value", " = each.value)", "*.tf")),
+    ],
+)
+def test_the_tool_refuses_a_spoilt_schedule(target: str, spoil: Callable[[Path], None], tmp_path: Path) -> None:
+    """A misspelled key, fallback from on-demand instances, a broken script, half a bracket."""
+    render_rule(week(), target).write(tmp_path)
+    spoil(tmp_path)
+    with pytest.raises(RefusedError):
+        CHECKS[target](tmp_path)
+
+
+def test_skypilot_starts_the_instances_of_each_market(tmp_path: Path) -> None:
+    """Its own autoscaler, with no instance yet: spot ones, and on-demand ones in their place until they are ready."""
+    import sky
+    from sky.serve.autoscalers import Autoscaler
+
+    render_rule(week(), "skypilot").write(tmp_path)
+    for path in tmp_path.rglob("*.yaml"):
+        on_demand, spot = (int(one) for one in path.name.split(".")[-3:-1])
+        task = sky.Task.from_yaml(str(path))
+        decisions = Autoscaler.from_spec("chat", task.service).generate_scaling_decisions([], [])
+        has_spot = [(one.target or {}).get("use_spot", False) for one in decisions]
+        assert (has_spot.count(True), has_spot.count(False)) == (spot, on_demand + spot)

@@ -14,3 +14,9 @@ variable "aws_vpc_ids" {
   type        = map(string)
   default     = {}
 }
+
+variable "aws_subnet_ids" {
+  description = "Subnets by replica type or region; elsewhere all of the VPC. One in each zone is used."
+  type        = map(list(string))
+  default     = {}
+}

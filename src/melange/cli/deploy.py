@@ -67,7 +67,7 @@ def deploy(
     flags: _Flags,
     source: Annotated[
         Path | None,
-        typer.Argument(help="A plan.json (melange plan --out), or a schedule.json (deploys its scaling rule)."),
+        typer.Argument(help="A plan.json (melange plan --out), or a schedule.json (melange schedule --out)."),
     ] = None,
     to: Annotated[str, typer.Option(help="The target, for example kubernetes or haproxy; --list shows all.")] = "",
     out: Annotated[
@@ -102,11 +102,11 @@ def deploy(
             raise InputError("--diff is for plans, but this is a schedule")
         _finish(_rule_of(source, to, flags), out, as_json)
         return
-    from melange.deploy.render import render, target_of
+    from melange.deploy.render import TARGETS, render, target_of
     from melange.deploy.scaling_rule import SCHEDULE_TARGETS
     from melange.plan.plan import Plan
 
-    if to in SCHEDULE_TARGETS:
+    if to in SCHEDULE_TARGETS and to not in TARGETS:
         raise InputError(f"{to} is a target of schedules", hint="melange schedule service.yaml --out schedule.json")
     options = flags.options(target_of(to))
     manifest = render(Plan.read(source), to, **options)
@@ -187,7 +187,7 @@ def _print_targets(to: str, as_json: bool) -> None:
 
     listed: list[Declared[Any]] = [*TARGETS.values(), *SCHEDULE_TARGETS.values()]
     if to:
-        listed = [SCHEDULE_TARGETS[to] if to in SCHEDULE_TARGETS else target_of(to)]
+        listed = [one for one in listed if one.name == to] or [target_of(to)]
     if as_json:
         typer.echo(json.dumps({"targets": [one.to_json() for one in listed]}))
         return

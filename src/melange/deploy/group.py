@@ -18,6 +18,7 @@ from melange.plan.load_points import in_flight_on
 from melange.plan.plan import Plan
 from melange.plan.server import Server, servers_of
 from melange.profile.profile import ReplicaType
+from melange.slo import Slo
 
 # Most letters in the parts of a name: with its base and KServe's suffix (20), it stays within the 63 letters of DNS.
 _BASE_LETTERS, _TYPE_LETTERS, _DIGEST = 16, 26, 5
@@ -42,13 +43,7 @@ class Group:
     node
         The instances that replicas run on.
     replicas
-        Number of replicas in the plan.
-    share
-        Share of all requests that the plan sends to the group, 0-1.
-    request_rate
-        Request rate of one replica at the planned traffic [1/s].
-    in_flight
-        Requests in flight on one replica at the planned traffic, for scaling.
+        Number of replicas in the plan; in a schedule, the most of any hour.
     """
 
     name: str
@@ -57,9 +52,6 @@ class Group:
     launch: Launch
     node: Node
     replicas: int
-    share: float
-    request_rate: float
-    in_flight: float
 
     @property
     def replica_type(self) -> str:
@@ -87,6 +79,22 @@ class Group:
     def least_replicas(self, given: int | None) -> int:
         """Lower end of scaling: the given number, or the planned one if none is given."""
         return self.replicas if given is None else min(given, self.most_replicas)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedGroup(Group):
+    """A group with its part of the planned traffic.
+
+    Parameters
+    ----------
+    request_rate
+        Request rate of one replica at the planned traffic [1/s].
+    in_flight
+        Requests in flight on one replica at the planned traffic, for scaling.
+    """
+
+    request_rate: float
+    in_flight: float
 
 
 def base_name(plan: Plan, options: ServerOptions) -> str:
@@ -123,7 +131,7 @@ def type_keys(names: Sequence[str]) -> list[str]:
 
 def groups_of(
     plan: Plan, options: ServerOptions, *, is_one_process: bool = False, start: Start | None = None
-) -> tuple[Group, ...]:
+) -> tuple[LoadedGroup, ...]:
     """The groups of a plan, one per used replica type, in the plan's order.
 
     Parameters
@@ -142,36 +150,78 @@ def groups_of(
     InputError
         The plan has no replicas, or a server that cannot be started here.
     """
-    servers = {server.replica_type: _with_engine(server, options) for server in servers_of(plan)}
+    servers = {server.replica_type: server for server in servers_of(plan)}
     if not servers:
         raise InputError("plan: no replicas to start")
     used = [r for r, one in enumerate(plan.replica_types) if one.name in servers]
     keys, base = type_keys([plan.replica_types[r].name for r in used]), base_name(plan, options)
-    longest = 0.0 if plan.workload.buckets.is_ordinal else _longest_answer(plan)
+    launcher = Launcher(plan.slo, 0.0 if plan.workload.buckets.is_ordinal else _longest_answer(plan), options, start)
     groups = []
     for r, key in zip(used, keys, strict=True):
-        one = plan.replica_types[r]
+        one, replicas = plan.replica_types[r], plan.replicas[plan.replica_types[r].name]
         node = node_of(one, int(plan.instances[r]))
-        if one.machines > 1:
-            raise _across(one, servers[one.name], node, plan, longest, options)
-        how = replace(start or Start(), copies=one.replicas_per_instance if is_one_process else 1)
-        launch = launch_of(servers[one.name], node.facts, plan.slo, longest, options, how)
+        server, launch = launcher.launch(one, servers[one.name], node, is_one_process=is_one_process)
         served = (plan.share[r] * plan.workload.request_rate).sum()
-        replicas = plan.replicas[one.name]
         groups.append(
-            Group(
+            LoadedGroup(
                 name=f"{base}-{key}",
                 key=key,
-                server=servers[one.name],
+                server=server,
                 launch=launch,
                 node=node,
                 replicas=replicas,
-                share=float(served / plan.workload.total_rate),
                 request_rate=float(served / replicas),
                 in_flight=max(in_flight_on(plan, r, replicas), _LEAST_IN_FLIGHT),
             )
         )
     return tuple(groups)
+
+
+@dataclass(frozen=True, slots=True)
+class Launcher:
+    """How to start the servers of a plan or a schedule.
+
+    Parameters
+    ----------
+    slo, longest_answer
+        The SLO and the longest completion [tokens], which determine the drain time; None: unknown.
+    options
+        The user's options for servers.
+    start
+        Other decisions of the target about starting servers.
+    """
+
+    slo: Slo | None
+    longest_answer: float
+    options: ServerOptions
+    start: Start | None = None
+
+    def launch(
+        self, one: ReplicaType, server: Server, node: Node, *, is_one_process: bool = False
+    ) -> tuple[Server, Launch]:
+        """The server of a type with its engine, and how to start it.
+
+        Raises
+        ------
+        InputError
+            A replica on several machines, or a server that cannot be started here.
+        """
+        server = _with_engine(server, self.options)
+        if one.machines > 1:
+            raise self._across(one, server, node)
+        how = replace(self.start or Start(), copies=one.replicas_per_instance if is_one_process else 1)
+        return server, launch_of(server, node.facts, self.slo, self.longest_answer, self.options, how)
+
+    def _across(self, one: ReplicaType, server: Server, node: Node) -> InputError:
+        """The error for a replica on several machines, with the commands to start it by hand."""
+        command = launch_of(server, node.facts, self.slo, self.longest_answer, self.options).shell
+        return InputError(
+            f"{one.name}: one replica spans {one.machines} machines, which melange deploy does not start",
+            hint=f"join {one.machines} x {node.instance_type or one.offer.name} in a Ray cluster (ray start --head, "
+            f"then ray start --address=HEAD:6379 on the others) and run on the first: {command} "
+            "--distributed-executor-backend ray; then melange deploy --to haproxy --replica NAME=URL, or melange "
+            "balance, routes to it",
+        )
 
 
 def cautions_of(groups: Sequence[Group]) -> tuple[Caution, ...]:
@@ -208,19 +258,6 @@ def cautions_of(groups: Sequence[Group]) -> tuple[Caution, ...]:
             Caution("accelerator", f"{', '.join(strange)}: not in the table of accelerators; assumed to be NVIDIA's")
         )
     return tuple(cautions)
-
-
-def _across(
-    one: ReplicaType, server: Server, node: Node, plan: Plan, longest: float, options: ServerOptions
-) -> InputError:
-    """The error for a replica on several machines, with the commands to start it by hand."""
-    command = launch_of(server, node.facts, plan.slo, longest, options).shell
-    return InputError(
-        f"{one.name}: one replica spans {one.machines} machines, which melange deploy does not start",
-        hint=f"join {one.machines} x {node.instance_type or one.offer.name} in a Ray cluster (ray start --head, then "
-        f"ray start --address=HEAD:6379 on the others) and run on the first: {command} --distributed-executor-backend "
-        "ray; then melange deploy --to haproxy --replica NAME=URL, or melange balance, routes to it",
-    )
 
 
 def _with_engine(server: Server, options: ServerOptions) -> Server:

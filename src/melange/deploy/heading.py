@@ -8,6 +8,7 @@ from datetime import date
 
 from melange.errors import Caution
 from melange.plan.plan import Plan
+from melange.plan.schedule.schedule import Schedule
 from melange.plan.server import servers_of
 
 # A text, which is wrapped, or lines that stay unchanged.
@@ -27,6 +28,16 @@ def heading_of(plan: Plan, written: date, cautions: Iterable[Caution] = ()) -> t
     servers = tuple(one_line(str(server)) for server in servers_of(plan))
     warnings = [f"CAUTION: {caution}" for caution in cautions]
     return (*map(one_line, facts), servers, *map(one_line, warnings))
+
+
+def heading_of_schedule(schedule: Schedule, written: date, cautions: Iterable[Caution], *facts: str) -> list[str]:
+    """The source schedule: model, SLO, cost, start-up, traffic; further facts; cautions."""
+    source = (
+        f"Written by melange deploy on {written.isoformat()} from a schedule over a {schedule.over}.",
+        f"Model {schedule.model or 'not named'}; SLO {schedule.slo or 'not named'}; {schedule.cost_per_week:.0f} "
+        f"USD/week; start-up {schedule.options.start_up_s:g} s; traffic: {schedule.source or 'not named'}.",
+    )
+    return [one_line(text) for text in (*source, *facts, *(f"CAUTION: {caution}" for caution in cautions))]
 
 
 def comments(blocks: Iterable[Block]) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from melange.deploy.as_yaml import yaml_text
 from melange.deploy.group import base_of_model, type_keys
-from melange.deploy.heading import Block, comments, one_line
+from melange.deploy.heading import comments, heading_of_schedule
 from melange.deploy.schedule_options import ScalerOptions
 from melange.deploy.targets.kubernetes.cluster_options import LABEL, MOST_REPLICAS, check_name
 from melange.errors import Caution
@@ -60,21 +60,16 @@ def files_of(
     schedule: Schedule, written: date, about: str, cautions: Iterable[Caution], documents: Mapping[str, Any]
 ) -> dict[str, str]:
     """One document per file, each below the heading."""
-    heading = comments([*_heading(schedule, written, cautions), *(" ".join(p.split()) for p in about.split("\n\n"))])
+    facts = heading_of_schedule(schedule, written, cautions, _reserved(schedule))
+    heading = comments([*facts, *(" ".join(p.split()) for p in about.split("\n\n"))])
     return {name: f"{heading}\n\n{yaml_text([document])}" for name, document in documents.items()}
 
 
-def _heading(schedule: Schedule, written: date, cautions: Iterable[Caution]) -> list[Block]:
-    """What the files are from: model, SLO, cost, start-up, traffic; cautions."""
+def _reserved(schedule: Schedule) -> str:
     reserved = [f"{int(n)} x {one.name}" for one, n in zip(schedule.replica_types, schedule.reserved, strict=True) if n]
-    facts = [
-        f"Written by melange deploy on {written.isoformat()} from a schedule over a {schedule.over}.",
-        f"Model {schedule.model or 'not named'}; SLO {schedule.slo or 'not named'}; {schedule.cost_per_week:.0f} "
-        f"USD/week; start-up {schedule.options.start_up_s:g} s; traffic: {schedule.source or 'not named'}.",
-        f"Reserved instances run all the time and are not scaled here: {', '.join(reserved) or 'none'}."
-        + (" Run them in Deployments of their own." if reserved else ""),
-    ]
-    return [one_line(text) for text in (*facts, *(f"CAUTION: {caution}" for caution in cautions))]
+    return f"Reserved instances run all the time and are not scaled here: {', '.join(reserved) or 'none'}." + (
+        " Run them in Deployments of their own." if reserved else ""
+    )
 
 
 def common_cautions(schedule: Schedule, scaled: Sequence[ReplicaType]) -> list[Caution]:
@@ -83,11 +78,16 @@ def common_cautions(schedule: Schedule, scaled: Sequence[ReplicaType]) -> list[C
     if across := [one.name for one in scaled if one.machines > 1]:
         words = "one replica spans several machines, but a Deployment has one pod for each replica"
         said.append(Caution("machines", f"{', '.join(across)}: {words}"))
-    if schedule.deferred is not None:
-        names = ", ".join(one.name for one in schedule.deferred.classes)
-        words = "the schedule sends its requests later than they arrive, which these files do not do: send them"
-        said.append(Caution("deferred", f"{names}: {words} in the planned hours"))
-    return said
+    return [*said, *not_deferred(schedule)]
+
+
+def not_deferred(schedule: Schedule) -> list[Caution]:
+    """A caution about requests that the schedule holds back, which no target does."""
+    if schedule.deferred is None:
+        return []
+    names = ", ".join(one.name for one in schedule.deferred.classes)
+    words = "the schedule sends its requests later than they arrive, which these files do not do: send them"
+    return [Caution("deferred", f"{names}: {words} in the planned hours")]
 
 
 def ignored_steps(replicas: Iterable[int]) -> list[tuple[int, int]]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from melange.deploy import timetable
 from melange.deploy.manifest import Manifest
+from melange.deploy.render import TARGETS
 from melange.deploy.scaled_objects import (
     capped,
     common_cautions,
@@ -24,6 +25,8 @@ from melange.deploy.scaled_objects import (
     scaled_object,
 )
 from melange.deploy.schedule_options import KedaOptions, RuleFileOptions, ScheduleTarget
+from melange.deploy.targets.launchers import sky_schedule
+from melange.deploy.targets.terraform import terraform_schedule
 from melange.errors import Caution, InputError, unknown
 from melange.plan.schedule.rule import HIGHEST, LINE, RuleSettings, ScalingRule, Signal
 from melange.plan.schedule.schedule import Schedule
@@ -53,7 +56,7 @@ def render_rule(
     schedule
         The schedule with the rule.
     target
-        ``keda``, ``cron`` or ``json``.
+        ``keda``, ``cron``, ``skypilot``, ``terraform`` or ``json``.
     options
         The target's options (``SCHEDULE_TARGETS[target].declared``).
     written
@@ -65,13 +68,7 @@ def render_rule(
         An unknown target, unknown options or invalid values, a schedule without a rule, or a missing time zone.
     """
     found = schedule_target_of(target)
-    chosen = found.chosen(options or {})
-    if schedule.rule is None:
-        raise InputError(
-            "the schedule has no scaling rule: its reserved instances carry all traffic",
-            hint="there is nothing to scale",
-        )
-    return found.render(schedule, chosen, written or datetime.now(UTC).date())
+    return found.render(schedule, found.chosen(options or {}), written or datetime.now(UTC).date())
 
 
 def schedule_target_of(name: str) -> ScheduleTarget[Any]:
@@ -82,15 +79,23 @@ def schedule_target_of(name: str) -> ScheduleTarget[Any]:
     InputError
         There is no such target; the error names those that a schedule has.
     """
-    if name not in SCHEDULE_TARGETS:
-        fault = unknown("target of a schedule", name, SCHEDULE_TARGETS)
-        raise InputError(str(fault), hint=f"a schedule has the targets {', '.join(SCHEDULE_TARGETS)}")
-    return SCHEDULE_TARGETS[name]
+    if name in SCHEDULE_TARGETS:
+        return SCHEDULE_TARGETS[name]
+    fault = str(unknown("target of a schedule", name, SCHEDULE_TARGETS))
+    if name in TARGETS:
+        fault = f"{name} is a target of plans: its files cannot follow the hours of a schedule"
+    own = f"a schedule has the targets {', '.join(SCHEDULE_TARGETS)}"
+    raise InputError(fault, hint=f"{own}; elsewhere melange operate --schedule follows it")
 
 
 def _rule_of(schedule: Schedule) -> tuple[ScalingRule, Buckets]:
     rule = schedule.rule
-    if rule is None or rule.buckets is None:
+    if rule is None:
+        raise InputError(
+            "the schedule has no scaling rule: its reserved instances carry all traffic",
+            hint="there is nothing to scale",
+        )
+    if rule.buckets is None:
         raise InputError("the schedule file does not say which request sizes its weights are for", hint="plan it again")
     return rule, rule.buckets
 
@@ -240,4 +245,6 @@ _JSON = ScheduleTarget(
     options=RuleFileOptions,
     render=_json,
 )
-SCHEDULE_TARGETS: Mapping[str, ScheduleTarget[Any]] = {one.name: one for one in (_KEDA, timetable.TARGET, _JSON)}
+SCHEDULE_TARGETS: Mapping[str, ScheduleTarget[Any]] = {
+    one.name: one for one in (_KEDA, timetable.TARGET, sky_schedule.TARGET, terraform_schedule.TARGET, _JSON)
+}

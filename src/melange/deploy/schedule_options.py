@@ -8,6 +8,7 @@ from datetime import date
 from typing import TypeVar
 
 from melange.deploy.manifest import Manifest
+from melange.deploy.server_options import ServerOptions
 from melange.deploy.target import Declared, option
 from melange.deploy.targets.kubernetes.cluster_options import LABEL, MOST_REPLICAS, check_name
 from melange.errors import InputError
@@ -98,6 +99,27 @@ class CronOptions(ScalerOptions):
         ScalerOptions.__post_init__(self)
         if self.deployment is not None:
             check_name("deployment", self.deployment, LABEL)
+        if self.time_zone is not None:
+            zone_of(self.time_zone, "time_zone")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HourlyServerOptions(ServerOptions):
+    """Options of targets that start the servers of each hour.
+
+    Parameters
+    ----------
+    drain_s
+        Time limit for finishing requests when a server stops [s]; None: ten minutes.
+    time_zone
+        Time zone of the hours; None: the schedule's.
+    """
+
+    drain_s: int | None = option(None, "Time to finish requests before stopping [s]; null: 600.")
+    time_zone: str | None = option(None, "Time zone of the hours; null: the schedule's.")
+
+    def __post_init__(self) -> None:
+        ServerOptions.__post_init__(self)
         if self.time_zone is not None:
             zone_of(self.time_zone, "time_zone")
 

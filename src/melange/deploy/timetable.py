@@ -51,13 +51,8 @@ Gap = tuple[int, int]
 
 
 def _render(schedule: Schedule, options: CronOptions, written: date) -> Manifest:
-    zone = options.time_zone or schedule.time_zone
-    if not zone:
-        raise InputError(
-            "the schedule's hours are local times, and their time zone is missing",
-            hint="--option time_zone=Europe/Berlin: that of the service's workload.time_zone, or Etc/UTC",
-        )
-    cycle, lead = len(schedule.labels) * MIN_PER_H, _lead(schedule)
+    zone, lead = time_zone_of(schedule, options.time_zone), lead_of(schedule)
+    cycle = len(schedule.labels) * MIN_PER_H
     gaps = clock_gaps(zone, written, cycle)
     names = deployment_names(schedule, options.deployment)
     counts = (schedule.on_demand + schedule.spot).astype(int)
@@ -92,7 +87,23 @@ def _render(schedule: Schedule, options: CronOptions, written: date) -> Manifest
     )
 
 
-def _lead(schedule: Schedule) -> int:
+def time_zone_of(schedule: Schedule, given: str | None) -> str:
+    """The time zone of a schedule's hours: the given one, or the schedule's own.
+
+    Raises
+    ------
+    InputError
+        There is none.
+    """
+    if zone := given or schedule.time_zone:
+        return zone
+    raise InputError(
+        "the schedule's hours are local times, and their time zone is missing",
+        hint="--option time_zone=Europe/Berlin: that of the service's workload.time_zone, or Etc/UTC",
+    )
+
+
+def lead_of(schedule: Schedule) -> int:
     """Minutes from the start of a trigger to its first hour.
 
     It is at least one: a trigger that starts with an hour that clocks repeat would not be active in its first pass.
@@ -101,7 +112,7 @@ def _lead(schedule: Schedule) -> int:
     most = len(schedule.labels) * MIN_PER_H // 2 - _INACTIVE_MIN
     if lead > most:
         raise InputError(
-            f"cron: start-up must be at most {most // MIN_PER_H} h for a timetable of a {schedule.over}, got "
+            f"start-up must be at most {most // MIN_PER_H} h for a timetable of a {schedule.over}, got "
             f"{schedule.options.start_up_s / S_PER_H:g} h",
             hint="set schedule.start_up in the service, and plan again",
         )
@@ -142,6 +153,30 @@ def clock_gaps(zone: str, since: date, cycle: int) -> tuple[Gap, ...]:
     >>> clock_gaps("Europe/Berlin", date(2026, 1, 1), 24 * 60)
     ((120, 180),)
     """
+    moved = {
+        ((at + before) % cycle, after - before) for at, before, after in clock_changes(zone, since) if after > before
+    }
+    return tuple(sorted((begin, begin + minutes) for begin, minutes in moved))
+
+
+def clock_repeats(zone: str, since: date, cycle: int) -> tuple[Gap, ...]:
+    """Local times that clocks repeat in the next years, from and to [minutes of a cycle that begins on a Monday].
+
+    >>> clock_repeats("America/New_York", date(2026, 1, 1), 24 * 60)
+    ((60, 120),)
+    """
+    moved = {
+        ((at + after) % cycle, before - after) for at, before, after in clock_changes(zone, since) if before > after
+    }
+    return tuple(sorted((begin, begin + minutes) for begin, minutes in moved))
+
+
+def clock_changes(zone: str, since: date) -> list[tuple[int, int, int]]:
+    """When clocks are set in the next years [min from Monday 0:00 UTC], and what is added to UTC before and after.
+
+    >>> clock_changes("Europe/Berlin", date(2026, 3, 23))[0]
+    (8700, 60, 120)
+    """
     place = zone_of(zone)
 
     def offset(minutes: int) -> int:
@@ -150,15 +185,14 @@ def clock_gaps(zone: str, since: date, cycle: int) -> tuple[Gap, ...]:
     monday = since - timedelta(days=since.weekday())
     first = datetime(monday.year, monday.month, monday.day, tzinfo=UTC)
     days = [offset(day * _MIN_PER_DAY) for day in range(_YEARS * 366 + 1)]
-    found = set()
-    for day in np.flatnonzero(np.diff(days) > 0).tolist():
+    found = []
+    for day in np.flatnonzero(np.diff(days)).tolist():
         low, high = day * _MIN_PER_DAY, (day + 1) * _MIN_PER_DAY
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if offset(middle) == days[day] else (low, middle)
-        begin = (high + days[day]) % cycle
-        found.add((begin, begin + days[day + 1] - days[day]))
-    return tuple(sorted(found))
+        found.append((high, days[day], days[day + 1]))
+    return found
 
 
 def _clock(minute: int, over: str) -> str:

@@ -6,14 +6,19 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
+
 from melange.files import Json
-from melange.profile.profile import DECODE_POOL, PREFILL_POOL
+from melange.profile.profile import DECODE_POOL, PREFILL_POOL, ReplicaType
 from melange.replica.parallelism import Layout, layout_of
 from melange.replica.speculation import Speculation
 
 if TYPE_CHECKING:
     from melange.plan.plan import Plan
     from melange.replica.engine import Engine
+    from melange.slo import Slo
+    from melange.workload.workload import Buckets
 
 # Share of the KV cache that a request of the longest context may take. vLLM does not start if its cache is smaller than
 # one such request, and the free memory that it finds differs from the plan's assumption. A smaller share would refuse
@@ -137,21 +142,40 @@ def servers_of(plan: Plan) -> tuple[Server, ...]:
     """What the replicas of each type in use must be started with, in the order of ``plan.replica_types``."""
     replicas = plan.replicas
     return tuple(
-        Server(
-            replica_type=one.name,
-            replicas=replicas[one.name],
-            model=plan.model,
-            variant=one.variant,
-            engine=one.engine,
-            tensor_parallel=one.tensor_parallel,
-            expert_parallel=one.expert_parallel,
-            pipeline_parallel=one.pipeline_parallel,
-            pool=one.pool if one.pool in (PREFILL_POOL, DECODE_POOL) else "",
-            is_by_priority=plan.slo is not None and any(plan.slo.levels),
-            **({} if engine is None else _limits_of(engine, _longest_request(plan, r), one.layout)),
-        )
+        server_of(one, engine, replicas[one.name], plan.model, plan.slo, _longest_request(plan, r))
         for r, (one, engine) in enumerate(zip(plan.replica_types, plan.engines, strict=True))
         if replicas[one.name] > 0
+    )
+
+
+def server_of(
+    one: ReplicaType, engine: Engine | None, replicas: int, model: str, slo: Slo | None, longest_request: int
+) -> Server:
+    """What the replicas of a type must be started with.
+
+    Parameters
+    ----------
+    one, engine
+        The type, and the engine of a replica; None: unknown.
+    replicas
+        Number of replicas.
+    model, slo
+        The model's name, and the objective, whose classes may have priorities.
+    longest_request
+        Longest prompt plus completion that the type must serve [tokens].
+    """
+    return Server(
+        replica_type=one.name,
+        replicas=replicas,
+        model=model,
+        variant=one.variant,
+        engine=one.engine,
+        tensor_parallel=one.tensor_parallel,
+        expert_parallel=one.expert_parallel,
+        pipeline_parallel=one.pipeline_parallel,
+        pool=one.pool if one.pool in (PREFILL_POOL, DECODE_POOL) else "",
+        is_by_priority=slo is not None and any(slo.levels),
+        **({} if engine is None else _limits_of(engine, longest_request, one.layout)),
     )
 
 
@@ -164,13 +188,15 @@ def _limits_of(engine: Engine, longest_request: int, layout: Layout) -> Json:
 
 
 def _longest_request(plan: Plan, r: int) -> int:
-    """Longest prompt plus completion that the plan sends to a type [tokens]; 0 if its buckets have no sizes."""
-    buckets = plan.workload.buckets
+    return longest_request_of(plan.workload.buckets, plan.share[r] * plan.workload.request_rate > 0)
+
+
+def longest_request_of(buckets: Buckets, is_sent: npt.NDArray[np.bool_]) -> int:
+    """Longest prompt plus completion of the sizes (I, O) that are sent to a type [tokens]; 0 if sizes are numbered."""
     if buckets.is_ordinal:
         return 0
-    carried = plan.share[r] * plan.workload.request_rate > 0
     inputs = len(buckets.input_edges)
-    sizes = [buckets.input_edges[i % inputs] + buckets.output_edges[o] for i, o in zip(*carried.nonzero(), strict=True)]
+    sizes = [buckets.input_edges[i % inputs] + buckets.output_edges[o] for i, o in zip(*is_sent.nonzero(), strict=True)]
     return math.ceil(max(sizes, default=0))
 
 

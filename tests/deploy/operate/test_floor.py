@@ -17,6 +17,7 @@ from melange.deploy.operate.operation import Operation, floor_of
 from melange.errors import InputError
 from melange.plan.options import Options
 from melange.plan.question import Question
+from melange.plan.schedule.rule import RuleSettings, ScalingRule, Signal
 from melange.plan.solve import solve
 from melange.workload.workload import Buckets, Workload
 
@@ -80,11 +81,37 @@ def test_floors_of_types_share_a_limit() -> None:
 
 
 def test_spare_instances_end_at_the_stock() -> None:
-    """Two of the three spare instances exist."""
+    """Not all of the three spare instances exist: the log says so once for each number, not at each poll."""
     life = limited(Options(exclude=("costly",)), 5, spare=3)
-    for _ in range(10):
-        life.look(1.5)
-    assert life.state.target == {"cheap": 5}
+    lines: list[tuple[int, str]] = []
+    for poll, factor in enumerate([1.2] * 10 + [1.6] * 10 + [0.8] * 20 + [1.2] * 10):
+        lines += [(poll, line) for line in life.look(factor)[1].lines if "spare instances are" in line]
+        life.state = type(life.state).from_json(life.state.to_json())
+        if poll == 9:
+            assert life.state.target == {"cheap": 5}
+    said = "not all spare instances are available: {} of 3 x cheap"
+    assert [line for _, line in lines] == [said.format(2), said.format(1), said.format(2)]
+    assert [poll // 10 for poll, _ in lines] == [0, 1, 4]
+
+
+def test_a_rule_that_wants_more_than_the_stock_is_said_once() -> None:
+    """Four instances and a spare one by the rule, of which three exist; and that no fleet carries the traffic."""
+    life = limited(Options(exclude=("costly",)), 3, spare=1)
+    settings = RuleSettings(ahead="last", look_back=1, margin=0.0, target=1.0, stable_windows=1)
+    signal = Signal(request_weight=np.ones((1, 1)), reserved_load=0.0)
+    rule = ScalingRule(
+        replica_type="cheap", settings=settings, signals=(signal,), window_s=60.0, delay_windows=0.5, buckets=None
+    )
+    ruled = replace(life.brief, rule=rule)
+    without = limited(Options(exclude=("costly",)), 3)
+    for one, said in (
+        (life, "not all instances of the rule are available: 3 of 5 x cheap"),
+        (without, "no available fleet carries the traffic"),
+    ):
+        one.brief = ruled if one is life else one.brief
+        lines = [line for _ in range(10) for line in one.look(2.0)[1].lines]
+        assert lines.count(said) == 1
+        assert one.state.target == {"cheap": 3}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import numpy as np
 
 from melange.deploy.operate.observation import rates_from
 from melange.files import Json, read_as, write_document
-from melange.records import items, mapping, number, record, value_of
+from melange.records import items, mapping, number, record, text, value_of
 from melange.workload.workload import Array
 
 # Number of windows in the state: rules look back on them, and they show how long a smaller fleet would have been
@@ -73,6 +73,8 @@ class ControllerState:
         Time of the last search for a cheaper fleet (Unix time) [s].
     decisions
         Number of iterations.
+    no_room
+        Instances that were wanted but not available at the last decision, in words; empty: none.
     """
 
     target: Mapping[str, int] | None = None
@@ -82,6 +84,7 @@ class ControllerState:
     voluntary_s: tuple[float, ...] = ()
     mixed_at_s: float = 0.0
     decisions: int = 0
+    no_room: str = ""
 
     def rates(self) -> Array:
         """The rates of the windows in the state (W, I, O) [1/s]."""
@@ -103,6 +106,7 @@ class ControllerState:
             "voluntary_s": list(self.voluntary_s),
             "mixed_at_s": self.mixed_at_s,
             "decisions": self.decisions,
+            "no_room": self.no_room,
         }
 
     @classmethod
@@ -127,6 +131,7 @@ class ControllerState:
             voluntary_s=value_of(tuple[float, ...], content.get("voluntary_s", content["changes_s"]), "voluntary_s"),
             mixed_at_s=number(content["mixed_at_s"], "mixed_at_s"),
             decisions=value_of(int, content["decisions"], "decisions"),
+            no_room=text(content.get("no_room", ""), "no_room"),
         )
 
     def save(self, path: Path) -> None:

@@ -115,6 +115,9 @@ def decide(brief: Brief, state: ControllerState, seen: Observation) -> Decision:
     state, is_changed = _revised(state, wanted, now_s)
     if (is_first or is_changed) and (short := brief.planner.short_of_floor(state.target or {})):
         lines.append(short)
+    if wanted.no_room is not None and wanted.no_room != state.no_room:
+        lines += [wanted.no_room] if wanted.no_room else []
+        state = replace(state, no_room=wanted.no_room)
     out = {name for name in excluded if is_out(excluded, name, now_s)}
     steps = steps_towards(state.target or {}, seen, out, brief)
     lines += map(str, steps)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from melange.deploy.operate.controller_state import MOST_WINDOWS
 from melange.deploy.operate.exclusions import is_out
+from melange.deploy.operate.expected_traffic import expected_after
 from melange.deploy.operate.fleet_planner import FULL
-from melange.plan.schedule.rule import look_ahead
 from melange.units import S_PER_H
 from melange.workload.workload import Array
 
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from melange.deploy.operate.decide import Brief
     from melange.deploy.operate.observation import Observation
 
-# Share of the traffic that is always expected with the planned sizes in their planned mix, even if none come now:
-# enough to require a fleet that serves all of them, too little to rent more instances.
-_USUAL = 1e-3
 # Share of an hour's changes that voluntary ones (scale-downs and new mixes) may use.
 _VOLUNTARY = 0.5
 # If a fleet would have been enough for all windows in the state, it must save only this part of the least saving, so
@@ -46,12 +43,15 @@ class Wanted:
         Whether a cheaper fleet was searched for.
     is_voluntary
         Whether the change only saves money: the fleet is reduced, or its mix changes.
+    no_room
+        Instances that are wanted but not available, in words; empty: none; None: not known without a new window.
     """
 
     target: Mapping[str, int]
     lines: tuple[str, ...] = ()
     is_mix_checked: bool = False
     is_voluntary: bool = False
+    no_room: str | None = None
 
 
 def wanted_after(
@@ -67,12 +67,10 @@ def wanted_after(
         Whether a type has just been excluded: its replacement is planned at once, otherwise with each new window.
     """
     one = _Question(brief, state, seen)
-    lost = one.lost() if is_new_window or is_new_failure else None
-    if lost is not None:
-        return lost
-    if not (is_new_window and state.windows):
-        return Wanted(target=one.target)
-    return one.scaled() or one.cheaper() or Wanted(target=one.target)
+    found = one.lost() if is_new_window or is_new_failure else None
+    if found is None and is_new_window and state.windows:
+        found = one.scaled() or one.cheaper()
+    return replace(found or Wanted(target=one.target), no_room=one.no_room)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +81,7 @@ class _Saving:
     fleet: Mapping[str, int]
     usd: float
     why: str
+    no_room: str | None
 
 
 class _Question:
@@ -104,7 +103,8 @@ class _Question:
         self.may_grow = used < self.settings.most_changes_per_h - 1
         own = len(state.voluntary_s)
         self.may_shrink = self.may_grow and own < max(1, int(self.settings.most_changes_per_h * _VOLUNTARY))
-        self.expected = _expected(brief, state) if state.windows else None
+        self.expected = expected_after(brief, state) if state.windows else None
+        self.no_room: str | None = None
 
     # -- failures
 
@@ -145,6 +145,7 @@ class _Question:
         without_spare = self._without_spare(self.target)
         peak = self.planner.peak(without_spare, need)
         if peak <= FULL:
+            self.no_room = ""
             return None
         room = need * (1 + self.settings.slack)
         found = self.planner.cheapest(room, at_least=without_spare, at_most=self._most_of(without_spare))
@@ -153,7 +154,8 @@ class _Question:
         if found is None:
             found = self._partly(need, without_spare)
             if found is None or self.planner.cost(found) <= self.planner.cost(without_spare):
-                return Wanted(target=self.target, lines=("no available fleet carries the traffic",))
+                self.no_room = "no available fleet carries the traffic"
+                return Wanted(target=self.target)
         return self._change(UP, self._with_spare(found), self._loaded(need, without_spare, peak), may=self.may_grow)
 
     def cheaper(self) -> Wanted | None:
@@ -174,8 +176,10 @@ class _Question:
         if not self._may_save(need, needs):
             return checked
         found = [(DOWN, self._smaller(need)), (MIX, self._mixed(need))]
+        no_room = self.no_room
         savings = [self._saving(verb, fleet, needs, lately) for verb, fleet in found if fleet is not None]
         best = max((one for one in savings if one is not None), key=lambda one: one.usd, default=None)
+        self.no_room = no_room if best is None else best.no_room
         if best is None:
             return checked
         return self._change(best.verb, best.fleet, best.why, may=self.may_shrink, is_mix_checked=True)
@@ -223,7 +227,7 @@ class _Question:
             return None
         lasting = f"enough for the last {hours:.1f} h" if verb == DOWN else f"for an expected {hours:.1f} h"
         why = f"saves {saved:.2f} USD/h, {lasting}, for {price:.2f} USD of switching"
-        return _Saving(verb=verb, fleet=after, usd=saved * hours - price, why=why)
+        return _Saving(verb=verb, fleet=after, usd=saved * hours - price, why=why, no_room=self.no_room)
 
     # -- shared parts
 
@@ -249,6 +253,8 @@ class _Question:
         count = max(reserved + max(0, rule.wanted(self.state.rates())) + self.settings.spare, have)
         count = max(count, self.planner.least_total - sum(fleet.values()) + have)
         fleet[name] = have + min(count - have, self.planner.room.of(fleet, name, count - have))
+        self.no_room = f"not all instances of the rule are available: {fleet[name]} of {count} x {name}"
+        self.no_room = self.no_room if fleet[name] < count else ""
         return fleet
 
     def _needed(self) -> Array:
@@ -310,11 +316,15 @@ class _Question:
 
     def _with_spare(self, fleet: Mapping[str, int]) -> dict[str, int]:
         """The fleet with the spare instances, of the type on which it spends most."""
-        after = dict(fleet)
-        if self.settings.spare and after:
+        after, spare = dict(fleet), self.settings.spare
+        self.no_room = ""
+        if spare and after:
             name = _main(self.planner.cost_per_h, {one: n for one, n in after.items() if one not in self.most} or after)
-            added = min(self.settings.spare, self.planner.room.of(after, name, self.settings.spare))
-            after[name] = min(after[name] + added, self.most.get(name, after[name] + added))
+            room = min(self.planner.room.of(after, name, spare), self.most.get(name, after[name] + spare) - after[name])
+            added = max(0, min(spare, room))
+            after[name] += added
+            if added < spare:
+                self.no_room = f"not all spare instances are available: {added} of {spare} x {name}"
         return after
 
     def _without_spare(self, fleet: Mapping[str, int]) -> dict[str, int]:
@@ -358,23 +368,6 @@ class _Question:
             return Wanted(target=self.target, lines=(f"postponed, the limit is {limit} changes per hour: {text}",))
         is_voluntary = verb in (DOWN, MIX)
         return Wanted(target=after, lines=(text,), is_mix_checked=is_mix_checked, is_voluntary=is_voluntary)
-
-
-def _expected(brief: Brief, state: ControllerState) -> Array:
-    """The traffic to carry after each window (W, I, O) [1/s], from the look-ahead, the margin and the target load."""
-    rule, settings = brief.settings.rule, brief.settings
-    rates = state.rates()
-    work = (rates * brief.planner.work).sum(axis=(1, 2))
-    ahead = look_ahead(work, rule, settings.start_up_s / settings.window_s)
-    # The mix of sizes is the mean over the windows of the look-back, since a single window may have few requests.
-    seen = np.stack([rates[max(0, k + 1 - max(rule.look_back, 3)) : k + 1].mean(axis=0) for k in range(len(rates))])
-    own = (seen * brief.planner.work).sum(axis=(1, 2))
-    factor = np.divide(ahead, own, out=np.zeros_like(ahead), where=own > 0)
-    ahead_rates = seen * (factor * (1 + rule.margin) / rule.target)[:, None, None]
-    # Planned sizes may come at any time: the fleet must serve each of them, even if none came recently.
-    planned = brief.planner.seen(np.asarray(brief.planner.question.workload.request_rate))
-    usual = _USUAL * planned / max(float(planned.sum()), 1e-300)
-    return np.asarray(np.maximum(ahead_rates, usual * ahead_rates.sum(axis=(1, 2))[:, None, None]))
 
 
 def _most(first: Mapping[str, int], second: Mapping[str, int]) -> dict[str, int]:

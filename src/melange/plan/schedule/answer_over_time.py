@@ -8,6 +8,7 @@ import numpy as np
 
 from melange.errors import Caution
 from melange.plan.options import Options
+from melange.plan.problem import Positions
 from melange.plan.schedule.alternatives import best_single_type, by_hour, clairvoyant, cost_at_scale, reactive
 from melange.plan.schedule.backtest import History
 from melange.plan.schedule.choose_rule import TRAINING, ChosenRule
@@ -16,6 +17,7 @@ from melange.plan.schedule.contracts import Reserved, SavingsPlan, ScheduleOptio
 from melange.plan.schedule.deferred import Deferred
 from melange.plan.schedule.rule import ScalingRule, Signal
 from melange.plan.schedule.schedule import AT_ONCE, STATIC, Alternative, CommitmentOutlook, Schedule
+from melange.plan.server import Server, longest_request_of, server_of
 from melange.profile.profile import Profile
 from melange.units import H_PER_YEAR
 from melange.workload.cycle import Cycle, hours_of
@@ -93,6 +95,7 @@ def schedule_of_answer(answer: Answer, cautions: tuple[Caution, ...], solve_s: f
         clairvoyant_per_h=clairvoyant(machines, chosen.signals, reservation.reserved, answer.history, answer.settings),
         static=best.static[places],
         deferred=answer.deferred,
+        servers=_servers(answer, places),
         options=answer.settings,
         headroom=answer.options.headroom,
         window_s=answer.demand.window_s,
@@ -103,6 +106,22 @@ def schedule_of_answer(answer: Answer, cautions: tuple[Caution, ...], solve_s: f
         solve_s=solve_s,
         cautions=tuple(dict.fromkeys((*cautions, *_unmet(answer)))),
     )
+
+
+def _servers(answer: Answer, places: Positions) -> tuple[Server, ...]:
+    """Start options of the types that are used, each with its most replicas of any hour."""
+    machines, profile, reservation = answer.best.machines, answer.profile, answer.best.reservation
+    most = reservation.reserved + reservation.hours.fleets.extra.max(axis=0)
+    is_sent = np.zeros(answer.demand.buckets.shape, bool)
+    is_sent.ravel()[machines.cells] = True
+    made = []
+    for r in places.tolist():
+        one, place = machines.types[r], int(machines.position[r])
+        engine = profile.engines[place] if profile.engines else None
+        longest = longest_request_of(answer.demand.buckets, is_sent & (profile.max_request_rate[place] > 0))
+        replicas = int(most[r]) * one.replicas_per_instance
+        made.append(server_of(one, engine, replicas, profile.model, profile.slo, longest))
+    return tuple(made)
 
 
 def _known(price: Array) -> Array:

@@ -18,6 +18,7 @@ from melange.plan.schedule.choose_rule import FrontierPoint
 from melange.plan.schedule.contracts import Reserved, SavingsPlan, ScheduleOptions
 from melange.plan.schedule.deferred import Deferred
 from melange.plan.schedule.rule import ScalingRule
+from melange.plan.server import Server
 from melange.profile.profile import ReplicaType
 from melange.records import check_cost
 from melange.units import H_PER_MONTH, H_PER_WEEK
@@ -189,6 +190,8 @@ class Schedule:
         The classes of requests that may wait, and when they are sent; None if there are none.
     solve_s
         Time to plan [s].
+    servers
+        Start options of the servers of each type, for the busiest hour; empty in older files.
     cautions
         Warnings for the reader.
     """
@@ -228,6 +231,7 @@ class Schedule:
     played: tuple[PlayedStretch, ...] = ()
     deferred: Deferred | None = None
     solve_s: float = 0.0
+    servers: tuple[Server, ...] = ()
     cautions: tuple[Caution, ...] = field(default=())
 
     def __post_init__(self) -> None:
@@ -237,6 +241,8 @@ class Schedule:
         if HOURS_BY_CYCLE.get(self.over) != hours:
             raise InputError(f"schedule: {hours} hours are not a {self.over}")
         check_cost(self.clairvoyant_per_h, "schedule.clairvoyant_per_h")
+        if self.servers and [one.replica_type for one in self.servers] != [one.name for one in self.replica_types]:
+            raise InputError("schedule.servers: must be those of the replica types, in their order")
         shapes = {"reserved": (types,), "static": (types,), "on_demand": (hours, types), "spot": (hours, types)}
         shapes |= dict.fromkeys(("reserved_per_h", "on_demand_per_h", "spot_per_h"), (types,))
         shapes |= {"request_rate": (hours,), "work_per_h": (hours,), "hour_cost_per_h": (hours,)}
@@ -348,6 +354,7 @@ class Schedule:
             "warnings": [caution.to_json() for caution in self.cautions],
             "played": [asdict(one) for one in self.played],
             "deferred": None if self.deferred is None else self.deferred.to_json(),
+            "servers": [one.to_json() for one in self.servers],
         }
         content |= {name: asdict(getattr(self, name)) for name in ("running", "training", "unseen")}
         return content | {name: getattr(self, name) for name in PLAIN}

@@ -15,6 +15,7 @@ from melange.plan.schedule.contracts import Deferral, Reserved, SavingsPlan, Sch
 from melange.plan.schedule.deferred import Deferred
 from melange.plan.schedule.rule import RuleSettings, ScalingRule
 from melange.plan.schedule.schedule import Alternative, CommitmentOutlook, PlayedStretch, Schedule
+from melange.plan.server import Server
 from melange.profile.profile import ReplicaType
 from melange.records import items, mapping, number, one_line, record, records, text, value_of
 from melange.workload.workload import Array
@@ -77,6 +78,7 @@ def schedule_from_json(content: Json) -> Schedule:
         options=_options_from_json(content["options"]),
         deferred=None if content.get("deferred") is None else Deferred.from_json(content["deferred"]),
         played=records(PlayedStretch, content.get("played", ()), "played"),
+        servers=records(Server, content.get("servers", ()), "servers"),
         cautions=records(Caution, content.get("warnings", ()), "warnings"),
         headroom=number(content["headroom"], "headroom"),
         window_s=number(content["window_s"], "window_s"),

@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime
 from typing import Any, Literal
 
 from melange.deploy.elsewhere import not_by_size
-from melange.deploy.group import Group, base_name, cautions_of, groups_of
+from melange.deploy.group import Group, LoadedGroup, base_name, cautions_of, groups_of
 from melange.deploy.launch import Start
 from melange.deploy.manifest import Manifest
 from melange.deploy.plan_in_use import plan_in_use
@@ -103,7 +103,7 @@ def _render(plan: Plan, options: AibrixOptions, written: date) -> Manifest:
     return manifest_of("aibrix", plan, written, about, objects, cautions, options, profiles)
 
 
-def _autoscaler(group: Group, base: str, options: AibrixOptions) -> Object:
+def _autoscaler(group: LoadedGroup, base: str, options: AibrixOptions) -> Object:
     if options.scaling == "optimizer":
         place = options.namespace or "default"
         strategy, source = (

@@ -8,7 +8,7 @@ from datetime import date
 from typing import Literal
 
 from melange.deploy.elsewhere import not_by_size, weights_of
-from melange.deploy.group import Group, base_name, cautions_of, groups_of
+from melange.deploy.group import Group, LoadedGroup, base_name, cautions_of, groups_of
 from melange.deploy.launch import Start
 from melange.deploy.manifest import Manifest
 from melange.deploy.target import Target, option
@@ -87,7 +87,7 @@ def _render(plan: Plan, options: KServeOptions, written: date) -> Manifest:
 
 
 def _inference_service(
-    group: Group, groups: Sequence[Group], base: str, weight: int, plan: Plan, options: KServeOptions
+    group: LoadedGroup, groups: Sequence[Group], base: str, weight: int, plan: Plan, options: KServeOptions
 ) -> Object:
     template = pod_spec(group, groups, base, options)
     (engine,) = template["containers"]
@@ -140,7 +140,7 @@ def _uri(group: Group) -> str:
     return f"hf://{model}"
 
 
-def _replicas(group: Group, options: KServeOptions) -> Object:
+def _replicas(group: LoadedGroup, options: KServeOptions) -> Object:
     if options.scaling == "fixed":
         return {"replicas": group.replicas}
     least = group.least_replicas(options.least_replicas)

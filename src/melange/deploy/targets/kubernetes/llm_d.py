@@ -7,7 +7,7 @@ from datetime import date
 from typing import Literal
 
 from melange.deploy.elsewhere import not_by_size
-from melange.deploy.group import Group, base_name, cautions_of, groups_of
+from melange.deploy.group import Group, LoadedGroup, base_name, cautions_of, groups_of
 from melange.deploy.manifest import Manifest
 from melange.deploy.target import Target, option
 from melange.deploy.targets.kubernetes.cluster_balancer import balancer_objects
@@ -92,7 +92,7 @@ def _variant(group: Group, base: str, options: LlmDOptions) -> Object:
     }
 
 
-def _scaled(group: Group, base: str, options: LlmDOptions) -> Object:
+def _scaled(group: LoadedGroup, base: str, options: LlmDOptions) -> Object:
     told = {
         "llm-d.ai/managed": "true",
         "llm-d.ai/model-id": group.launch.served_name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from melange.deploy.group import Group
+from melange.deploy.group import Group, LoadedGroup
 from melange.deploy.targets.kubernetes.cluster_options import ScalingOptions
 from melange.deploy.targets.kubernetes.objects import metadata
 from melange.deploy.targets.kubernetes.pods import Object, labels_of
@@ -18,7 +18,7 @@ _WINDOW = "2m"
 
 
 def scaled_object(
-    group: Group, base: str, options: ScalingOptions, annotations: Mapping[str, str] | None = None
+    group: LoadedGroup, base: str, options: ScalingOptions, annotations: Mapping[str, str] | None = None
 ) -> Object:
     """A ScaledObject that keeps the planned number of requests in flight per replica.
 
@@ -52,7 +52,7 @@ def bounds(group: Group, options: ScalingOptions) -> dict[str, int]:
     }
 
 
-def trigger(group: Group, options: ScalingOptions) -> dict[str, Any]:
+def trigger(group: LoadedGroup, options: ScalingOptions) -> dict[str, Any]:
     """The trigger on requests in flight per replica, queried from Prometheus.
 
     Prometheus may also have the metrics of the same service in other namespaces.

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from melange.deploy.as_yaml import yaml_text
 from melange.deploy.elsewhere import not_by_size
-from melange.deploy.group import Group, base_name, cautions_of, groups_of
+from melange.deploy.group import LoadedGroup, base_name, cautions_of, groups_of
 from melange.deploy.heading import comments, heading_of
 from melange.deploy.manifest import Manifest
 from melange.deploy.server_options import ServerOptions
@@ -80,7 +80,7 @@ def _render(plan: Plan, options: DstackOptions, written: date) -> Manifest:
     return Manifest(target="dstack", files={_FILE: text}, cautions=tuple(cautions))
 
 
-def _service(groups: Sequence[Group], base: str, options: DstackOptions) -> dict[str, Any]:
+def _service(groups: Sequence[LoadedGroup], base: str, options: DstackOptions) -> dict[str, Any]:
     launch = groups[0].launch
     longest_s = max(group.launch.drain_s for group in groups)
     where: dict[str, list[str]] = {
@@ -102,7 +102,7 @@ def _service(groups: Sequence[Group], base: str, options: DstackOptions) -> dict
     }
 
 
-def _replicas(group: Group, options: DstackOptions) -> dict[str, Any]:
+def _replicas(group: LoadedGroup, options: DstackOptions) -> dict[str, Any]:
     node = group.node
     gpu = _GPU.get(node.accelerator, node.accelerator)
     least = node.instances if options.least_instances is None else min(options.least_instances, node.instances)

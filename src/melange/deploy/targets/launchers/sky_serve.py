@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from melange.deploy.as_yaml import yaml_text
 from melange.deploy.elsewhere import is_size_aware, not_by_size
-from melange.deploy.group import Group, base_name, cautions_of, groups_of
+from melange.deploy.group import Group, LoadedGroup, base_name, cautions_of, groups_of
 from melange.deploy.heading import comments, heading_of
 from melange.deploy.manifest import Manifest
 from melange.deploy.server_options import ServerOptions
@@ -19,14 +19,15 @@ from melange.deploy.targets.launchers.shell import check_names, command_of, inst
 from melange.errors import Caution, InputError
 from melange.plan.plan import Plan
 
-_CLOUD = {
+# Providers, by their names in SkyPilot.
+CLOUDS = {
     **{
         name: name
         for name in ("aws", "azure", "gcp", "lambda", "nebius", "runpod", "verda", "oci", "vast", "paperspace")
     },
     "digitalocean": "do",
 }
-# SkyPilot's names that differ from ours.
+# SkyPilot's accelerators that differ from ours.
 _ACCELERATOR = {
     "V100-16GB": "V100",
     "A100-40GB": "A100",
@@ -102,7 +103,7 @@ class SkyPilotOptions(ServerOptions):
 def _render(plan: Plan, options: SkyPilotOptions, written: date) -> Manifest:
     groups, base = groups_of(plan, options, is_one_process=True), base_name(plan, options)
     check_names(groups, "SkyPilot")
-    cautions = [*cautions_of(groups), *instance_cautions(groups, "SkyPilot", _CLOUD)]
+    cautions = [*cautions_of(groups), *instance_cautions(groups, "SkyPilot", CLOUDS)]
     if options.layout == "one-service":
         cautions += [
             Caution(
@@ -122,25 +123,26 @@ def _render(plan: Plan, options: SkyPilotOptions, written: date) -> Manifest:
             front="melange deploy plan.json --to haproxy --replica NAME=http://ENDPOINT for each, where ENDPOINT is "
             "printed by sky serve status --endpoint",
         )
-        tasks = {f"{one.key}.yaml": _service(one) for one in groups}
+        tasks = {f"{one.key}.yaml": service_of(one, {"replicas": one.node.instances}) for one in groups}
     paragraphs = [" ".join(text.split()) for text in about.strip().split("\n\n")]
     heading = comments([*heading_of(plan, written, cautions), *paragraphs])
     files = {name: f"{heading}\n\n{yaml_text([task])}" for name, task in tasks.items()}
     return Manifest(target="skypilot", files=files, cautions=tuple(cautions))
 
 
-def _service(group: Group) -> dict[str, Any]:
-    """The service of one type, with the planned number of instances."""
+def service_of(group: Group, instances: dict[str, Any], *, has_spot: bool = False) -> dict[str, Any]:
+    """The service of one type, with its instances as SkyPilot states them; ``has_spot``: also spot instances."""
+    resources = _resources(group) | ({"use_spot": True} if has_spot else {})
     return {
         "name": group.name,
-        "service": {**_probe([group]), "replicas": group.node.instances, "load_balancing_policy": "least_load"},
-        "resources": {**_shared([group]), **_resources(group)},
+        "service": {**_probe([group]), **instances, "load_balancing_policy": "least_load"},
+        "resources": {**_shared([group]), **resources},
         "secrets": {"HF_TOKEN": None},
         "run": f"{command_of(group)}\n",
     }
 
 
-def _one_service(groups: Sequence[Group], base: str) -> dict[str, Any]:
+def _one_service(groups: Sequence[LoadedGroup], base: str) -> dict[str, Any]:
     """One service for all types: the rate per instance of each type, and SkyPilot's choice of instances."""
     if strange := [one.replica_type for one in groups if not _RATED.fullmatch(_accelerators(one))]:
         raise InputError(
@@ -202,7 +204,7 @@ def _shared(groups: Sequence[Group]) -> dict[str, Any]:
 
 def _resources(group: Group) -> dict[str, Any]:
     node = group.node
-    cloud = _CLOUD.get(node.provider)
+    cloud = CLOUDS.get(node.provider)
     infra = {"infra": f"{cloud}/{node.region}" if node.region else cloud} if cloud else {}
     # An instance type has no meaning without a known provider.
     instance = {"instance_type": node.instance_type} if cloud and node.instance_type else {}

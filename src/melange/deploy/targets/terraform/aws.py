@@ -6,10 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from melange.deploy.group import Group
+from melange.deploy.targets.terraform.cloud_hours import Hours, Resizing, fitted, steps
 from melange.deploy.targets.terraform.hcl import Block, Expression, identifier
 
 # The parameter with the name of Amazon's latest machine image with NVIDIA's driver and Docker.
 _IMAGE = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id"
+
+# Scheduled actions that a group may have.
+_MOST_ACTIONS = 125
+# What they change.
+_BY_ACTIONS = Expression("[min_size, desired_capacity]")
 
 
 def providers(groups: Sequence[Group]) -> list[Block]:
@@ -19,19 +25,21 @@ def providers(groups: Sequence[Group]) -> list[Block]:
     ]
 
 
-def blocks(groups: Sequence[Group], base: str) -> list[Block]:
+def blocks(groups: Sequence[Group], base: str, resizing: Resizing) -> list[Block]:
     """All blocks of the groups on AWS."""
     made = _access(base, _region(groups[0]))
     for region in _regions(groups):
         made += _network(region, base, groups)
-    for group in groups:
-        made += _group(group, base)
+    for key, some in resizing.addresses(groups).items():
+        made += [block for group in some for block in _subnets(group)]
+        made += _balancer(key, some)
+        made += [block for group in some for block in _group(group, key, base, resizing.hours.get(group.key))]
     return made
 
 
-def replica_urls(group: Group) -> list[Expression]:
-    """Addresses of a group's replicas: ``host:port``."""
-    name = identifier(group.key)
+def replica_urls(address: str, group: Group) -> list[Expression]:
+    """Addresses of replicas: ``host:port``."""
+    name = identifier(address)
     return [
         Expression(f'"${{aws_lb.{name}.dns_name}}:{group.launch.port + k}"') for k in range(group.replicas_per_node)
     ]
@@ -87,14 +95,12 @@ def _network(region: str, base: str, groups: Sequence[Group]) -> list[Block]:
     some = [group for group in groups if _region(group) == region]
     first = min(group.launch.port for group in some)
     last = max(group.launch.port + group.replicas_per_node - 1 for group in some)
-    subnets = {"name": "vpc-id", "values": [Expression(f"data.aws_vpc.{region}.id")]}
     return [
         Block(
             "data",
             ("aws_vpc", region),
             {**here, "id": Expression(vpc), "default": Expression(f"{vpc} == null ? true : null")},
         ),
-        Block("data", ("aws_subnets", region), {**here, "filter": Block("filter", (), subnets)}),
         Block("data", ("aws_ssm_parameter", region), {**here, "name": _IMAGE}),
         Block(
             "resource",
@@ -130,8 +136,62 @@ def _network(region: str, base: str, groups: Sequence[Group]) -> list[Block]:
     ]
 
 
-def _group(group: Group, base: str) -> list[Block]:
+def _subnets(group: Group) -> list[Block]:
+    """One subnet in each zone that offers the instance type: a load balancer accepts no two in a zone."""
     name, region = identifier(group.key), _region(group)
+    here = {"provider": Expression(f"aws.{region}")}
+    given = f'lookup(var.aws_subnet_ids, "{group.key}", lookup(var.aws_subnet_ids, "{region}", ["*"]))'
+    filters = {
+        "vpc-id": [Expression(f"data.aws_vpc.{region}.id")],
+        "availability-zone": [Expression("each.key")],
+        "subnet-id": Expression(given),
+    }
+    offered = {
+        **here,
+        "location_type": "availability-zone",
+        "filter": Block("filter", (), {"name": "instance-type", "values": [group.node.instance_type]}),
+    }
+    found = {
+        **here,
+        "for_each": Expression(f"toset(data.aws_ec2_instance_type_offerings.{name}.locations)"),
+        "filters": [Block("filter", (), {"name": key, "values": values}) for key, values in filters.items()],
+    }
+    chosen = f"{{ for zone, found in data.aws_subnets.{name} : zone => sort(found.ids)[0] if length(found.ids) > 0 }}"
+    return [
+        Block("data", ("aws_ec2_instance_type_offerings", name), offered),
+        Block("data", ("aws_subnets", name), found),
+        Block("locals", (), {f"subnets_{name}": Expression(chosen)}),
+    ]
+
+
+def fitted_hours(hours: Hours) -> tuple[Hours, int]:
+    """The hours with as many changes as a group may have, and the instance-hours that were added for that."""
+    return fitted(hours, steps, _MOST_ACTIONS)
+
+
+def _actions(name: str, region: str, hours: Hours) -> list[Block]:
+    """The numbers of instances by the time from which they apply."""
+    every = {one.cron: one.count for one in steps(hours)}
+    action = {
+        "provider": Expression(f"aws.{region}"),
+        "for_each": Expression(f"local.actions_{name}"),
+        "autoscaling_group_name": Expression(f"aws_autoscaling_group.{name}.name"),
+        "scheduled_action_name": Expression('replace(replace(each.key, " ", "-"), "*", "x")'),
+        "recurrence": Expression("each.key"),
+        "time_zone": hours.time_zone,
+        "min_size": Expression("each.value"),
+        "desired_capacity": Expression("each.value"),
+        # Unchanged.
+        "max_size": -1,
+    }
+    return [
+        Block("locals", (), {f"actions_{name}": every}),
+        Block("resource", ("aws_autoscaling_schedule", name), action),
+    ]
+
+
+def _group(group: Group, address: str, base: str, hours: Hours | None) -> list[Block]:
+    name, region, target = identifier(group.key), _region(group), identifier(address)
     here = {"provider": Expression(f"aws.{region}")}
     template: dict[str, Any] = {
         **here,
@@ -155,20 +215,19 @@ def _group(group: Group, base: str) -> list[Block]:
     }
     return [
         Block("resource", ("aws_launch_template", name), template),
-        *_balancer(group, name, region),
         Block(
             "resource",
             ("aws_autoscaling_group", name),
             {
                 **here,
                 "name_prefix": f"{group.key}-",
-                "min_size": group.node.instances,
+                "min_size": group.node.instances if hours is None else hours.least,
                 "desired_capacity": group.node.instances,
                 # One additional instance while a new one replaces an old one.
                 "max_size": group.node.instances + 1,
-                "vpc_zone_identifier": Expression(f"data.aws_subnets.{region}.ids"),
+                "vpc_zone_identifier": Expression(f"values(local.subnets_{name})"),
                 "target_group_arns": [
-                    Expression(f"aws_lb_target_group.{name}-{k}.arn") for k in range(group.replicas_per_node)
+                    Expression(f"aws_lb_target_group.{target}-{k}.arn") for k in range(group.replicas_per_node)
                 ],
                 "health_check_type": "ELB",
                 "health_check_grace_period": group.launch.startup_s,
@@ -196,14 +255,23 @@ def _group(group: Group, base: str) -> list[Block]:
                     Block("tag", (), {"key": key, "value": value, "propagate_at_launch": True})
                     for key, value in {"Name": group.name, "melange-service": base}.items()
                 ],
+                **({} if hours is None else {"lifecycle": Block("lifecycle", (), {"ignore_changes": _BY_ACTIONS})}),
             },
         ),
+        *([] if hours is None else _actions(name, region, hours)),
     ]
 
 
-def _balancer(group: Group, name: str, region: str) -> list[Block]:
-    """An internal address of the type, with one port for each replica of an instance."""
+def _balancer(address: str, groups: Sequence[Group]) -> list[Block]:
+    """An internal address of a type's groups, with one port for each replica of an instance."""
+    group, name, region = groups[0], identifier(address), _region(groups[0])
     here = {"provider": Expression(f"aws.{region}")}
+    every = ", ".join(f"local.subnets_{identifier(one.key)}" for one in groups)
+    subnets = f"values(merge({every}))" if len(groups) > 1 else f"values({every})"
+    needed = {
+        "condition": Expression(f"length({subnets}) > 0"),
+        "error_message": f"No subnet of the VPC is in a zone that offers {group.node.instance_type}.",
+    }
     made = [
         Block(
             "resource",
@@ -213,7 +281,8 @@ def _balancer(group: Group, name: str, region: str) -> list[Block]:
                 "internal": True,
                 "load_balancer_type": "network",
                 "enable_cross_zone_load_balancing": True,
-                "subnets": Expression(f"data.aws_subnets.{region}.ids"),
+                "subnets": Expression(subnets),
+                "lifecycle": Block("lifecycle", (), {"precondition": Block("precondition", (), needed)}),
             },
         )
     ]

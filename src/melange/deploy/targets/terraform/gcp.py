@@ -6,12 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from melange.deploy.group import Group
+from melange.deploy.targets.terraform.cloud_hours import Hours, Resizing, fitted, spans
 from melange.deploy.targets.terraform.hcl import Block, Expression, identifier, quoted
+from melange.units import S_PER_MIN
 
 # Source addresses of Google's health checks (cloud.google.com/load-balancing/docs/health-check-concepts).
 _CHECKERS = ["35.191.0.0/16", "130.211.0.0/22"]
 # Accelerators that are attached to a machine; newer machine types include theirs.
 _GUEST = {"T4": "nvidia-tesla-t4", "V100-16GB": "nvidia-tesla-v100", "P100": "nvidia-tesla-p100"}
+
+# Scaling schedules that a group may have.
+_MOST_SCHEDULES = 128
 
 
 def providers(groups: Sequence[Group]) -> list[Block]:
@@ -19,21 +24,37 @@ def providers(groups: Sequence[Group]) -> list[Block]:
     return [Block("provider", ("google",), {"project": Expression("var.google_project")})] if groups else []
 
 
-def blocks(groups: Sequence[Group], base: str) -> list[Block]:
+def blocks(groups: Sequence[Group], base: str, resizing: Resizing) -> list[Block]:
     """All blocks of the groups on Google Cloud."""
     made = _access(groups, base)
-    for group in groups:
-        made += _group(group, base)
+    for group in {_region(group): group for group in groups}.values():
+        made.append(Block("data", ("google_compute_zones", _region(group)), {"region": _place(group)}))
+    for key, some in resizing.addresses(groups).items():
+        made += [block for group in some for block in _group(group, key, base, resizing.hours.get(group.key))]
+        made += _balancer(key, f"{base}-{key}", some)
     return made
 
 
-def replica_urls(group: Group) -> list[Expression]:
-    """Addresses of a group's replicas: ``host:port``."""
-    name = identifier(group.key)
+def replica_urls(address: str, group: Group) -> list[Expression]:
+    """Addresses of replicas: ``host:port``."""
+    name = identifier(address)
     return [
         Expression(f'"${{google_compute_forwarding_rule.{name}.ip_address}}:{group.launch.port + k}"')
         for k in range(group.replicas_per_node)
     ]
+
+
+def is_attached(group: Group) -> bool:
+    """Whether the accelerators are attached to a machine that is also offered without them."""
+    return group.node.accelerator in _GUEST and group.node.instance_type.startswith("n1-")
+
+
+def _region(group: Group) -> str:
+    return identifier(group.node.region) if group.node.region else "unnamed"
+
+
+def _place(group: Group) -> Any:
+    return group.node.region or Expression("var.google_region")
 
 
 def _access(groups: Sequence[Group], base: str) -> list[Block]:
@@ -70,10 +91,68 @@ def _list(texts: Sequence[str]) -> str:
     return f"[{', '.join(map(quoted, texts))}]"
 
 
-def _group(group: Group, base: str) -> list[Block]:
-    name = identifier(group.key)
-    region: Any = group.node.region or Expression("var.google_region")
+def _zones(group: Group, name: str) -> list[Block]:
+    """The zones of the region that offer the machine type: a group without zones would take any three."""
+    offered = {
+        "for_each": Expression(f"toset(data.google_compute_zones.{_region(group)}.names)"),
+        "zone": Expression("each.key"),
+        "filter": f'name = "{group.node.instance_type}"',
+    }
+    found = f"[for zone, one in data.google_compute_machine_types.{name} : zone if length(one.machine_types) > 0]"
+    chosen = f'lookup(var.google_zones, "{group.key}", lookup(var.google_zones, "{_region(group)}", {found}))'
     return [
+        Block("data", ("google_compute_machine_types", name), offered),
+        Block("locals", (), {f"zones_{name}": Expression(chosen)}),
+    ]
+
+
+def fitted_hours(hours: Hours) -> tuple[Hours, int]:
+    """The hours with as many schedules as a group may have, and the instance-hours that were added for that."""
+    return fitted(hours, spans, _MOST_SCHEDULES)
+
+
+def _autoscaler(group: Group, name: str, hours: Hours) -> Block:
+    """The numbers of instances by the times in which they apply; the highest one counts."""
+    every = [
+        Block(
+            "scaling_schedules",
+            (),
+            {
+                "name": f"s{k}",
+                "min_required_replicas": one.count,
+                "schedule": one.cron,
+                "time_zone": hours.time_zone,
+                "duration_sec": one.lasts_min * int(S_PER_MIN),
+            },
+        )
+        for k, one in enumerate(spans(hours))
+    ]
+    policy = {
+        "min_replicas": hours.least,
+        "max_replicas": hours.most,
+        "cooldown_period": min(group.launch.startup_s, 3600),
+        # Without a signal it would be 0.6, and busy processors would add instances.
+        "cpu": Block("cpu_utilization", (), {"target": 1}),
+        "schedules": every,
+    }
+    body = {
+        "name": group.name,
+        "region": _place(group),
+        "target": Expression(f"google_compute_region_instance_group_manager.{name}.id"),
+        "policy": Block("autoscaling_policy", (), policy),
+    }
+    return Block("resource", ("google_compute_region_autoscaler", name), body)
+
+
+def _group(group: Group, address: str, base: str, hours: Hours | None) -> list[Block]:
+    name, region = identifier(group.key), _place(group)
+    needed = {
+        "condition": Expression(f"length(local.zones_{name}) > 0"),
+        "error_message": f"No zone of the region offers {group.node.instance_type}.",
+    }
+    return [
+        *_zones(group, name),
+        *([] if hours is None else [_autoscaler(group, name, hours)]),
         Block("resource", ("google_compute_instance_template", name), _template(group, base)),
         Block(
             "resource",
@@ -82,8 +161,9 @@ def _group(group: Group, base: str) -> list[Block]:
                 "name": group.name,
                 "region": region,
                 "base_instance_name": group.name,
-                "target_size": group.node.instances,
-                # Use any zone of the region with such machines.
+                **({"target_size": group.node.instances} if hours is None else {}),
+                # Use any of these zones that has such machines at the moment.
+                "distribution_policy_zones": Expression(f"local.zones_{name}"),
                 "distribution_policy_target_shape": "ANY",
                 "version": Block(
                     "version",
@@ -94,7 +174,7 @@ def _group(group: Group, base: str) -> list[Block]:
                     "auto_healing_policies",
                     (),
                     {
-                        "health_check": Expression(f"google_compute_health_check.{name}.id"),
+                        "health_check": Expression(f"google_compute_health_check.{identifier(address)}.id"),
                         "initial_delay_sec": min(group.launch.startup_s, 3600),
                     },
                 ),
@@ -106,17 +186,38 @@ def _group(group: Group, base: str) -> list[Block]:
                         "minimal_action": "REPLACE",
                         "instance_redistribution_type": "NONE",
                         "max_unavailable_fixed": 0,
-                        # Must be at least the number of zones in a region.
-                        "max_surge_fixed": 5,
+                        # The least that is allowed.
+                        "max_surge_fixed": Expression(f"length(local.zones_{name})"),
                     },
                 ),
+                "lifecycle": Block("lifecycle", (), {"precondition": Block("precondition", (), needed)}),
             },
         ),
+    ]
+
+
+def _balancer(address: str, full_name: str, groups: Sequence[Group]) -> list[Block]:
+    """The health check and the internal address of a type's groups."""
+    group, name, region = groups[0], identifier(address), _place(groups[0])
+    backends = [
+        Block(
+            "backend",
+            (),
+            {
+                "group": Expression(
+                    f"google_compute_region_instance_group_manager.{identifier(one.key)}.instance_group"
+                ),
+                "balancing_mode": "CONNECTION",
+            },
+        )
+        for one in groups
+    ]
+    return [
         Block(
             "resource",
             ("google_compute_health_check", name),
             {
-                "name": group.name,
+                "name": full_name,
                 "check_interval_sec": 10,
                 "timeout_sec": 5,
                 "unhealthy_threshold": 6,
@@ -127,27 +228,20 @@ def _group(group: Group, base: str) -> list[Block]:
             "resource",
             ("google_compute_region_backend_service", name),
             {
-                "name": group.name,
+                "name": full_name,
                 "region": region,
                 "protocol": "TCP",
                 "load_balancing_scheme": "INTERNAL",
                 "connection_draining_timeout_sec": min(group.launch.drain_s, 3600),
                 "health_checks": [Expression(f"google_compute_health_check.{name}.id")],
-                "backend": Block(
-                    "backend",
-                    (),
-                    {
-                        "group": Expression(f"google_compute_region_instance_group_manager.{name}.instance_group"),
-                        "balancing_mode": "CONNECTION",
-                    },
-                ),
+                "backends": backends,
             },
         ),
         Block(
             "resource",
             ("google_compute_forwarding_rule", name),
             {
-                "name": group.name,
+                "name": full_name,
                 "region": region,
                 "load_balancing_scheme": "INTERNAL",
                 "all_ports": True,
@@ -164,11 +258,11 @@ def _group(group: Group, base: str) -> list[Block]:
 def _template(group: Group, base: str) -> dict[str, Any]:
     node = group.node
     script = f'${{file("${{path.module}}/startup/{group.key}.sh")}}'
-    guest = _GUEST.get(node.accelerator) if node.instance_type.startswith("n1-") else None
+    guest = _GUEST[node.accelerator] if is_attached(group) else None
     body: dict[str, Any] = {
         # A template cannot be changed, so the next one gets another name.
         "name_prefix": f"{group.key[:30].rstrip('-')}-",
-        "region": node.region or Expression("var.google_region"),
+        "region": _place(group),
         "machine_type": node.instance_type,
         "tags": [base],
         "metadata_startup_script": Expression(f"\"#!/bin/sh\\nHF_SECRET='${{var.hf_secret}}'\\n{script}\""),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -15,12 +15,17 @@ from melange.deploy.manifest import Manifest
 from melange.deploy.server_options import ServerOptions
 from melange.deploy.target import Target
 from melange.deploy.targets.terraform import aws, gcp
+from melange.deploy.targets.terraform.cloud_hours import Resizing
 from melange.deploy.targets.terraform.hcl import Block, Expression, hcl_text, quoted
 from melange.deploy.targets.terraform.startup import startup_script
 from melange.errors import Caution, InputError
 from melange.plan.plan import Plan
 
-_CLOUDS = {"aws": aws, "gcp": gcp}
+CLOUDS = {"aws": aws, "gcp": gcp}
+ROUTING = (
+    "cloud load balancers cannot route by request size: put a gateway in front of the types' addresses "
+    "(melange deploy --to haproxy)"
+)
 _ABOUT = """\
 terraform init && terraform apply (or tofu). The Hugging Face token must already exist as a secret: -var
 hf_secret=NAME, in AWS Secrets Manager or Google Secret Manager.
@@ -42,52 +47,74 @@ class TerraformOptions(ServerOptions):
 
 def _render(plan: Plan, options: TerraformOptions, written: date) -> Manifest:
     everything, base = groups_of(plan, options), base_name(plan, options)
-    groups = [group for group in everything if group.node.provider in _CLOUDS and group.node.instance_type]
+    groups = supported(everything)
+    cautions = [*cautions_of(groups), *place_cautions(everything, groups), *_routing(plan)]
+    about = [" ".join(text.split()) for text in _ABOUT.strip().split("\n\n")]
+    heading = comments([*heading_of(plan, written, cautions), *about])
+    return Manifest(target="terraform", files=files_of(groups, base, heading), cautions=tuple(cautions))
+
+
+def supported(everything: Sequence[Group]) -> list[Group]:
+    """The groups on clouds that these files are for.
+
+    Raises
+    ------
+    InputError
+        There are none.
+    """
+    groups = [group for group in everything if group.node.provider in CLOUDS and group.node.instance_type]
     if not groups:
         places = ", ".join(sorted({group.node.provider or "no provider" for group in everything}))
         raise InputError(
-            f"terraform: instances of {places} are not supported, only {', '.join(_CLOUDS)}",
+            f"terraform: instances of {places} are not supported, only {', '.join(CLOUDS)}",
             hint="plan with offers: {providers: [aws, gcp]}",
         )
-    cautions = [*cautions_of(groups), *_cautions(plan, everything, groups)]
-    about = [" ".join(text.split()) for text in _ABOUT.strip().split("\n\n")]
-    heading = comments([*heading_of(plan, written, cautions), *about])
-    by_cloud = {cloud: [group for group in groups if group.node.provider == cloud] for cloud in _CLOUDS}
+    return groups
+
+
+def files_of(groups: Sequence[Group], base: str, heading: str, resizing: Resizing | None = None) -> dict[str, str]:
+    """All files of groups, with what a schedule adds to them."""
+    resizing = resizing or Resizing()
+    by_cloud = {cloud: [group for group in groups if group.node.provider == cloud] for cloud in CLOUDS}
     files = {
         "main.tf": f"{heading}\n\n{hcl_text([_versions(by_cloud), *_providers(by_cloud)])}",
         "variables.tf": hcl_text(_variables(groups)),
-        "outputs.tf": hcl_text([_output(groups)]),
+        "outputs.tf": hcl_text([_output(resizing.addresses(groups))]),
     }
     for cloud, some in by_cloud.items():
         if some:
-            files[f"{cloud}.tf"] = hcl_text(_CLOUDS[cloud].blocks(some, base))
-    files |= {f"startup/{group.key}.sh": startup_script(group) for group in groups}
-    return Manifest(target="terraform", files=files, cautions=tuple(cautions))
+            files[f"{cloud}.tf"] = hcl_text(CLOUDS[cloud].blocks(some, base, resizing))
+    return files | {f"startup/{group.key}.sh": startup_script(group) for group in groups}
 
 
-def _cautions(plan: Plan, everything: Sequence[Group], groups: Sequence[Group]) -> list[Caution]:
+def place_cautions(everything: Sequence[Group], groups: Sequence[Group]) -> list[Caution]:
+    """Cautions about groups that are left out, and about zones that must be named."""
     cautions = []
     if left := [group for group in everything if group not in groups]:
         told = ", ".join(f"{group.node.instances} x {group.replica_type}" for group in left)
         cautions.append(
             Caution(
                 "left-out",
-                f"{told}: not written, since Terraform files support only instances of {', '.join(_CLOUDS)}; start "
+                f"{told}: not written, since Terraform files support only instances of {', '.join(CLOUDS)}; start "
                 "them yourself, or plan without them",
             )
         )
-    if is_size_aware(plan):
+    if attached := [group.replica_type for group in groups if group.node.provider == "gcp" and gcp.is_attached(group)]:
         cautions.append(
             Caution(
-                "routing",
-                "cloud load balancers cannot route by request size: put a gateway in front of the types' addresses "
-                "(melange deploy --to haproxy)",
+                "zones",
+                f"{', '.join(attached)}: zones are chosen by the machine type, which is also offered without these "
+                "accelerators: set the variable google_zones to those that have them",
             )
         )
     return cautions
 
 
-def _versions(by_cloud: dict[str, list[Group]]) -> Block:
+def _routing(plan: Plan) -> list[Caution]:
+    return [Caution("routing", ROUTING)] if is_size_aware(plan) else []
+
+
+def _versions(by_cloud: Mapping[str, Sequence[Group]]) -> Block:
     sources = {"aws": ("aws", "hashicorp/aws", ">= 5.80"), "gcp": ("google", "hashicorp/google", ">= 6.0")}
     needed = {
         sources[cloud][0]: {"source": sources[cloud][1], "version": sources[cloud][2]}
@@ -98,8 +125,8 @@ def _versions(by_cloud: dict[str, list[Group]]) -> Block:
     return Block("terraform", (), body)
 
 
-def _providers(by_cloud: dict[str, list[Group]]) -> list[Block]:
-    return [block for cloud, some in by_cloud.items() if some for block in _CLOUDS[cloud].providers(some)]
+def _providers(by_cloud: Mapping[str, Sequence[Group]]) -> list[Block]:
+    return [block for cloud, some in by_cloud.items() if some for block in CLOUDS[cloud].providers(some)]
 
 
 def _variables(groups: Sequence[Group]) -> list[Block]:
@@ -120,6 +147,8 @@ def _variables(groups: Sequence[Group]) -> list[Block]:
     made = [Block(secret.kind, secret.labels, {**secret.body, "validation": safe})]
     if "aws" in clouds:
         made.append(_variable("aws_vpc_ids", "VPC by region; the default VPC elsewhere.", "map(string)", {}))
+        about = "Subnets by replica type or region; elsewhere all of the VPC. One in each zone is used."
+        made.append(_variable("aws_subnet_ids", about, "map(list(string))", {}))
     if "aws" in is_unnamed:
         made.append(_variable("aws_region", "Region of instances without one in the plan."))
     if "aws" in reserved:
@@ -129,6 +158,12 @@ def _variables(groups: Sequence[Group]) -> list[Block]:
             _variable("google_project", "Project ID."),
             _variable("google_network", "Network of the instances.", default="default"),
             _variable("google_subnetwork", "Subnetwork of the instances.", default="default"),
+            _variable(
+                "google_zones",
+                "Zones by replica type or region; elsewhere those that offer the machine type.",
+                "map(list(string))",
+                {},
+            ),
             _variable(
                 "google_client_ranges", "Address ranges that may reach replicas.", "list(string)", ["10.0.0.0/8"]
             ),
@@ -151,13 +186,13 @@ def _variable(name: str, about: str, kind: str = "string", default: Any = None) 
     return Block("variable", (name,), body if default is None else {**body, "default": default})
 
 
-def _output(groups: Sequence[Group]) -> Block:
+def _output(addresses: Mapping[str, Sequence[Group]]) -> Block:
     """The replicas as flags of ``melange deploy --to haproxy``, for a shell."""
     flags: list[str] = []
-    for group in groups:
+    for address, (group, *_) in addresses.items():
         # Join two literals: the name without its closing quote, and the address without its opening quote.
         name = quoted(f"--replica {shlex.quote(group.replica_type)}=http://")[:-1]
-        flags += [f"{name}{url.code[1:]}" for url in _CLOUDS[group.node.provider].replica_urls(group)]
+        flags += [f"{name}{url.code[1:]}" for url in CLOUDS[group.node.provider].replica_urls(address, group)]
     return Block(
         "output",
         ("replica_flags",),
