@@ -66,8 +66,9 @@ _MOST_TRIED, _MOST_PROVEN = 200_000, 600_000
 # Numbers of the runs that are used for no choice, of the runs of longer proofs, and of the one that shows whether a
 # proven fleet has settled. That one is this many times as long as a run of the proof: a fleet in two pools held 93 % of
 # its first 20,000 requests, 90.5 % of the next, and 88.2 % from 40,000 on. With more, fleets that settle later are
-# found, and proofs take longer. Chosen by judgment.
-_FRESH, _LONG, _LATER, _LATER_TIMES = 1_000, 2_000, 3_000, 5.0
+# found, and proofs take longer. Its share counts, too, if it has at least this part of the proof's requests. Chosen by
+# judgment.
+_FRESH, _LONG, _LATER, _LATER_TIMES, _LEAST_LATER = 1_000, 2_000, 3_000, 5.0, 0.5
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -271,14 +272,15 @@ class Judge:
         return self.checks_each and self.is_proven(proof) and not self.has_settled(proof)
 
     def has_settled(self, proof: Trial) -> bool:
-        """Whether a run that lasts longer than those of a proof meets the target, and no less often at its end."""
+        """Whether a longer run than those of a proof nearly meets the target, and the SLO no less often at its end."""
         length = self._length_for(proof)
         longer = min(int(_LATER_TIMES * length), MOST_REQUESTS)
         if self.replays is not None or longer < 2 * length:
             return True
         later = self._with_run(None, proof.plan, proof.factor, longer, _LATER)
         halves = [run[len(run) // 2 :] for run in later.samples]
-        return later.attainment.value >= self.target and not falls_later(proof.samples, halves, self.target + proof.off)
+        is_near = later.requests < _LEAST_LATER * proof.requests or self._may_reach(later, _NEAR)
+        return is_near and not falls_later(proof.samples, halves, self.target + proof.off)
 
     def _length_for(self, trial: Trial) -> int:
         """Requests of a run that proves a plan: a fleet that is nearly full takes long to settle."""

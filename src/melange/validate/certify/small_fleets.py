@@ -258,19 +258,22 @@ def _cheaper_fleets(search: Search, best: Trial) -> list[npt.NDArray[np.int64]]:
     used = _types(search, np.sum([plan.instances for plan in plans], axis=0))
     cost = np.array([best.plan.replica_types[r].cost_per_h for r in used])
     least = min(plan.cost_per_h for plan in plans)
-    fleets: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
+    ceiling = best.plan.cost_per_h - ROUNDING
+    spent, counts = np.zeros(1), np.zeros((1, 0), np.int64)
     for price in cost:
-        fleets = [
-            (spent + count * price, (*counts, count))
-            for spent, counts in fleets
-            for count in range(min(int((best.plan.cost_per_h - ROUNDING - spent) / price), _SMALL_FLEET) + 1)
-        ]
+        most = np.minimum(((ceiling - spent) / price).astype(np.int64), _SMALL_FLEET)
+        rows = np.repeat(np.arange(len(spent)), most + 1)
+        count = np.arange(len(rows)) - np.repeat(np.cumsum(most + 1) - most - 1, most + 1)
+        spent, counts = spent[rows] + count * price, np.column_stack([counts[rows], count])
     # From the most expensive down: the cheapest fleets carry least, and are dropped if there are too many fleets.
-    ordered = sorted((one for one in fleets if least <= one[0] < best.plan.cost_per_h - ROUNDING), reverse=True)
+    between = np.flatnonzero((spent >= least) & (spent < ceiling))
+    if len(between) > _MOST_FLEETS:
+        between = between[spent[between] >= np.partition(spent[between], -_MOST_FLEETS)[-_MOST_FLEETS]]
+    order = np.lexsort((*counts[between].T[::-1], spent[between]))[::-1]
     found = []
-    for _, counts in ordered[:_MOST_FLEETS]:
+    for row in counts[between[order[:_MOST_FLEETS]]]:
         instances = np.zeros_like(best.plan.instances)
-        instances[used] = counts
+        instances[used] = row
         found.append(instances)
     return found
 
