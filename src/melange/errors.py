@@ -124,6 +124,17 @@ def _likeness(name: str, candidate: str) -> float:
     return max(whole, 0.8 * difflib.SequenceMatcher(None, ours, theirs[: len(ours)]).ratio())
 
 
+def near(name: str, known: Iterable[str]) -> list[str]:
+    """The known names that are like a name, or contain it, nearest first.
+
+    >>> near("L40", ["A10G", "L4", "L40S"])
+    ['L40S', 'L4']
+    """
+    names = sorted(set(known))
+    nearest = sorted((c for c in names if _likeness(name, c) >= 0.5), key=lambda c: -_likeness(name, c))[:3]
+    return nearest + [c for c in names if name and name.casefold() in c.casefold() and c not in nearest]
+
+
 def unknown(what: str, name: str, known: Iterable[str], *, place: str = "") -> InputError:
     """An error for an unknown name, with the nearest known names.
 
@@ -131,8 +142,7 @@ def unknown(what: str, name: str, known: Iterable[str], *, place: str = "") -> I
     unknown gpu 'H10O'; did you mean 'H100-80GB'?
     """
     names = sorted(set(known))
-    nearest = sorted((c for c in names if _likeness(name, c) >= 0.5), key=lambda c: -_likeness(name, c))[:3]
-    nearest += [c for c in names if name and name.casefold() in c.casefold() and c not in nearest]
+    nearest = near(name, names)
     name = name if len(name) <= _MOST_NAME else f"{name[:_MOST_NAME]}..."
     prefix = f"{place}: " if place else ""
     if nearest:

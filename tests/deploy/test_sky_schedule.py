@@ -182,6 +182,14 @@ def test_the_script_applies_changes_until_they_are_taken(folder: Path) -> None:
     assert run(folder) == (0, "", [])
 
 
+def test_services_that_were_stopped_can_be_started_again(folder: Path) -> None:
+    """As the heading says: up leaves alone what is in the record, so that has to go with the services."""
+    ups = run(folder, "up")[2]
+    assert "delete applied.json" in " ".join((folder / "files" / "follow.py").read_text().replace("#", "").split())
+    (folder / "files" / "applied.json").unlink()
+    assert run(folder, "up")[2] == ups
+
+
 def test_the_script_names_services_that_left_the_schedule(folder: Path) -> None:
     """Once, with the command that stops them: nothing else ends what is paid for."""
     run(folder, "up")

@@ -268,6 +268,15 @@ def test_budget_carries_the_most_traffic():
     assert error.value.hint == "relax that limit"
 
 
+def test_the_budget_that_an_error_names_is_enough():
+    """A price of 1.01312 USD/h is rounded up: 1.01 is too little."""
+    question = workload([[1.0]]), profile([offer("A10G", 1.01312)], [[[2.0]]])
+    with pytest.raises(InfeasibleError) as error:
+        solve(*question, exact(budget_per_h=1.01))
+    assert error.value.reasons[0].endswith("; at least 1.02 USD/h is needed")
+    assert solve(*question, exact(budget_per_h=1.02)).served_fraction == pytest.approx(1.0)
+
+
 def test_a_type_that_may_not_serve_alone_has_no_cost_alone():
     """If another is required, it is no answer for the part that it can serve either."""
     both = workload([[3.0, 1.0]]), profile([offer("L4", 0.7), offer("A10G", 1.01)], [[[2.0, 0.0]], [[4.0, 2.0]]])

@@ -150,6 +150,10 @@ def test_a_fault_within_a_setting_is_of_the_command_line(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
+        ("slo=3", "--set: slo: must be a section of keys with values, got 3"),
+        ("offers.max=3", "--set: offers.max: must be a section of keys with values, got 3"),
+        ("offers.gpus=3", "--set: offers.gpus.0: must be text, got 3"),
+        ("plan.spare_replicas=1.5", "--set: plan.spare_replicas: must be a whole number, got 1.5"),
         ("start_up.boot=-5", "--set: start_up.boot must be a duration such as"),
         ("switching={expected: .nan}", "--set switching: must be a number, got NaN"),
         ("switching={expected: soon}", "--set: switching.expected must be a duration such as"),

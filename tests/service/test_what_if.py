@@ -165,6 +165,19 @@ def test_a_change_that_is_not_valid_is_refused_as_a_change(tmp_path: Path) -> No
     with pytest.raises(InputError, match=r"^--change slo: must be KEY=VALUE$") as caught:
         app([*flags, "slo"], standalone_mode=False)
     assert caught.value.hint == "for example --change workload.rate=32"
+    with pytest.raises(InputError, match=r"^--change model=nosuch/model: unknown model 'nosuch/model'$") as caught:
+        app([*flags, "model=nosuch/model"], standalone_mode=False)
+    assert caught.value.hint.startswith("known: ")
+    with pytest.raises(InputError, match=r"^--change plan.require=\[L5\]: plan.require: unknown replica type or acc"):
+        app([*flags, "plan.require=[L5]"], standalone_mode=False)
+
+
+def test_a_fault_of_the_service_is_not_one_of_a_change(tmp_path: Path) -> None:
+    """The change is read together with the service."""
+    path = tmp_path / "service.yaml"
+    path.write_text(SERVICE.replace("Llama-3.1-8B-Instruct", "Llama-9"))
+    with pytest.raises(InputError, match=r"^unknown model 'meta-llama/Llama-9'"):
+        app(["what-if", str(path), "--quick", "--change", "slo.tpot_ms=80"], standalone_mode=False)
 
 
 @pytest.mark.heavy

@@ -202,6 +202,8 @@ class _DriverFlags:
             return paper, lease
         if self.folder is None:
             raise InputError("--driver files: the output folder is missing", hint="--folder DIR")
+        if self.folder.is_file():
+            raise InputError(f"--folder {self.folder}: is a file; a folder is needed")
         from melange.deploy.operate.drivers.files_driver import FilesDriver
         from melange.deploy.render import target_of
 

@@ -63,6 +63,7 @@ def what_if(
     with events() as listener:
         open_session = partial(inputs.session, listener)
         session = open_session()
+        asked.read(session)  # its own faults are not those of a change
         variants = [
             *(asked.price_variant(session, one) for one in prices or ()),
             *(asked.rate_variant(session, one) for one in rates or ()),

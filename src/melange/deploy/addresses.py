@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from melange.catalog.bundled import accelerators
+from melange.catalog.names import find_accelerator
 from melange.errors import InputError, first_of, unknown
 from melange.files import read_text
 from melange.parsing import named_value
@@ -132,11 +134,13 @@ def named_among(types: Sequence[ReplicaType], name: str) -> int:
 
 
 def fitting(types: Sequence[ReplicaType], name: str) -> list[int]:
-    """Positions of the types that a name fits: the whole name; if there is none, the accelerator; if none, a part."""
+    """Positions of the types that a name fits: the whole name; if none, the accelerator (any alias); if none, a part."""
+    card = find_accelerator(name, accelerators())
     part = re.compile(rf"(?<![a-z0-9]){re.escape(name.casefold())}(?![a-z0-9])")
     rules = (
         lambda one: one.name == name,
         lambda one: one.offer.accelerator.casefold() == name.casefold(),
+        lambda one: one.offer.accelerator == card,
         lambda one: part.search(one.name.casefold()) is not None,
     )
     found = ([k for k, one in enumerate(types) if rule(one)] for rule in rules)

@@ -34,7 +34,7 @@ def heading_of_schedule(schedule: Schedule, written: date, cautions: Iterable[Ca
     """The source schedule: model, SLO, cost, start-up, traffic; further facts; cautions."""
     source = (
         f"Written by melange deploy on {written.isoformat()} from a schedule over a {schedule.over}.",
-        f"Model {schedule.model or 'not named'}; SLO {schedule.slo or 'not named'}; {schedule.cost_per_week:.0f} "
+        f"Model {schedule.model or 'not named'}; SLO {schedule.slo or 'not named'}; {schedule.cost_per_week:,.0f} "
         f"USD/week; start-up {schedule.options.start_up_s:g} s; traffic: {schedule.source or 'not named'}.",
     )
     return [one_line(text) for text in (*source, *facts, *(f"CAUTION: {caution}" for caution in cautions))]

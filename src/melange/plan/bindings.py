@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from melange.catalog.bundled import accelerators as bundled_accelerators
-from melange.errors import InputError, some_of, unknown
+from melange.errors import InputError, near, some_of, unknown
 from melange.profile.profile import ReplicaType
 from melange.workload.workload import Mask
 
@@ -124,11 +124,12 @@ def check_names(
     for name in given:
         if name not in known:
             if ACCELERATOR in kinds and name in bundled_accelerators():
-                offered = some_of(sorted(set(names_of(items, ACCELERATOR))))
-                raise InputError(f"{place}: no offer has {name}", hint=f"offered: {offered}")
+                offered = sorted(set(names_of(items, ACCELERATOR)))
+                listed = some_of(list(dict.fromkeys([*near(name, offered), *offered])))
+                raise InputError(f"{place}: no offer has {name}", hint=f"offered: {listed}")
             _refuse_instances(name, items, kinds, place)
-            near = {one for kind in others for one in names_of(items, kind) if one} - {name}
-            raise unknown(_either((*kinds, *others)), name, known | near, place=place)
+            others_near = {one for kind in others for one in names_of(items, kind) if one} - {name}
+            raise unknown(_either((*kinds, *others)), name, known | others_near, place=place)
 
 
 def _either(kinds: Sequence[str]) -> str:

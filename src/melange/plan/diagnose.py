@@ -129,8 +129,17 @@ def _budget(problem: Problem, unlimited: Problem) -> str:
         # The size whose cheapest type costs most.
         least = np.where(np.isfinite(problem.load), problem.cost[:, None], np.inf).min(axis=0).max()
         few = f"budget: {problem.budget_per_h:g} USD/h is too little to serve a part of every request size"
-        return f"{few}; at least {least:.2f} USD/h is needed" if least > problem.budget_per_h else few
-    return f"budget: required instances cost {cost @ x:.2f} USD/h, {problem.budget_per_h:g} allowed"
+        return f"{few}; at least {enough(least)} USD/h is needed" if least > problem.budget_per_h else few
+    return f"budget: required instances cost {enough(cost @ x)} USD/h, {problem.budget_per_h:g} allowed"
+
+
+def enough(usd: float) -> str:
+    """An amount of money rounded up to cents, as it has to be allowed.
+
+    >>> enough(3.36312), enough(3.36)
+    ('3.37', '3.36')
+    """
+    return f"{np.ceil(100 * usd - TOLERANCE) / 100:.2f}"
 
 
 def _possible(problem: Problem) -> bool:

@@ -26,6 +26,15 @@ _NUMBERS = {
     "float_parsing": "must be a number",
     "float_type": "must be a number",
     "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+}
+_SECTION = "must be a section of keys with values"
+_OTHERS = {
+    "dict_type": _SECTION,
+    "model_type": _SECTION,
+    "model_attributes_type": _SECTION,
+    "string_type": "must be text",
 }
 _UNITS = {"ms": "milliseconds", "s": "seconds"}
 # Number of faults listed before the rest is counted: enough to see what is wrong. Chosen by judgment.
@@ -77,7 +86,7 @@ def faults(
             example = f"; for example {_EXAMPLES[name]}" if name in _EXAMPLES else ""
             message = f"{place}: {name} is required{example}".removeprefix(": ")
         else:
-            message = _NUMBERS.get(fault["type"], fault["msg"].removeprefix("Value error, "))
+            message = (_NUMBERS | _OTHERS).get(fault["type"], fault["msg"].removeprefix("Value error, "))
             if fault["type"] in _NUMBERS and (unit := _UNITS.get(name.rpartition("_")[2])):
                 message = f"{message} of {unit}"
             found = "" if "got" in message else f", got {_as_written(fault['input'])}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -125,18 +126,31 @@ def _reason(error: MelangeError) -> str:
     return f"infeasible: {said}{why}{rest}"
 
 
+def read(session: Session) -> None:
+    """Read all inputs of a service.
+
+    Raises
+    ------
+    InputError
+        One is missing or invalid.
+    """
+    with suppress(InfeasibleError):  # answered with the plans
+        session.question()
+
+
 def change_variant(open_session: Callable[[Sequence[str]], Session], change: str) -> Variant:
     """``slo.tpot_ms=100``: another value of a key of the service.
 
     Raises
     ------
     InputError
-        The service has no such key, or not with this value.
+        The service has no such key, or cannot be read with this value: an unknown model, a missing file.
     """
     try:
-        open_session((change,))
+        read(open_session((change,)))
     except InputError as error:
-        said = str(error).replace("--set: ", f"--change {change}: ").replace("--set ", "--change ")
+        said = str(error).replace("--set: ", "").replace("--set ", "--change ")
+        said = said if said.startswith("--change ") else f"--change {change}: {said}"
         raise InputError(said, hint=error.hint.replace("--set ", "--change ")) from error
     return Variant(label=change, settings=(change,))
 

@@ -151,6 +151,7 @@ def operation(*used: str) -> Operation:
         ("aws/us-east-1/g6.12xlarge tp4=2", {"aws/us-east-1/g6.12xlarge tp4": 2}),
         ("g6.12xlarge=2", {"aws/us-east-1/g6.12xlarge tp4": 2}),
         ("l40s=2", {"aws/us-east-1/g6e.xlarge": 2}),
+        ("nvidia-l40s=2", {"aws/us-east-1/g6e.xlarge": 2}),
         ("g6.xlarge=1", {"aws/us-east-1/g6.xlarge": 1}),
         ("g6=1", {"aws/us-east-1/g6.xlarge": 1}),
         ("gcp/europe-west4/a2-highgpu-1g=3", {"gcp/europe-west4/a2-highgpu-1g": 3}),

@@ -145,6 +145,7 @@ def test_a_log_is_read_for_its_last_window(tmp_path: Path) -> None:
         (["--log", "b", "--selector", "x"], "--log does not use --selector, an option of --prometheus"),
         (["--balancer", "http://a", "--driver", "magic"], "magic"),
         (["--balancer", "http://a", "--driver", "files"], "the output folder is missing"),
+        (["--balancer", "http://a", "--driver", "files", "--folder", __file__], "is a file; a folder is needed"),
         (["--balancer", "http://a", "--driver", "command"], "must name a program"),
         (["--balancer", "http://a", "--driver", "process"], "the start commands are missing"),
         (["--balancer", "http://a", "--floor", "T9=1"], "T9"),

@@ -1,6 +1,6 @@
 # Written by melange deploy on 2026-11-26 from a schedule over a day.
 #
-# Model meta-llama/Llama-3.1-8B-Instruct; SLO TTFT <= 2,000 ms and TPOT <= 60 ms for 99% of requests; 1139 USD/week;
+# Model meta-llama/Llama-3.1-8B-Instruct; SLO TTFT <= 2,000 ms and TPOT <= 60 ms for 99% of requests; 1,139 USD/week;
 # start-up 300 s; traffic: rates.csv: 336 windows of 30 min.
 #
 # CAUTION: market: 1 x aws/us-east-1/p5.4xlarge, 1 x aws/us-east-1/g6e.xlarge: planned as reserved, which SkyPilot
@@ -35,8 +35,10 @@
 # * * * * * HF_TOKEN="$(cat "$HOME/.cache/huggingface/token")" && export HF_TOKEN && /path/to/python3 /path/to/follow.py
 #
 # The machine's own time zone does not matter, and the next run makes up for one that was missed or failed. With the
-# files of a new schedule in this folder, run follow.py up once more. Stop: remove the line, then sky serve down -y
-# llama-3-1-8b-aws-us-east-1-g5-xlarge llama-3-1-8b-aws-us-east-1-p5-4xlarge llama-3-1-8b-aws-us-east-1-g6e-xlarge.
+# files of a new schedule in this folder, run follow.py up once more.
+#
+# Stop: remove the line, sky serve down -y llama-3-1-8b-aws-us-east-1-g5-xlarge llama-3-1-8b-aws-us-east-1-p5-4xlarge
+# llama-3-1-8b-aws-us-east-1-g6e-xlarge, and delete applied.json: follow.py up leaves alone what is in it.
 #
 # In front of the services: melange deploy plan.json --to haproxy --replica NAME=http://ENDPOINT for each, with a plan
 # of the same types. sky serve status --endpoint prints ENDPOINT, which stays the same at any number of instances.
@@ -47,7 +49,7 @@
     python3 follow.py         update the services whose instances are others now
 
 python3 is the one that SkyPilot is installed for. hours.json has the hours; applied.json keeps what was applied, so
-that a failed update is tried again a minute later.
+that a failed update is tried again a minute later. Delete it after sky serve down: up leaves alone what is in it.
 """
 
 from __future__ import annotations
@@ -119,7 +121,9 @@ def follow(verb: str) -> int:
             keep(record, applied)
         else:
             failed += 1
-            print(f"{said}: failed", file=sys.stderr)
+            print(
+                f"{said}: failed; if SkyPilot has no such service, delete {record}, then follow.py up", file=sys.stderr
+            )
     for name in [*applied]:
         if name not in hours["services"]:
             print(f"{name}: no longer in the schedule; stop it: sky serve down {name}", file=sys.stderr)

@@ -1,6 +1,6 @@
 # Written by melange deploy on 2026-11-26 from a schedule over a day.
 #
-# Model meta-llama/Llama-3.1-8B-Instruct; SLO TTFT <= 2,000 ms and TPOT <= 60 ms for 99% of requests; 1139 USD/week;
+# Model meta-llama/Llama-3.1-8B-Instruct; SLO TTFT <= 2,000 ms and TPOT <= 60 ms for 99% of requests; 1,139 USD/week;
 # start-up 300 s; traffic: rates.csv: 336 windows of 30 min.
 #
 # CAUTION: spot: llama-3-1-8b-aws-us-east-1-g5-xlarge-spot, llama-3-1-8b-aws-us-east-1-p5-4xlarge-spot,

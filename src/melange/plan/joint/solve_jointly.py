@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from melange.errors import InfeasibleError
+from melange.plan.diagnose import enough
 from melange.plan.joint.master import Choice, in_parts, whole
 from melange.plan.joint.member import Column, Member
 from melange.plan.joint.one_program import is_small, solve_together
@@ -352,9 +353,9 @@ class _Search:
         cost = sum(one.cost for one in self._best)
         if most is not None and cost > most * (1 + ROUNDING):
             least = max(self._bound, 0.0)
-            proven = f"at least {least:.2f} USD/h is needed by any plan" if least > most else "none was found"
+            proven = f"at least {enough(least)} USD/h is needed by any plan" if least > most else "none was found"
             raise ShortPoolsError(
-                f"all services cost {cost:.2f} USD/h, and plan.budget_per_h is {most:g}",
+                f"all services cost {enough(cost)} USD/h, and plan.budget_per_h is {most:g}",
                 reasons=[f"budget: {proven}"],
                 hint="raise the budget, or give services priorities: those of low priority are then served in part",
             )

@@ -4,7 +4,7 @@
     python3 follow.py         update the services whose instances are others now
 
 python3 is the one that SkyPilot is installed for. hours.json has the hours; applied.json keeps what was applied, so
-that a failed update is tried again a minute later.
+that a failed update is tried again a minute later. Delete it after sky serve down: up leaves alone what is in it.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ def follow(verb: str) -> int:
             keep(record, applied)
         else:
             failed += 1
-            print(f"{said}: failed", file=sys.stderr)
+            print(
+                f"{said}: failed; if SkyPilot has no such service, delete {record}, then follow.py up", file=sys.stderr
+            )
     for name in [*applied]:
         if name not in hours["services"]:
             print(f"{name}: no longer in the schedule; stop it: sky serve down {name}", file=sys.stderr)

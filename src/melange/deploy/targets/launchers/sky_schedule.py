@@ -40,7 +40,9 @@ crontab -e:
 {crontab}
 
 The machine's own time zone does not matter, and the next run makes up for one that was missed or failed. With the files
-of a new schedule in this folder, run follow.py up once more. Stop: remove the line, then sky serve down -y {names}.
+of a new schedule in this folder, run follow.py up once more.
+
+Stop: remove the line, sky serve down -y {names}, and delete applied.json: follow.py up leaves alone what is in it.
 
 In front of the services: melange deploy plan.json --to haproxy --replica NAME=http://ENDPOINT for each, with a plan of
 the same types. sky serve status --endpoint prints ENDPOINT, which stays the same at any number of instances.
