@@ -171,6 +171,9 @@ def test_keda_may_start_as_many_small_instances_as_large_ones_are_planned(schedu
     prices[1 - place] = 3.7
     large = replace(schedule, on_demand=on_demand, spot=0 * on_demand, on_demand_per_h=prices)
     assert scaled_of(large)["spec"]["maxReplicaCount"] == 2 * 12
+    assert large.rule is not None
+    limited = replace(large, rule=replace(large.rule, most=5))
+    assert scaled_of(limited)["spec"]["maxReplicaCount"] == 5
     (told,) = [one for one in render_rule(large, "keda", {"most": 11}).cautions if one.kind == "most"]
     assert "most=11 is less than the 12 instances" in told.message
     assert "most" not in {one.kind for one in render_rule(large, "keda", {"most": 12}).cautions}

@@ -294,3 +294,33 @@ def test_what_cannot_be_asked_says_why(make: object, said: str) -> None:
     """With the key."""
     with pytest.raises(InputError, match=said):
         make()  # type: ignore[operator] # a function
+
+
+@pytest.mark.parametrize("limit", [{"max_instances": {"small": 3}}, {"max_accelerators": {"small": 3}}])
+def test_hours_at_their_optimum_keep_a_limit_of_one_type(limit: dict[str, object]) -> None:
+    """A program of one hour may use three instances of the small type, not the four that would be cheapest."""
+    found = small_day(**limit)
+    total = found.on_demand + found.spot + found.reserved
+    assert total[:, [one.name for one in found.replica_types].index("small")].max() == 3
+
+
+def test_the_rule_scales_a_type_that_is_available() -> None:
+    """Without a limit it scales the pair; with one pair, a type of which there are enough for the busiest hour."""
+    assert small_day().rule.replica_type == "pair"
+    found = small_day(max_instances={"pair": 1})
+    assert found.rule.replica_type != "pair"
+    assert found.rule.most is None
+    rates = np.full((12, *found.rule.signals[0].request_weight.shape), 1e3)
+    capped = replace(found.rule, most=4)
+    assert (found.rule.wanted(rates) > 4, capped.wanted(rates)) == (True, 4)
+    assert ScalingRule.from_json(capped.to_json()).most == 4
+
+
+def test_a_rule_asks_for_no_more_than_there_are_beside_the_reserved() -> None:
+    """Every type is limited: what is missing is short, in the back-test as well."""
+    limits = {"small": 14, "large": 4, "pair": 2}
+    found = small_day(THREE_YEARS, max_instances=limits)
+    kept = {one.name: count for one, count in zip(found.replica_types, found.reserved, strict=True)}
+    name = found.rule.replica_type
+    assert found.rule.most == limits[name] - kept[name]
+    assert all(name not in one.note or "autoscaler" not in one.name for one in found.alternatives)

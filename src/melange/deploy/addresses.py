@@ -134,7 +134,7 @@ def named_among(types: Sequence[ReplicaType], name: str) -> int:
 
 
 def fitting(types: Sequence[ReplicaType], name: str) -> list[int]:
-    """Positions of the types that a name fits: the whole name; if none, the accelerator (any alias); if none, a part."""
+    """Positions of the types that a name fits: the whole name; else the accelerator, by any name; else a part."""
     card = find_accelerator(name, accelerators())
     part = re.compile(rf"(?<![a-z0-9]){re.escape(name.casefold())}(?![a-z0-9])")
     rules = (

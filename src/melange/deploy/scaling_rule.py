@@ -103,7 +103,7 @@ def _rule_of(schedule: Schedule) -> tuple[ScalingRule, Buckets]:
 def _json(schedule: Schedule, options: RuleFileOptions, written: date) -> Manifest:
     content = {
         **_rule_of(schedule)[0].to_json(),
-        "wanted": "max over signals of ceil(ahead x (1 + margin) / target - reserved_load)",
+        "wanted": "max over signals of ceil(ahead x (1 + margin) / target - reserved_load), but at most `most`",
     }
     return Manifest(target="json", files={"rule.json": json.dumps(content, indent=1) + "\n"})
 
@@ -137,7 +137,9 @@ def _keda(schedule: Schedule, options: KedaOptions, written: date) -> Manifest:
         for k, signal in enumerate(rule.signals)
     ]
     needed = _needed(schedule, place)
-    most = (2 * max(1, int(np.ceil(needed - 1e-9))) if options.most is None else options.most) * per_instance
+    most = 2 * max(1, int(np.ceil(needed - 1e-9)))
+    most = most if rule.most is None else min(most, max(1, rule.most))
+    most = (most if options.most is None else options.most) * per_instance
     name = options.deployment or names[one.name]
     waits_s = stable_s if stable_s <= _MOST_STABLE_S else 0
     documents = {

@@ -240,10 +240,17 @@ def _most(
     lost = np.maximum(spare, options.spare_total_replicas)
     enough = np.ceil((alone + lost) / replicas * (1 + ROUNDING))
     enough = np.maximum.reduce([enough, least, np.ceil(options.min_total_replicas / replicas), np.ones(len(replicas))])
+    enough = most_within(enough, limits)
+    most: Positions = enough.astype(np.int64)
+    return most
+
+
+def most_within(most: Array, limits: Sequence[Limit]) -> Array:
+    """The most instances of each type (R,), each alone within the limits: solvers leave out limits of a single type."""
+    most = most.copy()
     for limit in limits:
         drawn = limit.members
-        enough[drawn] = np.minimum(enough[drawn], np.floor(limit.most / limit.weight + ROUNDING))
-    most: Positions = enough.astype(np.int64)
+        most[drawn] = np.minimum(most[drawn], np.floor(limit.most / limit.weight + ROUNDING))
     return most
 
 

@@ -51,17 +51,19 @@ def fleet_for_peak(machines: Machines, signals: Signals, rates: Array) -> tuple[
 
 
 def best_single_type(machines: Machines, history: History) -> int | None:
-    """The cheapest machine that carries all windows alone on demand; None if no machine serves all sizes."""
+    """The cheapest machine that carries all windows alone on demand, within the limits; None if there is none."""
     rates = history.rates[history.is_known]
     with np.errstate(divide="ignore", invalid="ignore"):
         each = np.where(machines.max_request_rate > 0, 1.0 / machines.max_request_rate, np.inf)
     able = np.isfinite(each).all(axis=1)
     if not able.any():
         return None
-    cost = np.full(len(machines), np.inf)
+    cost, most = np.full(len(machines), np.inf), machines.most_beside(np.zeros(len(machines)))
     for r in np.flatnonzero(able).tolist():
-        cost[r] = np.ceil(rates @ each[r] / machines.capacity[r]).mean() * machines.on_demand_per_h[r]
-    return int(np.argmin(cost))
+        need = np.ceil(rates @ each[r] / machines.capacity[r])
+        if need.max(initial=0.0) <= most[r]:
+            cost[r] = need.mean() * machines.on_demand_per_h[r]
+    return int(np.argmin(cost)) if np.isfinite(cost).any() else None
 
 
 def reactive(
@@ -92,6 +94,7 @@ def reactive(
     ]
     gives, held = np.array([machines.capacity[place]]), np.zeros(1)
     wanted = np.maximum(decide(settings, seen[:, None], gives, held, options.start_up_s / lived.window_s), 1.0)
+    wanted = np.minimum(wanted, machines.most_beside(np.zeros(len(machines)))[place])
     counted = (lived.counted @ weight)[:, None]
     run = live(wanted, gives, held, counted, np.zeros(len(lived)), options, lived.window_s)
     late = late_fractions(lived.sent, weight[None], gives, run.up, held, counted, lived.window_s)

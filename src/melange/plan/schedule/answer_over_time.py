@@ -146,6 +146,7 @@ def _rule(answer: Answer) -> ScalingRule:
     share = 0.0 if spot is None else spot.most_of_one_type
     if not machines.spot_per_h[chosen.place] < machines.on_demand_per_h[chosen.place]:
         share = 0.0
+    most = machines.most_beside(answer.best.reservation.reserved)[chosen.place]
     return ScalingRule(
         replica_type=machines.names[chosen.place],
         settings=chosen.settings,
@@ -153,6 +154,7 @@ def _rule(answer: Answer) -> ScalingRule:
         window_s=answer.demand.window_s,
         delay_windows=answer.settings.start_up_s / answer.demand.window_s,
         spot_share=share,
+        most=None if np.isinf(most) else int(most),
         buckets=answer.demand.buckets,
     )
 

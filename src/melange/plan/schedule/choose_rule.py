@@ -144,17 +144,22 @@ def sharpened(machines: Machines, signals: Signals, reserved: Array, history: Hi
 
 
 def _candidates(machines: Machines, signals: Signals, reserved: Array, history: History) -> list[int]:
-    """The cheapest machines with hindsight, each used alone in addition to the reserved instances."""
+    """The cheapest machines with hindsight, each used alone in addition to the reserved instances.
+
+    Machines of which there are too few for the busiest window come last.
+    """
+    most = machines.most_beside(reserved)
     gives = signals.per_instance(machines)
     demand = signals.demand(history.rates[history.is_known])
-    cost = []
+    cost, lacks = [], []
     for r in range(len(machines)):
         lack = demand - signals.held(machines, reserved, r)
         with np.errstate(divide="ignore", invalid="ignore"):
             need = np.where(lack > 1e-9, lack / gives[:, r], 0.0).max(axis=1)
         cheapest = min(machines.on_demand_per_h[r], machines.spot_per_h[r])
         cost.append(float(np.ceil(need - 1e-9).mean() * cheapest))
-    order = [int(r) for r in np.argsort(cost, kind="stable") if np.isfinite(cost[r])]
+        lacks.append(bool(np.ceil(need.max(initial=0.0) - 1e-9) > most[r]))
+    order = [int(r) for r in np.lexsort((cost, lacks)) if np.isfinite(cost[r])]
     return order[:_SCALED]
 
 
@@ -234,6 +239,7 @@ class Trial:
         watched = self._watched
         delay = options.start_up_s / history.window_s
         wanted = decide(settings, demand[:, watched], gives[watched, place], held[watched], delay)
+        wanted = np.minimum(wanted, machines.most_beside(self._reserved)[place])
         with np.errstate(divide="ignore", invalid="ignore"):
             needed = np.where(gives[:, place] > 0, (demand - held) / gives[:, place], 0.0).max(axis=1)
         on_spot = spot_of(

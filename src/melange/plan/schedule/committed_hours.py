@@ -167,7 +167,7 @@ def _at_their_optimum(
     machines = everything.only(used)
     planned = finished(machines, first_signals(machines), rates, reserved[used], spot)
     fleets, share = planned.hours.fleets, planned.hours.share.copy()
-    is_better = known < fleets.cost_per_h - 1e-9
+    is_better = (known < fleets.cost_per_h - 1e-9) & machines.is_allowed(reserved[used] + found.extra[:, used])
     for hour in np.flatnonzero(is_better).tolist():
         peak, _, share[hour] = peak_load(machines, rates[hour], reserved[used] + found.extra[hour, used], enough=1.0)
         is_better[hour] = peak <= FITS

@@ -160,6 +160,14 @@ class Machines:
         picked = {name: getattr(self, name)[where] for name in arrays}
         return replace(self, types=tuple(self.types[r] for r in where), limits=limits, **picked)
 
+    def most_beside(self, held: Array) -> Array:
+        """Most instances of each type (R,) that the limits allow beside others (R,); infinite without a limit."""
+        most = np.full(len(self), np.inf)
+        for limit in self.limits:
+            left = np.floor((limit.most - limit.taken(held)) / limit.weight + 1e-9)
+            most[limit.members] = np.minimum(most[limit.members], np.maximum(left, 0.0))
+        return most
+
     def is_allowed(self, instances: Array) -> Mask:
         """Which fleets (..., R), over all markets, are within the limits (...)."""
         fits = np.ones(instances.shape[:-1], bool)

@@ -173,9 +173,7 @@ def most_useful(machines: Machines, rates: Array) -> Array:
         each = np.where(machines.max_request_rate > 0, 1.0 / machines.max_request_rate, 0.0)
     alone = (rates @ each.T).max(axis=0) / machines.capacity
     alone += np.maximum(machines.spare, machines.spare_total) / machines.capacity
-    most = np.ceil(alone - 1e-9)
-    for limit in machines.limits:
-        most[limit.members] = np.minimum(most[limit.members], np.floor(limit.most / limit.weight + 1e-9))
+    most = np.minimum(np.ceil(alone - 1e-9), machines.most_beside(np.zeros(len(machines))))
     return np.asarray(np.maximum(most, 0.0))
 
 

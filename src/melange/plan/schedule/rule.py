@@ -20,7 +20,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from melange.errors import InputError
 from melange.files import Json
-from melange.records import items, number, record
+from melange.records import items, number, record, whole
 from melange.units import count_of
 from melange.workload.workload import Array, Buckets
 
@@ -128,6 +128,8 @@ class ScalingRule:
         Windows from an order to the first request of an instance.
     spot_share
         Largest share of the load on spot, 0-1: the instances beyond it are on demand.
+    most
+        Most instances of the type that limits allow in addition to the reserved ones; None: no limit.
     buckets
         The sizes of its weights; None in older files, which do not have them.
     """
@@ -138,6 +140,7 @@ class ScalingRule:
     window_s: float
     delay_windows: float
     spot_share: float = 0.0
+    most: int | None = None
     buckets: Buckets | None = None
 
     def __post_init__(self) -> None:
@@ -152,6 +155,8 @@ class ScalingRule:
                 )
         if not (0 < self.window_s < math.inf and 0 <= self.delay_windows < math.inf and 0 <= self.spot_share <= 1):
             raise InputError("rule: window_s must be > 0, delay_windows >= 0 and spot_share 0 to 1")
+        if self.most is not None and self.most < 0:
+            raise InputError(f"rule: most must be >= 0, got {self.most}")
 
     def wanted(self, rates: Array) -> int:
         """Instances to run in the next window, from the rates of the last windows (W, I, O), the newest last [1/s].
@@ -177,6 +182,8 @@ class ScalingRule:
             ahead = look_ahead(flat @ signal.request_weight.ravel(), one, self.delay_windows)
             asked = ahead * (1 + one.margin) / one.target - signal.reserved_load
             wanted = np.maximum(wanted, np.ceil(asked - 1e-9))
+        if self.most is not None:
+            wanted = np.minimum(wanted, self.most)
         padded = np.concatenate([np.repeat(wanted[:1], one.stable_windows - 1), wanted])
         return np.asarray(sliding_window_view(padded, one.stable_windows).max(axis=1))
 
@@ -190,6 +197,7 @@ class ScalingRule:
             "window_s": self.window_s,
             "delay_windows": self.delay_windows,
             "spot_share": self.spot_share,
+            "most": self.most,
             "buckets": None if self.buckets is None else self.buckets.to_json(),
         }
 
@@ -207,6 +215,7 @@ class ScalingRule:
             window_s=number(content["window_s"], "window_s"),
             delay_windows=number(content["delay_windows"], "delay_windows"),
             spot_share=number(content["spot_share"], "spot_share"),
+            most=None if content.get("most") is None else whole(content["most"], "most"),
             buckets=None if content.get("buckets") is None else Buckets.from_json(content["buckets"]),
         )
 

@@ -18,7 +18,7 @@ from melange.errors import MelangeError
 from melange.plan.cheapest import cheapest
 from melange.plan.exact.dominated import needed_types
 from melange.plan.options import Options
-from melange.plan.problem import Limit, Problem
+from melange.plan.problem import Limit, Problem, most_within
 from melange.plan.schedule.contracts import Spot
 from melange.plan.schedule.hours import HourFleets
 from melange.plan.schedule.machines import Machines
@@ -210,7 +210,6 @@ def hour_problem(
     held = (
         np.where(np.isfinite(machines.reserved_per_h), alone, 0.0) if reserved is None else np.minimum(reserved, alone)
     )
-    most = np.concatenate([held, on_spot, alone]).astype(np.int64)
     copies = np.arange(3 * count)
     limits = [
         Limit(name="spot", members=copies[count : 2 * count], weight=machines.on_demand_per_h, most=max(room, 1e-12))
@@ -230,6 +229,7 @@ def hour_problem(
         )
         for one in machines.limits
     ]
+    most = most_within(np.concatenate([held, on_spot, alone]), limits).astype(np.int64)
     whole = Problem(
         names=tuple(f"{name}{mark}" for mark in (" reserved", " spot", "") for name in machines.names),
         types=copies,
