@@ -137,3 +137,11 @@ def test_certified_within_the_pool(folder: Path) -> None:
     found = FleetSession(folder / "fleet.yaml", settings=[f"offers.max={{L40S: {most}}}"]).answer()
     assert found.holds
     assert found.cost_per_h >= sum(one.cost_per_h for one in alone) - 1e-6
+
+
+@pytest.mark.parametrize("command", ["schedule", "what-if --rate x2", "explore", "validate", "profile"])
+def test_commands_for_one_service_say_so(command: str, folder: Path) -> None:
+    """Not that the fleet's file has no model."""
+    name, *flags = command.split()
+    with pytest.raises(InputError, match=r"fleet\.yaml: lists several services, but this is for one$"):
+        app([name, str(folder / "fleet.yaml"), *flags], standalone_mode=False)

@@ -92,6 +92,11 @@ def read_document(
     content = parse_yaml(text, f"{path}")
     if not isinstance(content, dict):
         raise InputError(f"{path}: must hold a mapping with {holds}", hint=hint)
+    if kind is Service and "services" in content and "model" not in content:
+        raise InputError(
+            f"{path}: lists several services, but this is for one",
+            hint="give the file of one of them; melange plan and melange ui take all together",
+        )
     for setting in settings:
         apply_setting(content, setting)
     if "folder" in content:
