@@ -109,6 +109,13 @@ def test_a_comparison_with_single_types_says_what_limits_them(
     assert plan_sentence(solve(workload, profile, Options(headroom=0.0, **options))).endswith(words)
 
 
+def test_a_plan_under_a_budget_is_proven_to_serve_most(workload: Workload, profile: Profile) -> None:
+    """A share that nothing exceeds is not called one that is exceeded by nothing."""
+    plan = solve(workload, profile, Options(headroom=0.0, budget_per_h=10.0, gap=0.0))
+    assert proof(plan) == "Optimal: no plan within the budget serves more, under the closed form's assumptions."
+    assert "serves more than 1.20% above this (time limit)." in proof(replace(plan, gap=0.012, status="time limit"))
+
+
 def test_no_type_serves_every_size_whatever_is_required(workload: Workload, profile: Profile) -> None:
     """Then it is the sizes that exclude single types, not the settings."""
     rates = profile.max_request_rate.copy()

@@ -145,6 +145,15 @@ def test_an_answer_says_what_it_rests_on(service: Path, settings: list[str], kin
     assert (answer.attainment is None) == (kind == "closed form")
 
 
+def test_a_budget_that_keeps_from_a_search_is_a_caution(service: Path) -> None:
+    """Only where it leaves requests out, and the SLO is on requests."""
+    found = {}
+    for settings in (["plan.budget_per_h=2"], ["plan.budget_per_h=2", "slo.statistic=mean"], ["plan.budget_per_h=99"]):
+        plan = Session(service, settings=[*settings, "workload.rate=8", "offers.gpus=[A10G]"]).plan()
+        found[len(found)] = plan.served_fraction < 1, any(one.kind == "budget" for one in plan.cautions)
+    assert list(found.values()) == [(True, True), (True, False), (False, False)]
+
+
 @pytest.mark.heavy
 def test_a_certified_plan_holds_with_the_confidence_asked_for(service: Path) -> None:
     """It is certified on slower steps, and says the chance that it holds on the true ones."""

@@ -26,8 +26,22 @@ _NOT_SEARCHED = (
 
 
 def with_words(plan: Plan, given: Options) -> Plan:
-    """A plan, with cautions on old prices, redundancy, names in the settings (``given``) and the model's folder."""
-    return with_word_on_model(with_word_on_names(with_word_on_redundancy(with_word_on_prices(plan)), given))
+    """A plan, with cautions on its budget, prices, redundancy, names in the settings (``given``), the model's folder."""
+    plan = with_word_on_redundancy(with_word_on_prices(with_word_on_budget(plan)))
+    return with_word_on_model(with_word_on_names(plan, given))
+
+
+def with_word_on_budget(plan: Plan) -> Plan:
+    """A plan, with a caution if a budget keeps it from a search that may find one for all requests within it."""
+    slo = plan.slo
+    is_searched = slo is not None and slo.is_on_requests and slo.target < 1
+    if plan.options.budget_per_h is None or not is_searched or plan.served_fraction >= 1:
+        return plan
+    words = (
+        "under plan.budget_per_h, plans are by closed form, in which no request size may miss; without it, a certified "
+        "plan for all requests may be found that costs no more than the budget"
+    )
+    return replace(plan, cautions=(*plan.cautions, Caution("budget", words)))
 
 
 def with_word_on_bursts(plan: Plan) -> Plan:

@@ -219,6 +219,8 @@ def proof(plan: Plan) -> str:
     if plan.certificate is not None:
         return _certainty(plan, plan.certificate)
     if plan.bound_per_h is None and plan.least_carbon is None:
+        if plan.gap < 5e-5:
+            return "Optimal: no plan within the budget serves more, under the closed form's assumptions."
         return f"Bound: no plan within the budget serves more than {plan.gap:.2%} above this ({plan.status})."
     if (beside := plan.least_carbon) is not None:
         least = "" if beside.bound_kg_per_h is None else f" less than {significant(beside.bound_kg_per_h)} kg CO2e/h"
