@@ -26,7 +26,7 @@ _NOT_SEARCHED = (
 
 
 def with_words(plan: Plan, given: Options) -> Plan:
-    """A plan, with cautions on its budget, prices, redundancy, names in the settings (``given``), the model's folder."""
+    """A plan, with cautions on its budget, prices, redundancy, names in the settings (``given``), model's folder."""
     plan = with_word_on_redundancy(with_word_on_prices(with_word_on_budget(plan)))
     return with_word_on_model(with_word_on_names(plan, given))
 
