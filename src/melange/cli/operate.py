@@ -83,10 +83,20 @@ class _TrafficFlags:
         if self.selector and self.prometheus is None:
             raise InputError(f"{given[0]} does not use --selector, an option of --prometheus")
         if self.balancer is not None:
-            return BalancerTraffic(self.balancer, buckets, os.environ.get("MELANGE_OPERATE_KEY", ""))
+            balancers = [_url("--balancer", url) for url in self.balancer]
+            return BalancerTraffic(balancers, buckets, os.environ.get("MELANGE_OPERATE_KEY", ""))
         if self.prometheus is not None:
-            return PrometheusTraffic(self.prometheus, buckets, self.selector)
+            return PrometheusTraffic(_url("--prometheus", self.prometheus), buckets, self.selector)
         return LogTraffic(str(self.log), buckets)
+
+
+def _url(flag: str, given: str) -> str:
+    from melange.deploy.addresses import url_of
+
+    try:
+        return url_of(given)
+    except InputError as error:
+        raise InputError(f"{flag}: {error}") from error
 
 
 @dataclass(frozen=True)

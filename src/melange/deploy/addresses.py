@@ -101,7 +101,7 @@ def _address(text: str, plan: Plan) -> Address:
     name, is_pair, url = named_value(text)
     if not is_pair or not name.strip():
         raise InputError(f"must be NAME=http://host:port, got {text!r}")
-    return Address(place=place_of(name.strip(), plan), url=_url(url.strip()))
+    return Address(place=place_of(name.strip(), plan), url=url_of(url.strip()))
 
 
 def place_of(name: str, plan: Plan) -> int:
@@ -147,7 +147,14 @@ def fitting(types: Sequence[ReplicaType], name: str) -> list[int]:
     return next((matches for matches in found if matches), [])
 
 
-def _url(url: str) -> str:
+def url_of(url: str) -> str:
+    """An address of a server, as requests to it begin.
+
+    Raises
+    ------
+    InputError
+        It is not HTTP, has no host, or has credentials or a query.
+    """
     try:
         parts = urlsplit(url)
         is_whole = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0

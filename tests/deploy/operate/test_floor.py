@@ -94,15 +94,28 @@ def test_spare_instances_end_at_the_stock() -> None:
     assert [poll // 10 for poll, _ in lines] == [0, 1, 4]
 
 
-def test_a_rule_that_wants_more_than_the_stock_is_said_once() -> None:
-    """Four instances and a spare one by the rule, of which three exist; and that no fleet carries the traffic."""
-    life = limited(Options(exclude=("costly",)), 3, spare=1)
+def by_rule(life: Life) -> Brief:
+    """Its brief with a rule of one instance per request and second."""
     settings = RuleSettings(ahead="last", look_back=1, margin=0.0, target=1.0, stable_windows=1)
     signal = Signal(request_weight=np.ones((1, 1)), reserved_load=0.0)
     rule = ScalingRule(
         replica_type="cheap", settings=settings, signals=(signal,), window_s=60.0, delay_windows=0.5, buckets=None
     )
-    ruled = replace(life.brief, rule=rule)
+    return replace(life.brief, rule=rule)
+
+
+def test_what_a_rule_wants_is_said_with_the_spare_instances() -> None:
+    """Four for the traffic and two more."""
+    life = limited(Options(), spare=2)
+    life.brief = by_rule(life)
+    lines = [line for _ in range(3) for line in life.look(2.0)[1].lines]
+    assert any(line.endswith("the schedule's rule wants 6 x cheap with 2 spare instances") for line in lines)
+
+
+def test_a_rule_that_wants_more_than_the_stock_is_said_once() -> None:
+    """Four instances and a spare one by the rule, of which three exist; and that no fleet carries the traffic."""
+    life = limited(Options(exclude=("costly",)), 3, spare=1)
+    ruled = by_rule(life)
     without = limited(Options(exclude=("costly",)), 3)
     for one, said in (
         (life, "not all instances of the rule are available: 3 of 5 x cheap"),

@@ -142,6 +142,8 @@ def test_a_log_is_read_for_its_last_window(tmp_path: Path) -> None:
     [
         ([], "the source of the traffic is missing"),
         (["--balancer", "http://a", "--log", "b"], "the traffic has one source, got --balancer and --log"),
+        (["--balancer", "ftp://a"], "--balancer: must be http://host:port or https://host:port, got 'ftp://a'"),
+        (["--prometheus", "file:///a"], "--prometheus: must be http://host:port or https://host:port, got 'file:///a'"),
         (["--log", "b", "--selector", "x"], "--log does not use --selector, an option of --prometheus"),
         (["--balancer", "http://a", "--driver", "magic"], "magic"),
         (["--balancer", "http://a", "--driver", "files"], "the output folder is missing"),

@@ -12,7 +12,7 @@ from melange.deploy.operate.controller_state import MOST_WINDOWS
 from melange.deploy.operate.exclusions import is_out
 from melange.deploy.operate.expected_traffic import expected_after
 from melange.deploy.operate.fleet_planner import FULL
-from melange.units import S_PER_H
+from melange.units import S_PER_H, count_of
 from melange.workload.workload import Array
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class _Question:
         if self._follows_rule():
             fleet = self._by_rule()
             if any(count > self.target.get(name, 0) for name, count in fleet.items()):
-                why = f"the schedule's rule wants {fleet.get(self._rule_type, 0)} x {self._rule_type}"
+                why = self._rule_words(fleet)
                 return self._change(UP, _most(self.target, fleet), why, may=self.may_grow)
             return None
         without_spare = self._without_spare(self.target)
@@ -198,7 +198,7 @@ class _Question:
         fewer = {name: max(fleet.get(name, 0), self.held.get(name, 0)) for name in self.target}
         if self.planner.cost(fewer) >= self.planner.cost(self.target) - 1e-9:
             return None
-        why = f"the schedule's rule wants {fleet.get(self._rule_type, 0)} x {self._rule_type}"
+        why = self._rule_words(fleet)
         return self._change(DOWN, fewer, why, may=self.may_shrink)
 
     def _smaller(self, need: Array) -> dict[str, int] | None:
@@ -256,6 +256,11 @@ class _Question:
         self.no_room = f"not all instances of the rule are available: {fleet[name]} of {count} x {name}"
         self.no_room = self.no_room if fleet[name] < count else ""
         return fleet
+
+    def _rule_words(self, fleet: Mapping[str, int]) -> str:
+        """What the rule wants, with the spare instances that are added to it."""
+        spare = f" with {count_of(self.settings.spare, 'spare instance')}" if self.settings.spare else ""
+        return f"the schedule's rule wants {fleet.get(self._rule_type, 0)} x {self._rule_type}{spare}"
 
     def _needed(self) -> Array:
         """The traffic that the fleet must carry (I, O) [1/s]."""
