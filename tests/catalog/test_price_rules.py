@@ -86,7 +86,7 @@ def test_a_changed_price_says_so_in_its_source() -> None:
     [
         ("H10O", "-30%", "unknown name among the offers 'H10O'; did you mean 'H100-80GB'"),
         ("L4 spot", "-30%", "L4 spot: no offer matches all of these names"),
-        ("H100", 3, "a price is per instance, but these have 1, 8 accelerators"),
+        ("H100", 3, "a price is per instance, but these differ in accelerators .1, 8."),
         ("H100", "-100%", "must leave a price above 0"),
         ("H100", "cheap", "must be a change such as -30%"),
         ("H100", -3, "a price must be > 0"),

@@ -99,6 +99,7 @@ def test_a_variant_without_a_plan_says_why(opened: Opened) -> None:
         (partial(rate_variant, change="x0"), "leaves 0 requests/s"),
         (partial(rate_variant, change="double"), "must be a factor such as x2"),
         (partial(price_variant, change="H100"), "must be NAME=CHANGE"),
+        (partial(price_variant, change="L4=-100%"), "--price L4=-100%: the rule for L4: must leave a price above 0"),
         (partial(price_variant, change="L40Z=-30%"), "--price L40Z=-30%: unknown name .* did you mean 'L40S'"),
         (partial(price_variant, change="aws L4=0.2"), "--price aws L4=0.2: aws L4: a price is per instance, but"),
         (partial(without_variant, name="L5"), "no replica type has this"),

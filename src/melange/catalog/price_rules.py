@@ -124,7 +124,7 @@ def adjusted(
         if rule.factor is None and len(sizes) > 1:
             counted = some_of(map(str, sorted(sizes)))
             raise InputError(
-                f"offers.prices: {rule.who}: a price is per instance, but these have {counted} accelerators",
+                f"offers.prices: {rule.who}: a price is per instance, but these differ in accelerators ({counted})",
                 hint=f"give a change in percent, or name an instance type: {some_of(_instances(offers, places))}",
             )
         for place in places:

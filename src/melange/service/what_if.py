@@ -160,9 +160,10 @@ def price_variant(session: Session, change: str) -> Variant:
     who, is_given, value = change.rpartition("=")
     if not is_given or not who.strip():
         raise InputError(f"--price {change}: must be NAME=CHANGE", hint="for example --price H100=-30%")
-    rule, rules = price_rule(who, value), dict(_service(session).offers.prices)
+    rules = dict(_service(session).offers.prices)
     offers, _ = offers_of(_service(session), session.catalog)
     try:
+        rule = price_rule(who, value)
         adjusted(offers, [rule], session.catalog.accelerators)
     except InputError as error:
         raise InputError(str(error).replace("offers.prices", f"--price {change}", 1), hint=error.hint) from error
