@@ -156,6 +156,23 @@ def test_a_provider_is_excluded_although_a_limit_names_its_offers(tmp_path: Path
     assert (answers[3]["label"], answers[3]["cost_per_h"]) == ("all combined", None)
 
 
+def test_under_a_budget_the_served_share_is_shown(tmp_path: Path) -> None:
+    """A cheaper fleet may serve less; changes that save are refused."""
+    path = tmp_path / "service.yaml"
+    path.write_text(SERVICE.replace("spare_replicas: 1", "budget_per_h: 4"))
+    flags = ["what-if", str(path), "--quick", "--rate", "x0.1", "--without", "L4"]
+    answers = json.loads(CliRunner().invoke(app, [*flags, "--json"]).stdout)["answers"]
+    served = [one["served_fraction"] for one in answers[:3]]
+    assert served[0] < 1 == served[1]
+    assert served[2] <= served[0]
+    shown = CliRunner().invoke(app, flags).stdout
+    assert "Served" in shown
+    assert f" {100 * served[0]:.1f}% " in shown
+    assert "Served" not in CliRunner().invoke(app, [*flags, "--set", "plan.budget_per_h=null"]).stdout
+    with pytest.raises(InputError, match=r"--save: under plan\.budget_per_h, plans differ in the requests"):
+        app(["what-if", str(path), "--quick", "--save", "20%"], standalone_mode=False)
+
+
 def test_a_change_that_is_not_valid_is_refused_as_a_change(tmp_path: Path) -> None:
     """Before anything is planned, by the flag that gave it."""
     path = tmp_path / "service.yaml"

@@ -89,6 +89,11 @@ def relaxations(
             "what-if --save: plan.objective: carbon minimizes emissions at any cost",
             hint="--change plan.objective=cost compares it with the cheapest plan",
         )
+    if base.plan is not None and base.plan.options.budget_per_h is not None:
+        raise InputError(
+            "what-if --save: under plan.budget_per_h, plans differ in the requests that they serve",
+            hint="--set plan.budget_per_h=null compares what it costs to serve all of them",
+        )
     session = open_session(())
     assert session.service is not None
     plain = base if quick else answer(open_session, base.variant, quick=True)

@@ -71,6 +71,11 @@ class Answer:
         return None if total is None else total.carbon_kg_per_h
 
     @property
+    def served_fraction(self) -> float | None:
+        """Share of the traffic that its plan serves, less than 1 under a budget; None if there is no plan."""
+        return None if self.plan is None else self.plan.served_fraction
+
+    @property
     def fleet(self) -> dict[str, int]:
         """Instances by replica type, only types in use."""
         counted = {} if self.plan is None else self.plan.instances_by_name
@@ -80,10 +85,12 @@ class Answer:
         """As a JSON object; the plan as in ``plan.json``, without its question."""
         shown: Json = {"label": self.variant.label, "settings": list(self.variant.settings), "reason": self.reason}
         if self.plan is None:
-            return shown | {"cost_per_h": None, "instances": {}, "attainment": None, "carbon_kg_per_h": None}
+            empty = dict.fromkeys(("served_fraction", "attainment", "carbon_kg_per_h"))
+            return shown | {"cost_per_h": None, "instances": {}, **empty}
         return shown | {
             "cost_per_h": self.plan.cost_per_h,
             "instances": self.fleet,
+            "served_fraction": self.served_fraction,
             "attainment": self.plan.attainment,
             "carbon_kg_per_h": self.carbon_kg_per_h,
         }

@@ -17,11 +17,19 @@ def what_if_html(found: Json) -> str:
     """Variants beside the unchanged service, and changes that would save the wanted share."""
     answers, kind = found["answers"], "simulated" if found["is_simulated"] else "by closed form"
     base = answers[0]["cost_per_h"]
+    is_in_part = any((one["served_fraction"] or 1) < 1 for one in answers)
     rows = [
-        (one["label"], _cost(one), "" if one is answers[0] else _change(one, base), _held(one), _fleet(one))
+        (
+            one["label"],
+            _cost(one),
+            "" if one is answers[0] else _change(one, base),
+            *((percent(one["served_fraction"] or 0),) if is_in_part else ()),
+            _held(one),
+            _fleet(one),
+        )
         for one in answers
     ]
-    head = ("Assumption", "USD/h", "Change", "Met the SLO", "Fleet")
+    head = ("Assumption", "USD/h", "Change", *(("Served",) if is_in_part else ()), "Met the SLO", "Fleet")
     parts = [folding_table(head, rows, caption=f"The service and its variants, {kind}")]
     relaxed = found["relaxations"]
     if relaxed:

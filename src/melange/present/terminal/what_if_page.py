@@ -21,7 +21,7 @@ _WHOLE_LABEL = 24
 
 
 def side_by_side(answers: Sequence[Answer], kind: str) -> RenderableType:
-    """Cost, change, attainment and fleet of each; all are compared with the first."""
+    """Cost, change, served requests, attainment and fleet of each; all are compared with the first."""
     base = answers[0].cost_per_h
     table = _table("", "USD/h", "Change", answers)
     for place, one in enumerate(answers):
@@ -59,12 +59,17 @@ def _changes(found: Sequence[Relaxation], every: Sequence[Relaxation]) -> Render
 
 
 def _table(first: str, second: str, third: str, answers: Sequence[Answer]) -> Table:
-    """Columns: attainment if any variant was simulated, and emissions if any minimizes them."""
-    shown = ["Met SLO"] * _is_simulated(answers) + ["kg CO2e/h"] * _is_by_carbon(answers)
+    """Columns: what is served if a budget leaves requests out, attainment of simulations, and minimal emissions."""
+    shown = ["Served"] * _is_in_part(answers) + ["Met SLO"] * _is_simulated(answers)
+    shown += ["kg CO2e/h"] * _is_by_carbon(answers)
     table = table_of(first, second, third, *shown, "Fleet")
     for column in range(1, 3 + len(shown)):
         table.columns[column].justify = "right"
     return table
+
+
+def _is_in_part(answers: Sequence[Answer]) -> bool:
+    return any(one.served_fraction is not None and one.served_fraction < 1 for one in answers)
 
 
 def _is_simulated(answers: Sequence[Answer]) -> bool:
@@ -76,8 +81,12 @@ def _is_by_carbon(answers: Sequence[Answer]) -> bool:
 
 
 def _held(one: Answer, answers: Sequence[Answer]) -> tuple[str, ...]:
+    cells: tuple[str, ...] = ()
+    if _is_in_part(answers):
+        cells = ("-" if one.served_fraction is None else percent(one.served_fraction),)
     held = None if one.plan is None else one.plan.attainment
-    cells = ("-" if held is None else percent(held, 2),) if _is_simulated(answers) else ()
+    if _is_simulated(answers):
+        cells = (*cells, "-" if held is None else percent(held, 2))
     if not _is_by_carbon(answers):
         return cells
     return (*cells, "-" if one.carbon_kg_per_h is None else significant(one.carbon_kg_per_h, 3))
