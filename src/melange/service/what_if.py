@@ -72,7 +72,7 @@ class Answer:
 
     @property
     def served_fraction(self) -> float | None:
-        """Share of the traffic that its plan serves, less than 1 under a budget; None if there is no plan."""
+        """Share of all requests that its plan carries, as :attr:`Plan.served_fraction`; None if there is no plan."""
         return None if self.plan is None else self.plan.served_fraction
 
     @property
