@@ -324,3 +324,11 @@ def test_a_rule_asks_for_no_more_than_there_are_beside_the_reserved() -> None:
     name = found.rule.replica_type
     assert found.rule.most == limits[name] - kept[name]
     assert all(name not in one.note or "autoscaler" not in one.name for one in found.alternatives)
+
+
+def test_a_setting_that_a_schedule_lacks_is_refused_with_those_that_it_has() -> None:
+    """By the names that they have in a service."""
+    with pytest.raises(InputError, match=r"plan\.budget_per_h applies to a plan, but not to a schedule") as caught:
+        small_day(budget_per_h=5.0)
+    assert "max_instances" not in caught.value.hint
+    assert caught.value.hint.endswith("time_limit_s and offers.max")

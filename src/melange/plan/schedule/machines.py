@@ -22,6 +22,8 @@ from melange.units import count_of
 from melange.workload.workload import Array, Mask
 
 ON_DEMAND, SPOT, RESERVED = "on-demand", "spot", "reserved"
+# Those that a service has as offers.max.
+_OF_OFFERS = {"max_instances", "max_accelerators"}
 # Settings of a plan that a schedule supports; it refuses all others.
 _FOLLOWED = {
     "headroom",
@@ -189,7 +191,7 @@ def refuse_others(options: Options) -> None:
         if name not in _FOLLOWED and getattr(options, name) != getattr(default, name):
             raise InputError(
                 f"plan.{name} applies to a plan, but not to a schedule",
-                hint=f"remove it: a schedule supports {', '.join(sorted(_FOLLOWED))}",
+                hint=f"remove it: a schedule supports {', '.join(sorted(_FOLLOWED - _OF_OFFERS))} and offers.max",
             )
 
 
