@@ -46,7 +46,7 @@ from melange.validate.certify.bound import least_cost
 from melange.validate.certify.cautious import at_chance
 from melange.validate.certify.checks import checked, word_on_headroom
 from melange.validate.certify.diagnosis import REACH_REQUESTS, lowered, reach_of_all
-from melange.validate.certify.effort import Effort
+from melange.validate.certify.effort import MOST_WORK_S, Effort
 from melange.validate.certify.fewer_instances import with_fewer_instances
 from melange.validate.certify.headroom import Search
 from melange.validate.certify.in_force import counts_in_force, kept_pools, nearest_proven
@@ -58,7 +58,7 @@ from melange.validate.certify.requests import by_class_of, carried_of, is_replay
 from melange.validate.certify.required import try_required
 from melange.validate.certify.second_pools import in_pools, of_all_types
 from melange.validate.certify.separate_fleets import by_class, only_class, separate_fleets
-from melange.validate.certify.single_types import cheapest_proven_alone, cheapest_single_type
+from melange.validate.certify.single_types import cheaper_single_type, cheapest_proven_alone, cheapest_single_type
 from melange.validate.certify.starts import promising, start, try_closed_form
 from melange.validate.certify.thinning import with_types, worth_types
 from melange.validate.certify.tolerance import with_tolerance
@@ -312,7 +312,10 @@ def _found(judge: Judge, lone: Mask, incumbent: Plan | None) -> tuple[Trial, Tri
     best = nearest_proven(search, best, incumbent)
     single = cheapest_proven_alone(search, best)
     alone = [one for one in (best, *judge.known.values()) if np.count_nonzero(one.plan.instances) == 1]
-    best = in_pools(judge, best, alone) or best
+    pooled = in_pools(judge, best, alone)
+    if pooled is None and single is best:  # no step is left that may need the effort
+        single = best = cheaper_single_type(search, best, MOST_WORK_S)
+    best = pooled or best
     return kept_pools(search, best, incumbent) or best, single
 
 
