@@ -147,13 +147,11 @@ def _proven_below(search: Search, one: Lone, best: Trial, effort: Effort) -> Tri
     missing = max([one.count(1 / MOST_CARRIED) - 1, *_known_to_miss(search, one)])
     count = int(min(one.most, math.ceil(best.plan.cost_per_h / one.cost_per_h - ROUNDING) - 1))
     thorough = partial(search.proof, best=best)
-    if best.plan.instances[one.place] == best.plan.instances.sum() == count + 1:
-        found: Trial | None = best
-        missing, count = count, count + 1
-    else:
-        found = _proven_alone(search, one, count, thorough) if count > missing else None
+    found = _proven_alone(search, one, count, thorough) if count > missing else None
     if found is None:
-        return None
+        if not best.plan.instances[one.place] == best.plan.instances.sum() == count + 1:
+            return None
+        found, missing, count = best, count, count + 1  # a trial gave up a fleet that is nearly as large
     while count - missing > 1 and not effort.is_spent():
         middle = (missing + count) // 2
         proof = _proven_alone(search, one, middle, search.judge.proof)
