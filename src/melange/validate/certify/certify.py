@@ -77,6 +77,9 @@ from melange.workload.workload import Array, Mask, Workload
 # finds none cheaper. The result is partly luck: other passes than these changed single services of bench/services by up
 # to 42 %, either way.
 _PASSES = ((2, 1.0, False), (2, 1.0, True), (3, 0.7, False), (3, 0.5, True), (6, 0.7, False))
+# Part of the effort spent in vain on a target that counts as spent on the lower one: less, and such services take up to
+# twice as long as others. Chosen by judgment.
+_IN_VAIN = 0.5
 # No further pass begins after about this much CPU time [s]: programs for small fleets of many types take long, and
 # fleets are tried one by one afterwards anyway. Chosen by judgment.
 _MOST_S = 8.0
@@ -193,6 +196,7 @@ def certified(
     looked_at = by_class_of(carried_of(log, counted, context)) if log is not None else {}
     looked_at = looked_at or {k: drawn(own, REACH_REQUESTS, 0) for k, own in by_class(counted).items()}
     reach = reach_of_all(given, slo, looked_at, wanted, is_log=log is not None)
+    spent_s = 0.0
     while True:
         if reach.target < wanted:
             whole, lone = with_tolerance(given, slo, reach.target)
@@ -211,13 +215,14 @@ def certified(
             say=say,
         )
         judge = judged(with_types(whole, kept), sent, replayed)
+        judge.work_s = spent_s
         try:
             best, single = _found(judge, lone[kept], incumbent)
             of_class = partial(_found_of_class, judged, sent, replayed, lone[kept])
             best = separate_fleets(judge, best, of_class, say) or best
         except InfeasibleError as error:
             missed = f"no plan reaches {reach.target:.2%}"
-            reach = lowered(reach, wanted, judge, error)
+            reach, spent_s = lowered(reach, wanted, judge, error), _IN_VAIN * judge.work_s
             say(f"{missed}; searching for the cheapest that reaches {reach.target:.2%}")
             continue
         break
