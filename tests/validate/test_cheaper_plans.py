@@ -12,8 +12,8 @@ from searching import fresh, judge_of, search_of, small_service
 from melange.plan.problem import loads
 from melange.plan.question import Question
 from melange.plan.solve import solve
-from melange.validate.attainment import attainment
-from melange.validate.certify import proofs
+from melange.validate.attainment import Interval, attainment
+from melange.validate.certify import proofs, small_fleets
 from melange.validate.certify.certify import certify
 from melange.validate.certify.effort import MOST_WORK_S
 from melange.validate.certify.fewer_instances import with_fewer_instances
@@ -177,6 +177,43 @@ def test_a_fleet_that_is_nearly_full_is_proven_by_longer_runs(used: float, times
     trial = judge.trial(solve(question), np.ones(question.profile.max_request_rate.shape))
     proof = judge.proof(replace(trial, used=np.full_like(trial.used, used)))
     assert len(proof.samples[0]) == pytest.approx(0.8 * 20_000 * times, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("below", "proven", "is_settled"),
+    [(-0.002, 2000, True), (0.004, 2000, True), (0.006, 2000, False), (0.006, 20_001, True)],
+)
+def test_the_share_of_a_longer_run_counts(
+    monkeypatch: pytest.MonkeyPatch, below: float, proven: int, *, is_settled: bool
+) -> None:
+    """It is below the target by at most half of its interval's upper half, or has too few requests to tell."""
+    judge = judge_of(small_service(24), 0.9)
+    spread = replace(in_a_row(judge, 0, 1, proven), attainment=Interval(value=0.91, low=0.905, high=0.915))
+    held = Interval(value=0.9 - below, low=0.89 - below, high=0.91 - below)
+    later = replace(in_a_row(judge, 0, 1, 10_000), attainment=held)
+    monkeypatch.setattr(Judge, "_with_run", lambda *_: later)
+    monkeypatch.setattr(Judge, "_length_for", lambda *_: 2000)
+    assert judge.has_settled(spread) == is_settled
+
+
+def test_fleets_that_nearly_held_get_easier_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mix that costs less than the best plan is tried again with shares that are easier on the requests."""
+    found = []
+    for seed in (24, 7, 9):
+        search, target = search_at_its_target(seed)
+        types = search.question.profile.replica_types
+        factor = np.ones(search.question.profile.max_request_rate.shape)
+        plans = [search.of(np.array(each), factor) for each in ((1, 1, 1), (2, 1, 1), (1, 2, 1), (3, 1, 0), (2, 2, 0))]
+        mixes = [search.judge.trial(plan, factor) for plan in plans if plan is not None]
+        best = oversized(search, len(types) - 1, 16)
+        monkeypatch.setattr(small_fleets, "_NEARLY_ALLOWED", 1.0 / (1.0 - target))
+        known = {one.plan.instances.tobytes(): one for one in mixes}
+        for tried in small_fleets.nearly_held(search, best):
+            before = known[tried.plan.instances.tobytes()]
+            assert search.judge.ease(tried.plan, 3).strain < search.judge.ease(before.plan, 3).strain
+            assert tried.plan.cost_per_h < best.plan.cost_per_h
+            found.append(tried)
+    assert found
 
 
 def test_instances_that_a_large_fleet_can_do_without_are_taken_away() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from searching import fresh, small_service, with_options
+from searching import fresh, judge_of, small_service, with_options
 
 from melange.plan.plan import Plan
 from melange.plan.question import Question
@@ -24,7 +24,8 @@ from melange.validate.certify.certify import certify
 from melange.validate.certify.headroom import as_asked
 from melange.validate.certify.judge import Judge
 from melange.validate.certify.plan_trial import Trial
-from melange.validate.certify.second_pools import _splits, in_pools, with_pools
+from melange.validate.certify.pool_split import Split, splits_of
+from melange.validate.certify.second_pools import _main_type_alone, in_pools, with_pools
 from melange.validate.certify.thinning import of_rows
 
 pytestmark = pytest.mark.heavy
@@ -110,8 +111,31 @@ def test_instances_without_requests_are_not_split() -> None:
     plan = alone()
     place = int(plan.instances.argmax())
     full = plan.question.profile.max_request_rate
-    assert _splits(plan, place, 0, full)
-    assert _splits(replace(plan, share=np.zeros_like(plan.share)), place, 0, full) == []
+    assert splits_of(plan, place, 0, full)
+    assert splits_of(replace(plan, share=np.zeros_like(plan.share)), place, 0, full) == []
+
+
+def test_the_main_type_of_a_mix_is_split_by_itself() -> None:
+    """At the cost of the mix, with all of its requests; not if the type is known, or cannot serve one of the sizes."""
+    plan = alone()
+    r = int(plan.instances.argmax())
+    costs = np.array([one.cost_per_h for one in plan.replica_types])
+    other = next(place for place in np.argsort(costs) if place != r)
+    instances = plan.instances * 4
+    instances[other] = 1
+    mix = replace(plan, instances=instances, cost_per_h=float(costs @ instances))
+    (found,) = _main_type_alone(mix, set())
+    assert found.instances[r] == found.instances.sum() == int(mix.cost_per_h / costs[r])
+    assert found.cost_per_h == pytest.approx(found.instances[r] * costs[r])
+    assert (found.share[r] == (plan.workload.request_rate > 0)).all()
+    assert found.share.sum(axis=0).max() == 1.0
+    assert found.load[r] * found.instances[r] == pytest.approx(plan.load[r] * plan.instances[r])
+    assert _main_type_alone(mix, {r}) == []
+    profile = plan.question.profile
+    rates = profile.max_request_rate.copy()
+    rates[r, *np.argwhere(plan.workload.request_rate > 0)[0]] = 0.0
+    unable = replace(mix, question=replace(plan.question, profile=replace(profile, max_request_rate=rates)))
+    assert _main_type_alone(unable, set()) == []
 
 
 def test_needless_instances_are_taken_from_a_plan_in_pools(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,6 +159,28 @@ def test_needless_instances_are_taken_from_a_plan_in_pools(monkeypatch: pytest.M
     ((needed, left, is_proven),) = seen
     assert left <= needed
     assert is_proven
+
+
+def test_steps_grow_while_they_succeed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 100 instances, 3, 6, 11 and 19 are taken away; 29 and 15 are too many, 7 are not, and then 3 and 2 are."""
+    tried: list[int] = []
+
+    def proven(judge: Judge, plan: Plan, split: Split, count: int, best: Trial) -> Trial | None:
+        tried.append(count)
+        return replace(best, plan=split.applied(plan)) if count >= 54 else None
+
+    monkeypatch.setattr(second_pools, "_proof", proven)
+    monkeypatch.setattr(second_pools, "_easiest", lambda judge, plan, splits, effort: splits[:1])
+    monkeypatch.setattr(second_pools, "_seems_to_hold", lambda judge, plan: True)
+    plan = pooled()
+    first, second = np.flatnonzero(plan.instances)
+    instances = np.zeros_like(plan.instances)
+    instances[first], instances[second] = 60, 40
+    judge = judge_of(plan.question, 0.9)
+    trial = judge.trial(replace(plan, instances=instances), np.ones(plan.share.shape))
+    found = second_pools._with_fewer(judge, trial, [(int(first), int(second))])
+    assert found.plan.instances.sum() == 54
+    assert tried == [97, 91, 80, 61, 32, 46, 54, 51, 52]
 
 
 def test_a_second_type_of_nearly_the_same_cost_has_time_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

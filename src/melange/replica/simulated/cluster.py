@@ -189,32 +189,35 @@ def requests_of(
 
 def world_of(engines: Sequence[Engine], requests: at.Small, moments: Array) -> at.World:
     """The initial state: all replicas idle."""
-    n = len(engines)
-    whole = np.zeros((n, at.WHOLE), np.int64)
-    for r, engine in enumerate(engines):
-        whole[r, at.MAX_SEQUENCES] = engine.max_sequences
-        whole[r, at.MAX_TOKENS] = engine.max_batched_tokens
-        whole[r, at.BLOCK] = engine.block_tokens
-        whole[r, at.IS_CHUNKED] = engine.is_chunked
-        whole[r, at.IS_RESERVED] = engine.is_fully_reserved
-        whole[r, at.MAX_CONTEXT] = engine.max_context
-        whole[r, at.FULL_UNITS] = engine.block_tokens * engine.full_layers
-        whole[r, at.SLIDING_UNITS] = engine.block_tokens * engine.sliding_layers
-        whole[r, at.WINDOW_TOKENS] = engine.window if engine.sliding_layers else _NO_WINDOW
-        whole[r, at.STATE_UNITS] = engine.state_units
-        whole[r, at.CAPACITY] = int(min(engine.kv_tokens, 2**62))
+    kinds = {id(engine): engine for engine in engines}  # by identity: hashing thousands of engines takes long
+    place = {key: k for k, key in enumerate(kinds)}
+    kind_of = np.array([place[id(engine)] for engine in engines], np.intp)
+    table = np.zeros((len(kinds), at.WHOLE), np.int64)
+    for row, engine in zip(table, kinds.values(), strict=True):
+        row[at.MAX_SEQUENCES] = engine.max_sequences
+        row[at.MAX_TOKENS] = engine.max_batched_tokens
+        row[at.BLOCK] = engine.block_tokens
+        row[at.IS_CHUNKED] = engine.is_chunked
+        row[at.IS_RESERVED] = engine.is_fully_reserved
+        row[at.MAX_CONTEXT] = engine.max_context
+        row[at.FULL_UNITS] = engine.block_tokens * engine.full_layers
+        row[at.SLIDING_UNITS] = engine.block_tokens * engine.sliding_layers
+        row[at.WINDOW_TOKENS] = engine.window if engine.sliding_layers else _NO_WINDOW
+        row[at.STATE_UNITS] = engine.state_units
+        row[at.CAPACITY] = int(min(engine.kv_tokens, 2**62))
+    n, whole = len(engines), table[kind_of]
     whole[:, [at.HEAD, at.LAST, at.PARTIAL]] = at.NOBODY
     whole[:, at.TAILS :] = at.NOBODY
     real = np.zeros((n, at.REAL))
     real[:, at.ENDS] = math.inf
-    real[:, at.KEPT] = [engine.prefix_kept for engine in engines]
-    slots = max(engine.max_sequences for engine in engines)
-    cost_by_engine = {engine: astuple(engine.cost) for engine in set(engines)}
+    real[:, at.KEPT] = np.array([engine.prefix_kept for engine in kinds.values()], float)[kind_of]
+    slots = max(engine.max_sequences for engine in kinds.values())
+    costs = np.array([astuple(engine.cost) for engine in kinds.values()], float)
     return at.World(
         whole=whole,
         real=real,
-        cost=np.array([cost_by_engine[engine] for engine in engines], float),
-        phases=np.zeros((n, 2, max(engine.block_tokens for engine in engines)), np.int64),
+        cost=costs[kind_of],
+        phases=np.zeros((n, 2, max(engine.block_tokens for engine in kinds.values())), np.int64),
         keys=np.zeros((n, slots), np.int64),
         members=np.zeros((n, slots), np.int32),
         ready=np.zeros((n, slots), np.int32),

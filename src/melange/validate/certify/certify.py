@@ -46,7 +46,7 @@ from melange.validate.certify.bound import least_cost
 from melange.validate.certify.cautious import at_chance
 from melange.validate.certify.checks import checked, word_on_headroom
 from melange.validate.certify.diagnosis import REACH_REQUESTS, lowered, reach_of_all
-from melange.validate.certify.effort import Effort
+from melange.validate.certify.effort import MOST_WORK_S, Effort
 from melange.validate.certify.fewer_instances import with_fewer_instances
 from melange.validate.certify.headroom import Search
 from melange.validate.certify.in_force import counts_in_force, kept_pools, nearest_proven
@@ -58,7 +58,7 @@ from melange.validate.certify.requests import by_class_of, carried_of, is_replay
 from melange.validate.certify.required import try_required
 from melange.validate.certify.second_pools import in_pools, of_all_types
 from melange.validate.certify.separate_fleets import by_class, only_class, separate_fleets
-from melange.validate.certify.single_types import cheapest_proven_alone, cheapest_single_type
+from melange.validate.certify.single_types import cheaper_single_type, cheapest_proven_alone, cheapest_single_type
 from melange.validate.certify.starts import promising, start, try_closed_form
 from melange.validate.certify.thinning import with_types, worth_types
 from melange.validate.certify.tolerance import with_tolerance
@@ -77,6 +77,9 @@ from melange.workload.workload import Array, Mask, Workload
 # finds none cheaper. The result is partly luck: other passes than these changed single services of bench/services by up
 # to 42 %, either way.
 _PASSES = ((2, 1.0, False), (2, 1.0, True), (3, 0.7, False), (3, 0.5, True), (6, 0.7, False))
+# Part of the effort spent in vain on a target that counts as spent on the lower one: less, and such services take up to
+# twice as long as others. Chosen by judgment.
+_IN_VAIN = 0.5
 # No further pass begins after about this much CPU time [s]: programs for small fleets of many types take long, and
 # fleets are tried one by one afterwards anyway. Chosen by judgment.
 _MOST_S = 8.0
@@ -193,6 +196,7 @@ def certified(
     looked_at = by_class_of(carried_of(log, counted, context)) if log is not None else {}
     looked_at = looked_at or {k: drawn(own, REACH_REQUESTS, 0) for k, own in by_class(counted).items()}
     reach = reach_of_all(given, slo, looked_at, wanted, is_log=log is not None)
+    spent_s = 0.0
     while True:
         if reach.target < wanted:
             whole, lone = with_tolerance(given, slo, reach.target)
@@ -211,13 +215,14 @@ def certified(
             say=say,
         )
         judge = judged(with_types(whole, kept), sent, replayed)
+        judge.work_s = spent_s
         try:
             best, single = _found(judge, lone[kept], incumbent)
             of_class = partial(_found_of_class, judged, sent, replayed, lone[kept])
             best = separate_fleets(judge, best, of_class, say) or best
         except InfeasibleError as error:
             missed = f"no plan reaches {reach.target:.2%}"
-            reach = lowered(reach, wanted, judge, error)
+            reach, spent_s = lowered(reach, wanted, judge, error), _IN_VAIN * judge.work_s
             say(f"{missed}; searching for the cheapest that reaches {reach.target:.2%}")
             continue
         break
@@ -312,7 +317,10 @@ def _found(judge: Judge, lone: Mask, incumbent: Plan | None) -> tuple[Trial, Tri
     best = nearest_proven(search, best, incumbent)
     single = cheapest_proven_alone(search, best)
     alone = [one for one in (best, *judge.known.values()) if np.count_nonzero(one.plan.instances) == 1]
-    best = in_pools(judge, best, alone) or best
+    pooled = in_pools(judge, best, alone)
+    if pooled is None and single is best:  # no step is left that may need the effort
+        single = best = cheaper_single_type(search, best, MOST_WORK_S)
+    best = pooled or best
     return kept_pools(search, best, incumbent) or best, single
 
 

@@ -146,11 +146,11 @@ def _with_fewer(judge: Judge, best: Trial, pairs: Sequence[tuple[int, int]]) -> 
     """The best plan with fewer instances of a type in two pools (pairs of positions), as long as proofs succeed.
 
     The split that carried the fewest instances was found among a few prompt lengths; here each length is tried. Each
-    success doubles the instances that are taken away at once, and each failure halves them.
+    success doubles the instances that are taken away at once, up to the first failure; then each step halves them.
     """
     effort = Effort(judge=judge, first=judge.work_s, most_s=_FEWER_S)
     for place, second in pairs:
-        part = _FEWER
+        part, times = _FEWER, 2.0
         while best.plan.instances[second] and part >= _FEWER and not effort.is_spent() and not is_late(judge):
             plan, instances, share = best.plan, best.plan.instances.copy(), best.plan.share.copy()
             count = int(instances[place] + instances[second])
@@ -158,13 +158,14 @@ def _with_fewer(judge: Judge, best: Trial, pairs: Sequence[tuple[int, int]]) -> 
             share[place], share[second] = share[place] + share[second], 0.0
             fewer = replace(plan, instances=instances, share=share)
             if instances[place] < max(2, _fewest_allowed(judge, fewer, place)):
-                part /= 2
+                part, times = part / 2.0, 0.5
                 continue
             splits = _easiest(judge, fewer, splits_of(fewer, place, second, judge.full), effort)
             near = (one for one in splits if not effort.is_spent() and _seems_to_hold(judge, one.applied(fewer)))
             proofs = (_proof(judge, fewer, one, one.count, best) for one in itertools.islice(near, _FEWER_PROOFS))
             found = next(filter(None, proofs), None)
-            best, part = (best, part / 2) if found is None else (found, part * 2)
+            times = 0.5 if found is None else times
+            best, part = found or best, part * times
     return best
 
 
