@@ -11,9 +11,9 @@ from decimal import Decimal
 S_PER_NS, S_PER_US, S_PER_MS = 1e-9, 1e-6, 1e-3
 S_PER_MIN, S_PER_H, S_PER_DAY, S_PER_WEEK = 60, 3_600, 86_400, 604_800
 US_PER_S, MS_PER_S = 1e6, 1e3
-MIN_PER_H = 60
+MIN_PER_H, MIN_PER_DAY = 60, 1_440
 # A year has 8,760 hours, and a month a twelfth of that, as clouds bill.
-H_PER_WEEK, H_PER_MONTH, H_PER_YEAR = 168, 730, 8_760
+H_PER_DAY, H_PER_WEEK, H_PER_MONTH, H_PER_YEAR = 24, 168, 730, 8_760
 # Bytes: powers of 1,024 for memory, of 1,000 for bandwidth and model size.
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 KB, MB, GB = 1e3, 1e6, 1e9

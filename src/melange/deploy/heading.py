@@ -53,6 +53,15 @@ def comments(blocks: Iterable[Block]) -> str:
     return "\n".join(f"# {line}".rstrip() for line in lines)
 
 
+def paragraphs(text: str) -> list[str]:
+    r"""The paragraphs of a text, which are separated by an empty line, each in one line.
+
+    >>> paragraphs("A text\nin two lines.\n\nAnother one.\n")
+    ['A text in two lines.', 'Another one.']
+    """
+    return [" ".join(part.split()) for part in text.strip().split("\n\n")]
+
+
 def one_line(text: str) -> str:
     """A line without control characters: text from a plan must not become a directive of the file."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -11,7 +11,7 @@ import numpy as np
 
 from melange.deploy.as_yaml import yaml_text
 from melange.deploy.group import base_of_model, type_keys
-from melange.deploy.heading import comments, heading_of_schedule
+from melange.deploy.heading import comments, heading_of_schedule, paragraphs
 from melange.deploy.schedule_options import ScalerOptions
 from melange.deploy.targets.kubernetes.cluster_options import LABEL, MOST_REPLICAS, check_name
 from melange.errors import Caution
@@ -61,7 +61,7 @@ def files_of(
 ) -> dict[str, str]:
     """One document per file, each below the heading."""
     facts = heading_of_schedule(schedule, written, cautions, _reserved(schedule))
-    heading = comments([*facts, *(" ".join(p.split()) for p in about.split("\n\n"))])
+    heading = comments([*facts, *paragraphs(about)])
     return {name: f"{heading}\n\n{yaml_text([document])}" for name, document in documents.items()}
 
 

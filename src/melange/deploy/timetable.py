@@ -29,12 +29,11 @@ from melange.deploy.schedule_options import CronOptions, ScheduleTarget
 from melange.errors import Caution, InputError
 from melange.plan.problem import Positions
 from melange.plan.schedule.schedule import Schedule
-from melange.units import MIN_PER_H, S_PER_DAY, S_PER_H, S_PER_MIN
+from melange.units import MIN_PER_DAY, MIN_PER_H, S_PER_H, S_PER_MIN
 from melange.workload.cycle import WEEK
 from melange.workload.demand import zone_of
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-_MIN_PER_DAY = S_PER_DAY // S_PER_MIN
 # Years of changes of the clocks that the timetable is right for; rules of time zones rarely last longer.
 _YEARS = 10
 # Time in a cycle in which a trigger must be inactive [min]: more than any gap of the clocks.
@@ -184,10 +183,10 @@ def clock_changes(zone: str, since: date) -> list[tuple[int, int, int]]:
 
     monday = since - timedelta(days=since.weekday())
     first = datetime(monday.year, monday.month, monday.day, tzinfo=UTC)
-    days = [offset(day * _MIN_PER_DAY) for day in range(_YEARS * 366 + 1)]
+    days = [offset(day * MIN_PER_DAY) for day in range(_YEARS * 366 + 1)]
     found = []
     for day in np.flatnonzero(np.diff(days)).tolist():
-        low, high = day * _MIN_PER_DAY, (day + 1) * _MIN_PER_DAY
+        low, high = day * MIN_PER_DAY, (day + 1) * MIN_PER_DAY
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if offset(middle) == days[day] else (low, middle)
@@ -201,7 +200,7 @@ def _clock(minute: int, over: str) -> str:
     >>> _clock(7 * 24 * 60 - 5, "week"), _clock(65, "day")
     ('55 23 * * sun', '5 1 * * *')
     """
-    day, rest = divmod(minute, _MIN_PER_DAY)
+    day, rest = divmod(minute, MIN_PER_DAY)
     return f"{rest % MIN_PER_H} {rest // MIN_PER_H} * * {_DAYS[day] if over == WEEK else '*'}"
 
 

@@ -253,8 +253,8 @@ class _Question:
         count = max(reserved + max(0, rule.wanted(self.state.rates())) + self.settings.spare, have)
         count = max(count, self.planner.least_total - sum(fleet.values()) + have)
         fleet[name] = have + min(count - have, self.planner.room.of(fleet, name, count - have))
-        self.no_room = f"not all instances of the rule are available: {fleet[name]} of {count} x {name}"
-        self.no_room = self.no_room if fleet[name] < count else ""
+        few = f"not all instances of the rule are available: {fleet[name]} of {count} x {name}"
+        self.no_room = few if fleet[name] < count else ""
         return fleet
 
     def _rule_words(self, fleet: Mapping[str, int]) -> str:

@@ -77,8 +77,8 @@ from melange.workload.workload import Array, Mask, Workload
 # finds none cheaper. The result is partly luck: other passes than these changed single services of bench/services by up
 # to 42 %, either way.
 _PASSES = ((2, 1.0, False), (2, 1.0, True), (3, 0.7, False), (3, 0.5, True), (6, 0.7, False))
-# Part of the effort spent in vain on a target that counts as spent on the lower one: less, and such services take up to
-# twice as long as others. Chosen by judgment.
+# If no plan reaches the target, the search begins again with a lower one, and this part of the effort so far counts as
+# spent. With less, such services take up to twice as long as others. Chosen by judgment.
 _IN_VAIN = 0.5
 # No further pass begins after about this much CPU time [s]: programs for small fleets of many types take long, and
 # fleets are tried one by one afterwards anyway. Chosen by judgment.

@@ -16,7 +16,7 @@ from melange.plan.solve import solve, with_instances
 from melange.validate.certify.diagnosis import no_headroom_helps
 from melange.validate.certify.effort import is_late
 from melange.validate.certify.judge import Judge
-from melange.validate.certify.plan_trial import Trial
+from melange.validate.certify.plan_trial import Trial, nearest_shares
 from melange.validate.certify.thinning import TAKEN_AWAY
 from melange.workload.workload import Array, Mask
 
@@ -173,12 +173,10 @@ class Search:
             The cheapest plan that is proven so far, which is returned if no other is; None: none is proven.
         """
         ceiling = np.inf if best is None else best.plan.cost_per_h - ROUNDING
-        near: dict[bytes, Trial] = {}  # for each fleet, the shares that came nearest
-        for one in sorted(self.judge.known.values(), key=lambda each: each.attainment.value):
-            if one.plan.cost_per_h < ceiling and self.judge.may_hold(one):
-                near[one.plan.instances.tobytes()] = one
+        cheaper = [one for one in self.judge.known.values() if one.plan.cost_per_h < ceiling]
+        near = nearest_shares(filter(self.judge.may_hold, cheaper))
         refuted = [one.plan for one in self.judge.known.values() if one.is_refuted]
-        for tried in sorted(near.values(), key=lambda one: one.plan.cost_per_h)[:_MOST_CHANCES]:
+        for tried in sorted(near, key=lambda one: one.plan.cost_per_h)[:_MOST_CHANCES]:
             if best is not None and is_late(self.judge):
                 break
             if not tried.is_refuted and any(_is_smaller(tried.plan, one) for one in refuted):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,6 +90,12 @@ class Trial:
     def keeps_up(self) -> bool:
         """Whether every type completes requests as fast as they arrive, without limits on times."""
         return bool((self.used <= MOST_USED).all())
+
+
+def nearest_shares(trials: Iterable[Trial]) -> list[Trial]:
+    """Of each fleet the trial with the largest attainment: fleets are tried with several shares."""
+    near = {one.plan.instances.tobytes(): one for one in sorted(trials, key=lambda each: each.attainment.value)}
+    return list(near.values())
 
 
 def key_of(plan: Plan) -> bytes:

@@ -38,8 +38,8 @@ _REFINING_S = 8.0
 # A trial gives a fleet up, but not if it has at most this part fewer instances than a proven one: they hold about the
 # same, so the requests of trials are harder than those of proofs. With more, more proofs fail. Chosen by judgment.
 _NEARLY = 0.02
-# Requests of a trial that give a fleet up, and multiple of the allowed misses at which fewer do: one of one instance
-# that holds 95.3 % had 94.0 % of its first 8,000. With more, more proofs fail. Chosen by judgment.
+# A trial of fewer requests than this gives a fleet up only if it has this many times the allowed misses: a fleet that
+# holds 95.3 % had 94.0 % of its first 8,000. With more, more proofs fail. Chosen by judgment.
 _TELLING, _BY_FAR = 20_000, 1.5
 # Most fleets that are proven only to be compared with a mix. With more, a figure for comparison takes longer.
 _MOST_SHOWN = 3

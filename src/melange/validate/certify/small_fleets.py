@@ -18,7 +18,7 @@ from melange.plan.plan import Plan
 from melange.plan.problem import ROUNDING
 from melange.validate.certify.effort import Effort, is_late
 from melange.validate.certify.headroom import Search, as_asked
-from melange.validate.certify.plan_trial import Trial
+from melange.validate.certify.plan_trial import Trial, nearest_shares
 from melange.workload.workload import Array
 
 # The figures below are from the twelve cases of bench/certify.py at 4 requests a second: cost of certified plans, CPU
@@ -136,14 +136,11 @@ def nearly_held(search: Search, best: Trial) -> Iterator[Trial]:
     judge, options = search.judge, search.question.options
     if options.slices or options.spare_total_replicas or best.plan.instances.sum() > _SMALL_FLEET:
         return
-    near: dict[bytes, Trial] = {}
-    for one in sorted(judge.known.values(), key=lambda each: each.attainment.value):
-        missed = 1.0 - one.attainment.value
-        is_mix = np.count_nonzero(one.plan.instances) > 1 and one.plan.cost_per_h < best.plan.cost_per_h - ROUNDING
-        if is_mix and missed <= _NEARLY_ALLOWED * (1.0 - judge.target - one.off):
-            near[one.plan.instances.tobytes()] = one
+    mixes = [one for one in judge.known.values() if np.count_nonzero(one.plan.instances) > 1]
+    cheaper = [one for one in mixes if one.plan.cost_per_h < best.plan.cost_per_h - ROUNDING]
+    near = [one for one in cheaper if 1.0 - one.attainment.value <= _NEARLY_ALLOWED * (1.0 - judge.target - one.off)]
     effort = Effort(judge=judge, first=judge.work_s, most_s=_AFTER_ALL_S)
-    for one in sorted(near.values(), key=lambda each: -each.attainment.value)[:_AFTER_ALL]:
+    for one in sorted(nearest_shares(near), key=lambda each: -each.attainment.value)[:_AFTER_ALL]:
         if effort.is_spent() or is_late(judge):
             return
         strain = judge.ease(one.plan, _SETS).strain

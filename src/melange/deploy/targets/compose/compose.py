@@ -8,7 +8,7 @@ from typing import Any
 
 from melange.deploy.as_yaml import yaml_text
 from melange.deploy.group import Group, base_name, cautions_of, groups_of
-from melange.deploy.heading import comments, heading_of
+from melange.deploy.heading import comments, heading_of, paragraphs
 from melange.deploy.launch import Launch
 from melange.deploy.manifest import Manifest
 from melange.deploy.plan_in_use import plan_text
@@ -102,8 +102,7 @@ def _about(group: Group, file: str, port: int) -> str:
 
 
 def _file(heading: Sequence[Any], about: str, content: Mapping[str, Any]) -> str:
-    paragraphs = [" ".join(text.split()) for text in about.strip().split("\n\n")]
-    return f"{comments([*heading, *paragraphs])}\n\n{yaml_text([content])}"
+    return f"{comments([*heading, *paragraphs(about)])}\n\n{yaml_text([content])}"
 
 
 def _replicas(group: Group, *, is_published: bool) -> dict[str, _Service]:

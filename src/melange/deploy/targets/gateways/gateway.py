@@ -10,7 +10,7 @@ from string import Template
 
 import numpy as np
 
-from melange.deploy.heading import Block, comments, heading_of
+from melange.deploy.heading import Block, comments, heading_of, paragraphs
 from melange.deploy.manifest import Manifest
 from melange.deploy.pools import Pool, pools_of
 from melange.deploy.target import Target
@@ -77,8 +77,7 @@ class Gateway:
     def comments(self, about: str) -> str:
         """The lines at the top of a file: the plan, the file's purpose, and the routes as a table."""
         limit = f"Bodies of more than {self.max_body_bytes:,} bytes are rejected with 413."
-        paragraphs = [" ".join(text.split()) for text in f"{about.strip()} {limit}".split("\n\n")]
-        return comments([*self.heading, *paragraphs, self._table()])
+        return comments([*self.heading, *paragraphs(f"{about.strip()} {limit}"), self._table()])
 
     def _table(self) -> tuple[str, ...]:
         """The routing table, in percent."""

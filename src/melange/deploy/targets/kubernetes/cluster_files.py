@@ -7,7 +7,7 @@ from datetime import date
 
 from melange.deploy.as_yaml import yaml_text
 from melange.deploy.group import Group, base_name
-from melange.deploy.heading import comments, heading_of
+from melange.deploy.heading import comments, heading_of, paragraphs
 from melange.deploy.manifest import Manifest
 from melange.deploy.targets.kubernetes.cluster_options import ClusterOptions
 from melange.deploy.targets.kubernetes.pods import Object
@@ -51,8 +51,7 @@ def manifest_of(
     """
     told = tuple(cautions)
     kept = _KEPT.format(base=base_name(plan, options))
-    paragraphs = [" ".join(text.split()) for text in f"{about.strip()}\n\n{kept}".split("\n\n")]
-    heading = comments([*heading_of(plan, written, told), *paragraphs])
+    heading = comments([*heading_of(plan, written, told), *paragraphs(f"{about.strip()}\n\n{kept}")])
     listed = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",

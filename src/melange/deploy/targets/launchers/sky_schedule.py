@@ -10,7 +10,7 @@ from typing import Any
 
 from melange.deploy.as_yaml import yaml_text
 from melange.deploy.group import cautions_of
-from melange.deploy.heading import comments, heading_of_schedule, one_line
+from melange.deploy.heading import comments, heading_of_schedule, one_line, paragraphs
 from melange.deploy.hourly_group import HourlyGroup, hourly_groups
 from melange.deploy.manifest import Manifest
 from melange.deploy.scaled_objects import not_deferred
@@ -23,10 +23,8 @@ from melange.deploy.timetable import clock_changes, lead_of, time_zone_of
 from melange.errors import Caution
 from melange.plan.problem import Positions
 from melange.plan.schedule.schedule import Schedule
-from melange.units import MIN_PER_H, S_PER_DAY, S_PER_MIN, count_of
+from melange.units import H_PER_DAY, MIN_PER_DAY, MIN_PER_H, S_PER_MIN, count_of
 
-_H_PER_DAY = 24
-_MIN_PER_DAY = S_PER_DAY // S_PER_MIN
 _ABOUT = """\
 A fleet for each hour of the {over} in {zone} time, whatever the traffic is: one service per replica type, with a file
 for each number of on-demand and spot instances that it has at some time (services/NAME.ON-DEMAND.SPOT.yaml). follow.py
@@ -71,8 +69,8 @@ def _render(schedule: Schedule, options: HourlyServerOptions, written: date) -> 
     )
     servers = {one.server.replica_type: one_line(str(one.server)) for one in plain}
     facts = heading_of_schedule(schedule, written, cautions)
-    paragraphs = [(text,) if text == _CRONTAB else " ".join(text.split()) for text in about.strip().split("\n\n")]
-    heading = comments([*facts, *servers.values(), *paragraphs])
+    blocks = [(text,) if text == _CRONTAB else text for text in paragraphs(about)]
+    heading = comments([*facts, *servers.values(), *blocks])
     hours = {
         "time_zone": zone,
         "hours": len(schedule.labels),
@@ -133,7 +131,7 @@ def _fleets(hours: dict[str, Any], written: date) -> list[dict[str, tuple[int, i
     """All fleets that the script wants at some minute: in a usual week, and where clocks change in the next years."""
     monday = datetime.combine(written - timedelta(days=written.weekday()), time(), UTC).timestamp()
     lead = hours["start_up_s"] // int(S_PER_MIN)
-    minutes = {*range(8 * _MIN_PER_DAY)}
+    minutes = {*range(8 * MIN_PER_DAY)}
     for at, before, after in clock_changes(hours["time_zone"], written):
         around = lead + abs(after - before) + MIN_PER_H
         minutes |= {*range(at - around, at + around)}
@@ -144,7 +142,7 @@ def _lines(hours: dict[str, Any]) -> str:
     """JSON with a line for each day of a service: on-demand and spot instances of its hours."""
     rows = []
     for name, counts in hours["services"].items():
-        days = [json.dumps(counts[k : k + _H_PER_DAY])[1:-1] for k in range(0, len(counts), _H_PER_DAY)]
+        days = [json.dumps(counts[k : k + H_PER_DAY])[1:-1] for k in range(0, len(counts), H_PER_DAY)]
         inner = ",\n   ".join(days)
         rows.append(f"  {json.dumps(name)}: [\n   {inner}]")
     first = ",\n".join(f" {json.dumps(key)}: {json.dumps(value)}" for key, value in hours.items() if key != "services")

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from melange.deploy.as_yaml import yaml_text
 from melange.deploy.elsewhere import is_size_aware, not_by_size
 from melange.deploy.group import Group, LoadedGroup, base_name, cautions_of, groups_of
-from melange.deploy.heading import comments, heading_of
+from melange.deploy.heading import comments, heading_of, paragraphs
 from melange.deploy.manifest import Manifest
 from melange.deploy.server_options import ServerOptions
 from melange.deploy.target import Target, option
@@ -124,8 +124,7 @@ def _render(plan: Plan, options: SkyPilotOptions, written: date) -> Manifest:
             "printed by sky serve status --endpoint",
         )
         tasks = {f"{one.key}.yaml": service_of(one, {"replicas": one.node.instances}) for one in groups}
-    paragraphs = [" ".join(text.split()) for text in about.strip().split("\n\n")]
-    heading = comments([*heading_of(plan, written, cautions), *paragraphs])
+    heading = comments([*heading_of(plan, written, cautions), *paragraphs(about)])
     files = {name: f"{heading}\n\n{yaml_text([task])}" for name, task in tasks.items()}
     return Manifest(target="skypilot", files=files, cautions=tuple(cautions))
 

@@ -12,9 +12,8 @@ import numpy as np
 from melange.deploy.group import Group
 from melange.deploy.timetable import Gap, stretches
 from melange.plan.problem import Positions
-from melange.units import H_PER_WEEK, MIN_PER_H, S_PER_DAY, S_PER_MIN
+from melange.units import H_PER_WEEK, MIN_PER_DAY, MIN_PER_H
 
-_MIN_PER_DAY = S_PER_DAY // S_PER_MIN
 _DAYS = 7
 Entry = TypeVar("Entry")
 
@@ -129,7 +128,7 @@ def steps(hours: Hours) -> tuple[Step, ...]:
     changes = np.flatnonzero(wanted != np.roll(wanted, 1)).tolist()
     days: dict[tuple[int, int], list[int]] = {}
     for minute in changes:
-        days.setdefault((minute % _MIN_PER_DAY, int(wanted[minute])), []).append(minute // _MIN_PER_DAY)
+        days.setdefault((minute % MIN_PER_DAY, int(wanted[minute])), []).append(minute // MIN_PER_DAY)
     return tuple(Step(cron=_cron(at, some, hours), count=count) for (at, count), some in days.items())
 
 
@@ -140,7 +139,7 @@ def spans(hours: Hours) -> tuple[Span, ...]:
     for begin, end, count in stretches(above, hours.lead_min):
         start = next(((a - 1) % hours.minutes for a, b in hours.gaps if a <= begin < b), begin)
         for minute, lasts in _apart(start, (end - start) % hours.minutes, hours):
-            days.setdefault((minute % _MIN_PER_DAY, count, lasts), []).append(minute // _MIN_PER_DAY)
+            days.setdefault((minute % MIN_PER_DAY, count, lasts), []).append(minute // MIN_PER_DAY)
     return tuple(
         Span(cron=_cron(at, some, hours), count=count, lasts_min=lasts) for (at, count, lasts), some in days.items()
     )
@@ -163,7 +162,7 @@ def _apart(start: int, lasts: int, hours: Hours) -> list[tuple[int, int]]:
 def fitted(hours: Hours, of: Callable[[Hours], tuple[Entry, ...]], most: int) -> tuple[Hours, int]:
     """The hours with at most some entries, and the instance-hours that were added for that.
 
-    Again and again, the stretch of hours for which this takes the fewest instance-hours gets the number beside it.
+    One stretch of hours after the other gets the higher number beside it, each time the one that this costs least.
     """
     counts, before = hours.instances.copy(), int(hours.instances.sum())
     while len(of(hours)) > most:

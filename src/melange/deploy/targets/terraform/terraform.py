@@ -10,7 +10,7 @@ from typing import Any
 
 from melange.deploy.elsewhere import is_size_aware
 from melange.deploy.group import Group, base_name, cautions_of, groups_of
-from melange.deploy.heading import comments, heading_of
+from melange.deploy.heading import comments, heading_of, paragraphs
 from melange.deploy.manifest import Manifest
 from melange.deploy.server_options import ServerOptions
 from melange.deploy.target import Target
@@ -49,8 +49,7 @@ def _render(plan: Plan, options: TerraformOptions, written: date) -> Manifest:
     everything, base = groups_of(plan, options), base_name(plan, options)
     groups = supported(everything)
     cautions = [*cautions_of(groups), *place_cautions(everything, groups), *_routing(plan)]
-    about = [" ".join(text.split()) for text in _ABOUT.strip().split("\n\n")]
-    heading = comments([*heading_of(plan, written, cautions), *about])
+    heading = comments([*heading_of(plan, written, cautions), *paragraphs(_ABOUT)])
     return Manifest(target="terraform", files=files_of(groups, base, heading), cautions=tuple(cautions))
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import date
 
 from melange.deploy.group import Group, cautions_of
-from melange.deploy.heading import comments, heading_of_schedule, one_line
+from melange.deploy.heading import comments, heading_of_schedule, one_line, paragraphs
 from melange.deploy.hourly_group import HourlyGroup, base_of_schedule, hourly_groups
 from melange.deploy.manifest import Manifest
 from melange.deploy.scaled_objects import not_deferred
@@ -57,8 +57,7 @@ def _render(schedule: Schedule, options: HourlyServerOptions, written: date) -> 
     ]
     about = _ABOUT.format(over=schedule.over, zone=zone, lead=lead)
     servers = {one.server.replica_type: one_line(str(one.server)) for one in groups}
-    paragraphs = [" ".join(text.split()) for text in about.strip().split("\n\n")]
-    heading = comments([*heading_of_schedule(schedule, written, cautions), tuple(servers.values()), *paragraphs])
+    heading = comments([*heading_of_schedule(schedule, written, cautions), tuple(servers.values()), *paragraphs(about)])
     files = files_of(groups, base_of_schedule(schedule, options), heading, resizing)
     return Manifest(target="terraform", files=files, cautions=tuple(cautions))
 
